@@ -1,0 +1,1 @@
+//! Fakes of the seam for tests: in-memory runtimes, images and network.

@@ -1,0 +1,70 @@
+//! How a pod gets its address.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::NetworkError;
+
+/// What kind of network a pod needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkKind {
+    /// `hostNetwork: true`.
+    Host,
+    /// Only Wasm containers: an address of the node's local (AnyIP) prefix, no Linux namespace.
+    Shared,
+    /// At least one Linux container: a network namespace of its own.
+    Namespace,
+}
+
+/// A pod's place on the network, as the runtimes need it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkAttachment {
+    Host {
+        ip: IpAddr,
+    },
+    Shared {
+        ip: IpAddr,
+    },
+    /// `path` can be opened and given to `setns(2)`.
+    Namespace {
+        ip: IpAddr,
+        path: PathBuf,
+    },
+}
+
+impl NetworkAttachment {
+    /// The pod's address.
+    pub fn ip(&self) -> IpAddr {
+        match self {
+            Self::Host { ip } | Self::Shared { ip } | Self::Namespace { ip, .. } => *ip,
+        }
+    }
+}
+
+/// Asks for an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachRequest {
+    pub pod_uid: String,
+    pub kind: NetworkKind,
+}
+
+/// One row of [`PodNetwork::list`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    pub pod_uid: String,
+    pub attachment: NetworkAttachment,
+}
+
+/// Gives pods their addresses and takes them back. State survives a restart of the agent.
+#[async_trait]
+pub trait PodNetwork: Send + Sync + 'static {
+    /// Idempotent: the same pod gets the same attachment until it is detached.
+    async fn attach(&self, request: AttachRequest) -> Result<NetworkAttachment, NetworkError>;
+    /// Idempotent: an unknown pod is no error.
+    async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError>;
+    /// Every pod that is attached now.
+    async fn list(&self) -> Result<Vec<Attached>, NetworkError>;
+}
