@@ -1,1 +1,10 @@
-//! api
+//! Kubernetes objects and their pure rules, on untyped JSON.
+//!
+//! Owns: what an object is (kinds, schemas), how it is defaulted, validated, selected, patched,
+//! shown and decoded. May not know: tokio, files, network, clocks, randomness, logging, storage.
+
+pub mod meta;
+pub mod patch;
+pub mod quantity;
+pub mod selector;
+pub mod status;
