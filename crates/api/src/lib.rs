@@ -7,5 +7,6 @@ pub mod kinds;
 pub mod meta;
 pub mod patch;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod status;
