@@ -388,3 +388,7 @@ fn differences<K: Resource>(before: &OrdMap<ObjectKey, Arc<K>>, after: &OrdMap<O
     }
     changes
 }
+
+#[cfg(test)]
+#[path = "reflector_tests.rs"]
+mod tests;
