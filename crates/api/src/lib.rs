@@ -3,6 +3,7 @@
 //! Owns: what an object is (kinds, schemas), how it is defaulted, validated, selected, patched,
 //! shown and decoded. May not know: tokio, files, network, clocks, randomness, logging, storage.
 
+pub mod defaults;
 pub mod kinds;
 pub mod meta;
 pub mod patch;
