@@ -1,0 +1,128 @@
+//! What a controller is given when it starts: the shared watches to subscribe to, and a way to run its workers.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use reconcile::{
+    CancellationToken, Clock, Controller, Executor, Recorder, Reflector, SystemClock, TaskTracker, WorkQueue,
+};
+use serde::de::DeserializeOwned;
+
+/// The namespace of node heartbeats.
+pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
+/// The ConfigMap with the cluster's CA, one in each namespace.
+pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
+
+/// What the composition root decides.
+#[derive(Clone, Debug, Default)]
+pub struct ControllersConfig {
+    /// PEM of the CA which signs the API server's certificate.
+    pub cluster_ca_pem: String,
+}
+
+/// One reflector per kind, shared by all controllers; subscribe before they are spawned.
+#[derive(Debug)]
+pub struct Watches {
+    pub pods: Reflector<Pod>,
+    pub replica_sets: Reflector<ReplicaSet>,
+    pub deployments: Reflector<Deployment>,
+    pub services: Reflector<Service>,
+    pub endpoint_slices: Reflector<EndpointSlice>,
+    pub endpoints: Reflector<Endpoints>,
+    pub namespaces: Reflector<Namespace>,
+    pub nodes: Reflector<Node>,
+    /// Only those of `NODE_LEASE_NAMESPACE`.
+    pub node_leases: Reflector<Lease>,
+    pub service_accounts: Reflector<ServiceAccount>,
+    /// Only those named `ROOT_CA_CONFIG_MAP`.
+    pub root_ca_config_maps: Reflector<ConfigMap>,
+}
+
+/// Handed to each controller's `start`.
+pub struct Setup {
+    pub config: ControllersConfig,
+    pub client: Client,
+    pub clock: Arc<dyn Clock>,
+    pub watches: Watches,
+    pub tracker: TaskTracker,
+    pub shutdown: CancellationToken,
+}
+
+impl Setup {
+    pub fn new(client: Client, config: ControllersConfig, tracker: TaskTracker, shutdown: CancellationToken) -> Self {
+        let watches = Watches {
+            pods: Reflector::of_kind(),
+            replica_sets: Reflector::of_kind(),
+            deployments: Reflector::of_kind(),
+            services: Reflector::of_kind(),
+            endpoint_slices: Reflector::of_kind(),
+            endpoints: Reflector::of_kind(),
+            namespaces: Reflector::of_kind(),
+            nodes: Reflector::of_kind(),
+            node_leases: Reflector::of_kind(),
+            service_accounts: Reflector::of_kind(),
+            root_ca_config_maps: Reflector::of_kind(),
+        };
+        Self { config, client, clock: Arc::new(SystemClock), watches, tracker, shutdown }
+    }
+
+    /// An executor whose Events name `component` as their source.
+    pub fn executor(&self, component: &str) -> Executor {
+        let recorder = Recorder::spawn(self.client.clone(), component, "", &self.tracker, self.shutdown.child_token());
+        Executor::new(self.client.clone(), recorder)
+    }
+
+    /// Runs `controller` on `queue`, with `workers` keys at a time, Events coming from `component`.
+    pub fn run<C: Controller>(&self, controller: C, queue: WorkQueue<C::Key>, component: &str, workers: usize) {
+        let executor = self.executor(component);
+        let context = (&self.tracker, self.shutdown.child_token());
+        reconcile::spawn_controller(Arc::new(controller), queue, executor, workers, context);
+    }
+
+    /// Starts all watches; nobody can subscribe any more.
+    pub fn spawn_watches(self) {
+        let Self { client, watches, tracker, shutdown, .. } = self;
+        let all = watcher::Config::default;
+        let start = Start { client: &client, tracker: &tracker, shutdown: &shutdown };
+        start.all(watches.pods);
+        start.all(watches.replica_sets);
+        start.all(watches.deployments);
+        start.all(watches.services);
+        start.all(watches.endpoint_slices);
+        start.all(watches.endpoints);
+        start.all(watches.namespaces);
+        start.all(watches.nodes);
+        start.all(watches.service_accounts);
+        start.some(watches.node_leases, Api::namespaced(client.clone(), NODE_LEASE_NAMESPACE), all());
+        let by_name = all().fields(&format!("metadata.name={ROOT_CA_CONFIG_MAP}"));
+        start.some(watches.root_ca_config_maps, Api::all(client.clone()), by_name);
+    }
+}
+
+struct Start<'a> {
+    client: &'a Client,
+    tracker: &'a TaskTracker,
+    shutdown: &'a CancellationToken,
+}
+
+impl Start<'_> {
+    fn all<K>(&self, reflector: Reflector<K>)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        self.some(reflector, Api::all(self.client.clone()), watcher::Config::default());
+    }
+
+    fn some<K>(&self, reflector: Reflector<K>, api: Api<K>, config: watcher::Config)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        reflector.spawn(api, config, self.tracker, self.shutdown.child_token());
+    }
+}
