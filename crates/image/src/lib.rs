@@ -1,1 +1,27 @@
-//! image
+//! Images: one content-addressed store, shared by the embedded registry and the node.
+//!
+//! Owns: image formats (OCI, Docker schema 2, Wasm artifacts), the store, unpacking, the registry
+//! server, pulls from other registries, builds without a daemon.
+//! May not know: Kubernetes objects, how a Wasm module or a Linux program is run.
+
+pub mod build;
+mod digest;
+mod gc;
+mod manifest;
+mod reference;
+mod registry;
+mod remote;
+mod resolve;
+mod service;
+mod store;
+mod unpack;
+mod wasm;
+
+pub use digest::{Digest, DigestError};
+pub use gc::{Collected, GRACE, collect_garbage};
+pub use manifest::{Document, Platform, this_architecture};
+pub use reference::{Reference, ReferenceError};
+pub use registry::registry_router;
+pub use service::{Images, list_images};
+pub use store::{ImageStore, NamedManifest, StoreError};
+pub use wasm::{WasmInfo, WasmKind, inspect};

@@ -1,0 +1,205 @@
+//! Pulls from registries elsewhere, by the OCI distribution protocol.
+//!
+//! Owns: which bytes to fetch and in what order (manifest, config, layers, then the name), so that
+//! a name never points at half an image. The HTTP, token and TLS work is `oci-client`'s.
+//! May not know: how images are run.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::{ImageError, PullRequest};
+use oci_client::client::{Client, ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
+use oci_client::secrets::RegistryAuth;
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt;
+
+use crate::digest::Digest;
+use crate::manifest::{
+    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, LAYERS_MAX, MANIFEST_BYTES_MAX, Manifest, OCI_INDEX,
+    OCI_MANIFEST,
+};
+use crate::reference::Reference;
+use crate::resolve::{Chosen, chosen, manifest_error, store_error};
+use crate::service::stored_repository;
+use crate::store::ImageStore;
+
+const ACCEPTED: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
+/// How long a registry may stay silent.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) struct Remote {
+    store: Arc<ImageStore>,
+}
+
+/// One pull from one registry.
+struct Pull<'a> {
+    store: &'a ImageStore,
+    client: Client,
+    auth: RegistryAuth,
+    remote: oci_client::Reference,
+    asked: &'a str,
+}
+
+impl Remote {
+    pub(crate) fn new(store: Arc<ImageStore>) -> Self {
+        Self { store }
+    }
+
+    /// Brings manifest and blobs into the store; answers the digest the tag pointed at.
+    pub(crate) async fn pull(&self, reference: &Reference, request: &PullRequest) -> Result<Digest, ImageError> {
+        let asked = request.reference.as_str();
+        let auth = match &request.auth {
+            Some(auth) => RegistryAuth::Basic(auth.username.clone(), auth.password.clone()),
+            None => RegistryAuth::Anonymous,
+        };
+        let client = Client::try_from(client_config(reference))
+            .map_err(|e| ImageError::Transport { reference: asked.to_owned(), why: e.to_string() })?;
+        let pull = Pull { store: &self.store, client, auth, remote: remote_reference(reference), asked };
+        let (bytes, digest) = pull.manifest(&pull.remote, reference.digest.as_ref()).await?;
+        let document = Document::parse(&bytes).map_err(|e| manifest_error(asked, e))?;
+        let repository = stored_repository(reference);
+        let put = |tag: Option<&str>, media_type: &str, bytes: &[u8]| {
+            self.store.put_manifest(&repository, tag, media_type, bytes).map_err(|e| store_error(asked, e))
+        };
+        match chosen(asked, document, request.preference)? {
+            Chosen::Itself(manifest) => {
+                pull.blobs(&manifest).await?;
+                put(Some(reference.tag_or_latest()), OCI_MANIFEST, &bytes)?;
+                Ok(digest)
+            }
+            Chosen::Entry(choice) => {
+                let entry = choice.descriptor.digest;
+                let by_digest = pull.remote.clone_with_digest(entry.to_string());
+                let (inner, _) = pull.manifest(&by_digest, Some(&entry)).await?;
+                let Document::Manifest(manifest) = Document::parse(&inner).map_err(|e| manifest_error(asked, e))?
+                else {
+                    let why = "an index inside an index is not supported".to_owned();
+                    return Err(ImageError::Invalid { reference: asked.to_owned(), why });
+                };
+                pull.blobs(&manifest).await?;
+                put(Some(reference.tag_or_latest()), OCI_MANIFEST, &inner)?;
+                Ok(entry)
+            }
+        }
+    }
+}
+
+/// Plain HTTP only to registries on this machine.
+fn client_config(reference: &Reference) -> ClientConfig {
+    let host = reference.registry_or_hub();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let loopback = name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    ClientConfig {
+        protocol: if loopback { ClientProtocol::Http } else { ClientProtocol::Https },
+        read_timeout: Some(READ_TIMEOUT),
+        connect_timeout: Some(CONNECT_TIMEOUT),
+        user_agent: concat!("knarr/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    }
+}
+
+fn remote_reference(reference: &Reference) -> oci_client::Reference {
+    let registry = reference.registry_or_hub().to_owned();
+    let repository = reference.remote_repository();
+    match &reference.digest {
+        Some(digest) => oci_client::Reference::with_digest(registry, repository, digest.to_string()),
+        None => oci_client::Reference::with_tag(registry, repository, reference.tag_or_latest().to_owned()),
+    }
+}
+
+impl Pull<'_> {
+    fn failed(&self, error: &OciDistributionError) -> ImageError {
+        let (reference, why) = (self.asked.to_owned(), error.to_string());
+        match error {
+            OciDistributionError::ImageManifestNotFoundError(_)
+            | OciDistributionError::AuthenticationFailure(_)
+            | OciDistributionError::RegistryError { .. } => ImageError::NotFound { reference, why },
+            _ => ImageError::Transport { reference, why },
+        }
+    }
+
+    fn invalid(&self, why: String) -> ImageError {
+        ImageError::Invalid { reference: self.asked.to_owned(), why }
+    }
+
+    async fn manifest(
+        &self,
+        remote: &oci_client::Reference,
+        expected: Option<&Digest>,
+    ) -> Result<(bytes::Bytes, Digest), ImageError> {
+        let (bytes, _) =
+            self.client.pull_manifest_raw(remote, &self.auth, &ACCEPTED).await.map_err(|e| self.failed(&e))?;
+        if bytes.len() > MANIFEST_BYTES_MAX {
+            return Err(self.invalid(format!("its manifest is {} bytes long", bytes.len())));
+        }
+        let seen = Digest::of(&bytes);
+        match expected {
+            Some(expected) if expected != &seen => {
+                Err(self.invalid(format!("the registry sent a manifest with digest {seen}, not {expected}")))
+            }
+            _ => Ok((bytes, seen)),
+        }
+    }
+
+    async fn blobs(&self, manifest: &Manifest) -> Result<(), ImageError> {
+        if manifest.layers.len() > LAYERS_MAX {
+            return Err(self.invalid(format!("it has {} layers, more than {LAYERS_MAX}", manifest.layers.len())));
+        }
+        for descriptor in std::iter::once(&manifest.config).chain(&manifest.layers) {
+            self.blob(descriptor).await?;
+        }
+        Ok(())
+    }
+
+    async fn blob(&self, descriptor: &Descriptor) -> Result<(), ImageError> {
+        let digest = &descriptor.digest;
+        let lock = self.store.lock(&format!("blob {digest}"));
+        let _held = lock.lock().await;
+        if self.store.blob_size(digest).is_some() {
+            return Ok(());
+        }
+        let path = self.store.temporary();
+        let io = |source| ImageError::Io { attempt: format!("write {}", path.display()), source };
+        let file = tokio::fs::File::create(&path).await.map_err(io)?;
+        let mut out = Limited { file, hasher: Sha256::new(), left: descriptor.size };
+        let mut blobs =
+            self.client.pull_blob_stream(&self.remote, digest.as_str()).await.map_err(|e| self.failed(&e))?.stream;
+        while let Some(chunk) = futures::StreamExt::next(&mut blobs).await {
+            let chunk =
+                chunk.map_err(|e| ImageError::Transport { reference: self.asked.to_owned(), why: e.to_string() })?;
+            if !out.write(&chunk).await.map_err(io)? {
+                return Err(
+                    self.invalid(format!("blob {digest} is longer than the {} bytes announced", descriptor.size))
+                );
+            }
+        }
+        out.file.sync_all().await.map_err(io)?;
+        let seen = Digest::from_hasher(out.hasher);
+        if &seen != digest {
+            // Best effort: what stays is cleared at the next start.
+            let _ = tokio::fs::remove_file(&path).await;
+            return Err(self.invalid(format!("the registry sent a blob with digest {seen}, not {digest}")));
+        }
+        self.store.adopt(&path, digest).map_err(|e| store_error(self.asked, e))
+    }
+}
+
+/// Writes, hashes and refuses more than was announced.
+struct Limited {
+    file: tokio::fs::File,
+    hasher: Sha256,
+    left: u64,
+}
+
+impl Limited {
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<bool> {
+        let Some(left) = self.left.checked_sub(bytes.len() as u64) else { return Ok(false) };
+        self.left = left;
+        self.hasher.update(bytes);
+        self.file.write_all(bytes).await?;
+        Ok(true)
+    }
+}

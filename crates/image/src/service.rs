@@ -1,0 +1,172 @@
+//! `cri::ImageService`: images by the references that pods write.
+//!
+//! Owns: which references are local (the embedded registry's names and what is in the store) and
+//! which are pulled. May not know: how a pull speaks HTTP (`remote`), or pods.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cri::{ImageError, ImageService, PullRequest, ResolvedImage, StoredImage};
+
+use crate::digest::Digest;
+use crate::manifest::{Document, MANIFEST_BYTES_MAX};
+use crate::reference::Reference;
+use crate::remote::Remote;
+use crate::resolve::{resolve, store_error};
+use crate::store::ImageStore;
+
+/// See the module's head.
+pub struct Images {
+    store: Arc<ImageStore>,
+    remote: Remote,
+    local_names: Vec<String>,
+}
+
+impl Images {
+    /// `local_names` are the hosts by which the embedded registry is known, such as
+    /// `registry.local` and `127.0.0.1:6443`.
+    pub fn new(store: Arc<ImageStore>, local_names: Vec<String>) -> Arc<Self> {
+        let remote = Remote::new(Arc::clone(&store));
+        Arc::new(Self { store, remote, local_names })
+    }
+
+    fn parse(text: &str) -> Result<Reference, ImageError> {
+        Reference::parse(text).map_err(|e| ImageError::InvalidName { reference: text.to_owned(), why: e.to_string() })
+    }
+
+    fn is_local(&self, reference: &Reference) -> bool {
+        reference.registry.as_ref().is_some_and(|host| self.local_names.contains(host))
+    }
+
+    /// Repositories of the store in which a reference may be found, best first.
+    fn repositories(&self, reference: &Reference) -> Vec<String> {
+        if self.is_local(reference) {
+            return vec![reference.repository.clone()];
+        }
+        let remote = stored_repository(reference);
+        match &reference.registry {
+            // `hello:v1`: what was pushed here under that name comes before Docker Hub.
+            None => vec![reference.repository.clone(), remote],
+            Some(_) => vec![remote],
+        }
+    }
+
+    fn find(&self, reference: &Reference) -> Result<Option<Digest>, crate::store::StoreError> {
+        for repository in self.repositories(reference) {
+            let found = match &reference.digest {
+                Some(digest) => self.store.manifest(&repository, digest)?.map(|m| m.digest),
+                None => self.store.tag(&repository, reference.tag_or_latest())?,
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn local(&self, request: &PullRequest) -> Result<Option<ResolvedImage>, ImageError> {
+        let reference = Self::parse(&request.reference)?;
+        let found = self.find(&reference).map_err(|e| store_error(&request.reference, e))?;
+        match found {
+            Some(digest) => {
+                resolve(&self.store, &reference, &request.reference, &digest, request.preference).await.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+/// Where content of another registry is kept in the store: under the registry's own name. A port's
+/// colon is no repository character.
+pub(crate) fn stored_repository(reference: &Reference) -> String {
+    format!("{}/{}", reference.registry_or_hub().replace(':', "-"), reference.remote_repository())
+}
+
+#[async_trait]
+impl ImageService for Images {
+    async fn pull(&self, request: PullRequest) -> Result<ResolvedImage, ImageError> {
+        let reference = Self::parse(&request.reference)?;
+        let local_first = self.is_local(&reference) || reference.registry.is_none() || reference.digest.is_some();
+        if local_first && let Some(image) = self.local(&request).await? {
+            return Ok(image);
+        }
+        if self.is_local(&reference) {
+            let why = "nothing was pushed under this name; see `knarr image ls`".to_owned();
+            return Err(ImageError::NotFound { reference: request.reference, why });
+        }
+        let digest = self.remote.pull(&reference, &request).await?;
+        resolve(&self.store, &reference, &request.reference, &digest, request.preference).await
+    }
+
+    async fn resolve_local(&self, request: &PullRequest) -> Result<Option<ResolvedImage>, ImageError> {
+        match self.local(request).await {
+            // A pull of the other platform's manifest may bring what is missing here.
+            Err(ImageError::Invalid { .. }) if !self.is_local(&Self::parse(&request.reference)?) => Ok(None),
+            other => other,
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<StoredImage>, ImageError> {
+        list_images(&self.store).map_err(|e| store_error("", e))
+    }
+
+    async fn remove(&self, reference: &str) -> Result<(), ImageError> {
+        let parsed = Self::parse(reference)?;
+        let failed = |e| store_error(reference, e);
+        for repository in self.repositories(&parsed) {
+            let removed = match &parsed.digest {
+                Some(digest) => self.store.remove_manifest(&repository, digest).map_err(failed)?,
+                None => self.store.remove_tag(&repository, parsed.tag_or_latest()).map_err(failed)?,
+            };
+            if removed {
+                return Ok(());
+            }
+        }
+        Err(ImageError::NotFound { reference: reference.to_owned(), why: "it is not on this node".to_owned() })
+    }
+}
+
+/// Every tagged image of the store, one row per manifest.
+pub fn list_images(store: &ImageStore) -> Result<Vec<StoredImage>, crate::store::StoreError> {
+    let mut rows: Vec<StoredImage> = Vec::new();
+    for repository in store.repositories()? {
+        for tag in store.tags(&repository)?.unwrap_or_default() {
+            let Some(digest) = store.tag(&repository, &tag)? else { continue };
+            let name = format!("{repository}:{tag}");
+            if let Some(row) = rows.iter_mut().find(|row| row.digest == digest.as_str()) {
+                row.names.push(name);
+                continue;
+            }
+            let Ok(bytes) = store.read_blob(&digest, MANIFEST_BYTES_MAX as u64) else { continue };
+            let Ok(document) = Document::parse(&bytes) else { continue };
+            let (size_bytes, platforms) = describe(store, &document);
+            rows.push(StoredImage { names: vec![name], digest: digest.to_string(), size_bytes, platforms });
+        }
+    }
+    Ok(rows)
+}
+
+fn describe(store: &ImageStore, document: &Document) -> (u64, Vec<String>) {
+    match document {
+        Document::Manifest(manifest) => {
+            let size = manifest.layers.iter().map(|l| l.size).sum();
+            let config = store.read_blob(&manifest.config.digest, crate::manifest::CONFIG_BYTES_MAX).ok();
+            let config: serde_json::Value =
+                config.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+            let text = |field: &str| config.get(field).and_then(serde_json::Value::as_str).unwrap_or("unknown");
+            (size, vec![format!("{}/{}", text("os"), text("architecture"))])
+        }
+        Document::Index(index) => {
+            let parts: Vec<_> = index
+                .manifests
+                .iter()
+                .filter_map(|entry| store.read_blob(&entry.digest, MANIFEST_BYTES_MAX as u64).ok())
+                .filter_map(|bytes| Document::parse(&bytes).ok())
+                .filter(|part| matches!(part, Document::Manifest(_)))
+                .map(|part| describe(store, &part))
+                .collect();
+            let size = parts.iter().map(|(size, _)| size).sum();
+            (size, parts.into_iter().flat_map(|(_, platforms)| platforms).collect())
+        }
+    }
+}

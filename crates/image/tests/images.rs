@@ -1,0 +1,161 @@
+//! Images as the node asks for them: every format, choice, damage.
+
+use std::fs;
+use std::sync::Arc;
+
+use cri::{ImageError, ImageKind, ImageService, PlatformPreference, PullRequest};
+use image::build::{self, BuildOptions, ImageFile, StartConfig};
+use image::{ImageStore, Images, Platform, this_architecture};
+use serde_json::json;
+
+const WASM: &[u8] = b"\0asm\x01\0\0\0";
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    store: Arc<ImageStore>,
+    images: Arc<Images>,
+}
+
+fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path()).unwrap();
+    let images = Images::new(Arc::clone(&store), vec!["registry.local".into()]);
+    Fixture { dir, store, images }
+}
+
+fn is_root() -> bool {
+    let root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    if !root {
+        eprintln!("skipped: unpacking device nodes and owners needs root");
+    }
+    root
+}
+
+fn request(reference: &str, preference: PlatformPreference) -> PullRequest {
+    PullRequest { reference: reference.into(), preference, auth: None }
+}
+
+fn linux(fixture: &Fixture, tag: &str) -> image::Digest {
+    let files = [
+        ImageFile { path: "/bin/app", mode: 0o755, content: b"#!program" },
+        ImageFile { path: "/etc/motd", mode: 0o644, content: b"hello\n" },
+    ];
+    let start = StartConfig { entrypoint: vec!["/bin/app".into()], env: vec!["A=b".into()], ..StartConfig::default() };
+    build::linux_files(&fixture.store, &files, &start, &BuildOptions { repository: "app", tag }).unwrap()
+}
+
+#[tokio::test]
+async fn a_wasm_artifact_is_used_where_it_lies() {
+    let f = fixture();
+    build::wasm_artifact(&f.store, WASM, &BuildOptions { repository: "team/hello", tag: "v1" }).unwrap();
+    for reference in ["registry.local/team/hello:v1", "team/hello:v1"] {
+        let image = f.images.pull(request(reference, PlatformPreference::WasmFirst)).await.unwrap();
+        let ImageKind::Wasm { file, argv0, layers, .. } = image.kind else { panic!("no Wasm") };
+        assert_eq!((fs::read(file).unwrap().as_slice(), argv0.as_str(), layers.len()), (WASM, "hello.wasm", 0));
+        assert!(image.image_id.contains("@sha256:"), "{}", image.image_id);
+    }
+}
+
+#[tokio::test]
+async fn a_compat_image_gives_its_entrypoint() {
+    let f = fixture();
+    build::wasm_compat(&f.store, WASM, &BuildOptions { repository: "compat", tag: "v1" }).unwrap();
+    if !is_root() {
+        return;
+    }
+    let image = f.images.pull(request("registry.local/compat:v1", PlatformPreference::WasmFirst)).await.unwrap();
+    let ImageKind::Wasm { file, argv0, layers, .. } = image.kind else { panic!("no Wasm") };
+    assert_eq!((fs::read(file).unwrap().as_slice(), argv0.as_str(), layers.len()), (WASM, "app.wasm", 1));
+}
+
+#[tokio::test]
+async fn an_index_gives_wasm_first_and_the_container_when_asked() {
+    let f = fixture();
+    let untagged = BuildOptions { repository: "dual", tag: "" };
+    let wasm = build::wasm_artifact(&f.store, WASM, &untagged).unwrap();
+    let native = linux(&f, "x");
+    let platform = |os: &str, arch: &str| Platform { os: os.to_owned(), architecture: arch.to_owned(), variant: None };
+    let entries = [(wasm, platform("wasi", "wasm")), (native, platform("linux", this_architecture()))];
+    build::index(&f.store, &entries, &BuildOptions { repository: "dual", tag: "v1" }).unwrap();
+    let reference = "registry.local/dual:v1";
+    let first = f.images.pull(request(reference, PlatformPreference::WasmFirst)).await.unwrap();
+    assert!(matches!(first.kind, ImageKind::Wasm { .. }) && first.has_other_kind);
+    if !is_root() {
+        return;
+    }
+    let other = f.images.pull(request(reference, PlatformPreference::ContainerOnly)).await.unwrap();
+    let ImageKind::Rootfs { layers } = other.kind else { panic!("no rootfs") };
+    assert_eq!(fs::read(layers[0].join("etc/motd")).unwrap(), b"hello\n");
+    assert_eq!((other.config.entrypoint, other.config.env), (vec!["/bin/app".to_owned()], vec!["A=b".to_owned()]));
+}
+
+#[tokio::test]
+async fn layers_are_unpacked_once_by_many() {
+    if !is_root() {
+        return;
+    }
+    let f = fixture();
+    linux(&f, "v1");
+    let pulls = (0..8).map(|_| f.images.pull(request("registry.local/app:v1", PlatformPreference::WasmFirst)));
+    for image in futures::future::join_all(pulls).await {
+        assert!(matches!(image.unwrap().kind, ImageKind::Rootfs { .. }));
+    }
+    assert_eq!(fs::read_dir(f.dir.path().join("layers")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(f.dir.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_run_is_named() {
+    let f = fixture();
+    let pull = |reference: &'static str| f.images.pull(request(reference, PlatformPreference::WasmFirst));
+    assert!(matches!(pull("registry.local/none:v1").await, Err(ImageError::NotFound { .. })));
+    assert!(matches!(pull("Not A Name").await, Err(ImageError::InvalidName { .. })));
+    build::wasm_artifact(&f.store, WASM, &BuildOptions { repository: "w", tag: "v1" }).unwrap();
+    let only_container = f.images.pull(request("registry.local/w:v1", PlatformPreference::ContainerOnly)).await;
+    // A Wasm artifact that is no index has nothing else to offer: it is what it is.
+    assert!(matches!(only_container.unwrap().kind, ImageKind::Wasm { .. }));
+    let layer = f.store.put_blob(b"x").unwrap();
+    let config = f.store.put_blob(b"{}").unwrap();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.odd.config", "digest": config, "size": 2 },
+        "layers": [{ "mediaType": "application/vnd.odd.layer", "digest": layer, "size": 1 }],
+    });
+    f.store.put_manifest("odd", Some("v1"), "x", manifest.to_string().as_bytes()).unwrap();
+    let error = pull("registry.local/odd:v1").await.unwrap_err().to_string();
+    assert!(error.contains("application/vnd.odd.config"), "{error}");
+}
+
+#[tokio::test]
+async fn a_corrupt_layer_is_refused() {
+    let f = fixture();
+    linux(&f, "v1");
+    let blobs = f.dir.path().join("blobs/sha256");
+    for entry in fs::read_dir(blobs).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+    let error = f.images.pull(request("registry.local/app:v1", PlatformPreference::WasmFirst)).await.unwrap_err();
+    assert!(matches!(&error, ImageError::Invalid { why, .. } if why.contains("has digest")), "{error}");
+}
+
+#[tokio::test]
+async fn images_are_listed_and_removed() {
+    let f = fixture();
+    build::wasm_artifact(&f.store, WASM, &BuildOptions { repository: "w", tag: "v1" }).unwrap();
+    build::wasm_artifact(&f.store, WASM, &BuildOptions { repository: "w", tag: "v2" }).unwrap();
+    let rows = f.images.list().await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(
+        (rows[0].names.clone(), rows[0].platforms.clone()),
+        (vec!["w:v1".into(), "w:v2".into()], vec!["wasip1/wasm".to_owned()])
+    );
+    f.images.remove("registry.local/w:v1").await.unwrap();
+    assert!(matches!(f.images.remove("registry.local/w:v1").await, Err(ImageError::NotFound { .. })));
+    assert_eq!(f.images.list().await.unwrap()[0].names, ["w:v2"]);
+}

@@ -1,0 +1,169 @@
+//! The registry by its routes: push, pull, list, refuse.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use http::{Request, StatusCode};
+use image::{Digest, ImageStore, registry_router};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+struct Answer {
+    status: StatusCode,
+    headers: http::HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+}
+
+fn registry() -> (tempfile::TempDir, Arc<ImageStore>, Router) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path()).unwrap();
+    let router = registry_router(Arc::clone(&store));
+    (dir, store, router)
+}
+
+async fn send(router: &Router, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, 64 << 20).await.unwrap().to_vec();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+async fn push_blob(router: &Router, repository: &str, bytes: &[u8]) -> Digest {
+    let digest = Digest::of(bytes);
+    let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+    let answer = send(router, "POST", &path, &[], bytes.to_vec()).await;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    digest
+}
+
+fn manifest(config: &Digest, layer: &Digest, subject: Option<&Digest>) -> Vec<u8> {
+    let mut value = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2 },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": 5 }],
+    });
+    if let Some(subject) = subject {
+        value["subject"] = json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject, "size": 1,
+        });
+    }
+    value.to_string().into_bytes()
+}
+
+#[tokio::test]
+async fn push_and_pull_an_image() {
+    let (_dir, _store, router) = registry();
+    assert_eq!(send(&router, "GET", "/v2/", &[], Body::empty()).await.status, StatusCode::OK);
+    let config = push_blob(&router, "team/app", b"{}").await;
+    let layer = push_blob(&router, "team/app", b"layer").await;
+    let bytes = manifest(&config, &layer, None);
+    let put = send(&router, "PUT", "/v2/team/app/manifests/v1", &[], bytes.clone()).await;
+    assert_eq!(put.status, StatusCode::CREATED);
+    let digest = put.header("docker-content-digest").to_owned();
+    assert_eq!(digest, Digest::of(&bytes).to_string());
+    for reference in ["v1", &digest] {
+        let got = send(&router, "GET", &format!("/v2/team/app/manifests/{reference}"), &[], Body::empty()).await;
+        assert_eq!((got.status, got.body.as_slice()), (StatusCode::OK, bytes.as_slice()));
+        assert_eq!(got.header("content-type"), "application/vnd.oci.image.manifest.v1+json");
+    }
+    let head = send(&router, "HEAD", "/v2/team/app/manifests/v1", &[], Body::empty()).await;
+    assert_eq!((head.header("content-length"), head.body.len()), (bytes.len().to_string().as_str(), 0));
+    let tags = send(&router, "GET", "/v2/team/app/tags/list", &[], Body::empty()).await.json();
+    assert_eq!(tags, json!({ "name": "team/app", "tags": ["v1"] }));
+    let catalog = send(&router, "GET", "/v2/_catalog", &[], Body::empty()).await.json();
+    assert_eq!(catalog, json!({ "repositories": ["team/app"] }));
+    let gone = send(&router, "DELETE", &format!("/v2/team/app/manifests/{digest}"), &[], Body::empty()).await;
+    assert_eq!(gone.status, StatusCode::ACCEPTED);
+    assert_eq!(send(&router, "GET", "/v2/team/app/manifests/v1", &[], Body::empty()).await.status, 404);
+}
+
+#[tokio::test]
+async fn chunked_uploads_and_ranges() {
+    let (_dir, _store, router) = registry();
+    let start = send(&router, "POST", "/v2/a/blobs/uploads/", &[], Body::empty()).await;
+    assert_eq!(start.status, StatusCode::ACCEPTED);
+    let location = start.header("location").to_owned();
+    let first = send(&router, "PATCH", &location, &[("content-range", "0-4")], "hello").await;
+    assert_eq!((first.status, first.header("range")), (StatusCode::ACCEPTED, "0-4"));
+    let wrong = send(&router, "PATCH", &location, &[("content-range", "9-13")], "world").await;
+    assert_eq!(wrong.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    let status = send(&router, "GET", &location, &[], Body::empty()).await;
+    assert_eq!((status.status, status.header("range")), (StatusCode::NO_CONTENT, "0-4"));
+    let digest = Digest::of(b"hello world");
+    let end = send(&router, "PUT", &format!("{location}?digest={digest}"), &[], " world").await;
+    assert_eq!(end.status, StatusCode::CREATED);
+    let path = format!("/v2/other/blobs/{digest}");
+    let part = send(&router, "GET", &path, &[("range", "bytes=6-")], Body::empty()).await;
+    assert_eq!((part.status, part.body.as_slice()), (StatusCode::PARTIAL_CONTENT, b"world".as_slice()));
+    assert_eq!(part.header("content-range"), "bytes 6-10/11");
+    let mount = send(&router, "POST", &format!("/v2/b/blobs/uploads/?mount={digest}&from=a"), &[], Body::empty()).await;
+    assert_eq!(mount.status, StatusCode::CREATED);
+    assert_eq!(send(&router, "PUT", &format!("{location}?digest={digest}"), &[], "").await.status, 404);
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused() {
+    let (_dir, _store, router) = registry();
+    let config = push_blob(&router, "a", b"{}").await;
+    let missing = Digest::of(b"never pushed");
+    let digest = Digest::of(b"other");
+    let cases: Vec<(&str, String, Vec<u8>, u16, &str)> = vec![
+        ("GET", "/v2/a/manifests/none".into(), vec![], 404, "MANIFEST_UNKNOWN"),
+        ("GET", format!("/v2/a/blobs/{missing}"), vec![], 404, "BLOB_UNKNOWN"),
+        ("GET", "/v2/a/blobs/sha256:zz".into(), vec![], 400, "DIGEST_INVALID"),
+        ("GET", "/v2/../etc/manifests/x".into(), vec![], 400, "NAME_INVALID"),
+        ("GET", "/v2/UPPER/tags/list".into(), vec![], 400, "NAME_INVALID"),
+        ("GET", "/v2/none/tags/list".into(), vec![], 404, "NAME_UNKNOWN"),
+        ("PUT", "/v2/a/manifests/v1".into(), b"{".to_vec(), 400, "MANIFEST_INVALID"),
+        ("PUT", "/v2/a/manifests/v1".into(), manifest(&config, &missing, None), 404, "MANIFEST_BLOB_UNKNOWN"),
+        ("PUT", format!("/v2/a/manifests/{digest}"), manifest(&config, &config, None), 400, "DIGEST_INVALID"),
+        ("PUT", "/v2/a/manifests/-bad".into(), manifest(&config, &config, None), 400, "MANIFEST_INVALID"),
+        ("POST", format!("/v2/a/blobs/uploads/?digest={digest}"), b"not other".to_vec(), 400, "DIGEST_INVALID"),
+        ("PATCH", "/v2/a/blobs/uploads/none".into(), vec![], 404, "BLOB_UPLOAD_UNKNOWN"),
+        ("DELETE", format!("/v2/a/blobs/{config}"), vec![], 405, "UNSUPPORTED"),
+        ("PUT", "/v2/a/manifests/v1".into(), vec![b' '; 4 * 1024 * 1024 + 1], 413, "SIZE_INVALID"),
+    ];
+    for (method, path, body, status, code) in cases {
+        let answer = send(&router, method, &path, &[], body).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {path}");
+        assert_eq!(answer.json()["errors"][0]["code"], code, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn referrers_and_pages() {
+    let (_dir, _store, router) = registry();
+    let config = push_blob(&router, "a", b"{}").await;
+    let layer = push_blob(&router, "a", b"layer").await;
+    for tag in ["v1", "v2", "v3"] {
+        send(&router, "PUT", &format!("/v2/a/manifests/{tag}"), &[], manifest(&config, &layer, None)).await;
+    }
+    let page = send(&router, "GET", "/v2/a/tags/list?n=2", &[], Body::empty()).await;
+    assert_eq!(page.json()["tags"], json!(["v1", "v2"]));
+    assert_eq!(page.header("link"), "</v2/a/tags/list?n=2&last=v2>; rel=\"next\"");
+    let next = send(&router, "GET", "/v2/a/tags/list?n=2&last=v2", &[], Body::empty()).await;
+    assert_eq!((next.json()["tags"].clone(), next.header("link")), (json!(["v3"]), ""));
+    let subject = Digest::of(&manifest(&config, &layer, None));
+    let signature = manifest(&config, &layer, Some(&subject));
+    let put =
+        send(&router, "PUT", &format!("/v2/a/manifests/{}", Digest::of(&signature)), &[], signature.clone()).await;
+    assert_eq!(put.header("oci-subject"), subject.to_string());
+    let referrers = send(&router, "GET", &format!("/v2/a/referrers/{subject}"), &[], Body::empty()).await.json();
+    assert_eq!(referrers["manifests"][0]["digest"], Digest::of(&signature).to_string());
+}
