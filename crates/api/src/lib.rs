@@ -5,7 +5,9 @@
 
 pub mod defaults;
 pub mod kinds;
+pub mod list_rules;
 pub mod meta;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod schema;

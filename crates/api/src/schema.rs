@@ -11,10 +11,13 @@ use serde_json::Value;
 use crate::kinds::Kind;
 use crate::status::Status;
 
+mod cursor;
 mod node;
 mod parse;
 mod walk;
 
+pub use cursor::{Cursor, Shape};
+pub(crate) use node::REFERENCE_PREFIX;
 pub use parse::parse;
 
 use node::{NodeId, Tree};
@@ -100,6 +103,15 @@ pub fn check_body(body: Body, object: &mut Value, validation: FieldValidation) -
 /// For patches, whose errors Kubernetes words otherwise.
 pub fn decode(kind: &Kind, object: &mut Value) -> Result<Vec<String>, DecodeError> {
     walk::walk(&TREE, TREE.of_kind(kind), object)
+}
+
+/// Whether a type has a field; `None` when no kind uses the type.
+#[cfg(test)]
+pub(crate) fn has_field(type_name: &str, field: &str) -> Option<bool> {
+    match TREE.node(TREE.find(type_name)?) {
+        node::Node::Struct(of) => Some(of.field(field).is_some()),
+        _ => None,
+    }
 }
 
 struct Label<'a> {

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::Body;
 use crate::kinds::{KINDS, Kind};
+use crate::list_rules::{self, FieldRule};
 
 pub(crate) const REFERENCE_PREFIX: &str = "#/$defs/";
 
@@ -39,8 +40,17 @@ pub(super) struct Struct {
     pub package: Box<str>,
     /// `DeploymentSpec`
     pub name: Box<str>,
+    /// Whether server-side apply owns it only as a whole.
+    pub is_atomic: bool,
     /// Sorted by name.
-    fields: Vec<(Box<str>, NodeId)>,
+    fields: Vec<Field>,
+}
+
+#[derive(Debug)]
+pub(super) struct Field {
+    pub name: Box<str>,
+    pub node: NodeId,
+    pub rule: Option<&'static FieldRule>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +69,9 @@ pub(super) enum Scalar {
 }
 
 impl Struct {
-    /// The field's name in static storage, and its type.
-    pub fn field(&self, name: &str) -> Option<(&str, NodeId)> {
-        let at = self.fields.binary_search_by(|(field, _)| (**field).cmp(name)).ok()?;
-        Some((&self.fields[at].0, self.fields[at].1))
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        let at = self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok()?;
+        Some(&self.fields[at])
     }
 }
 
@@ -114,7 +123,11 @@ impl Tree {
     }
 
     fn named(&self, type_name: &str) -> NodeId {
-        *self.by_type_name.get(type_name).expect("compile registers every kind and body")
+        self.find(type_name).expect("compile registers every kind and body")
+    }
+
+    pub fn find(&self, type_name: &str) -> Option<NodeId> {
+        self.by_type_name.get(type_name).copied()
     }
 
     /// As Go prints the type: `int32`, `[]v1.Container`, `map[string]string`.
@@ -205,13 +218,20 @@ impl Builder<'_> {
 
     fn object(&mut self, schema: &Value, type_name: &str) -> Node {
         if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
-            let mut fields: Vec<(Box<str>, NodeId)> =
-                properties.iter().map(|(name, field)| (name.as_str().into(), self.reference(field))).collect();
-            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            let mut fields: Vec<Field> = properties
+                .iter()
+                .map(|(name, field)| Field {
+                    name: name.as_str().into(),
+                    node: self.reference(field),
+                    rule: list_rules::field_rule(type_name, name),
+                })
+                .collect();
+            fields.sort_by(|a, b| a.name.cmp(&b.name));
             let mut parts = type_name.rsplit('.');
             let name = parts.next().unwrap_or("").into();
             let package = parts.next().unwrap_or("v1").into();
-            return Node::Struct(Struct { package, name, fields });
+            let is_atomic = list_rules::is_atomic_struct(type_name);
+            return Node::Struct(Struct { package, name, is_atomic, fields });
         }
         match schema.get("additionalProperties") {
             Some(values) if values.is_object() => Node::Map(self.reference(values)),

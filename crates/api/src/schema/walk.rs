@@ -59,15 +59,15 @@ impl<'t> Walker<'t> {
             if failure.is_some() {
                 return true;
             }
-            let Some((name, id)) = of.field(key) else {
+            let Some(field) = of.field(key) else {
                 self.complain(key);
                 return false;
             };
             if value.is_null() {
                 return false;
             }
-            self.path.push(Step::Field { of, name });
-            failure = self.value(id, value).err();
+            self.path.push(Step::Field { of, name: &field.name });
+            failure = self.value(field.node, value).err();
             self.path.pop();
             true
         });
