@@ -12,7 +12,7 @@ pub struct NetworkConfig {
     pub state_dir: PathBuf,
     /// Where pods' network namespaces are bind mounted, one file per pod uid.
     pub netns_dir: PathBuf,
-    /// At most 15 bytes.
+    /// The link that carries the gateway's address; at most 15 bytes.
     pub bridge_name: String,
     /// nftables table of family `ip`; it belongs to this node agent alone.
     pub table_name: String,
@@ -90,8 +90,8 @@ impl NetworkConfig {
         Ok(())
     }
 
-    /// Pods with a network namespace, behind the bridge.
-    pub fn bridge_cidr(&self) -> Ipv4Cidr {
+    /// Pods with a network namespace, each by a veth of its own.
+    pub fn namespace_cidr(&self) -> Ipv4Cidr {
         self.pod_cidr.halves().expect("a checked pod range can be halved").0
     }
 
@@ -100,9 +100,9 @@ impl NetworkConfig {
         self.pod_cidr.halves().expect("a checked pod range can be halved").1
     }
 
-    /// The bridge's own address, first of its range.
+    /// Every such pod's gateway: the bridge's own address, first of the range.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.bridge_cidr().nth(1).expect("a checked pod range has more than two addresses")
+        self.namespace_cidr().nth(1).expect("a checked pod range has more than two addresses")
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
     fn the_defaults_hold_together() {
         let config = config();
         config.check().unwrap();
-        assert_eq!(config.bridge_cidr().to_string(), "10.32.0.0/19");
+        assert_eq!(config.namespace_cidr().to_string(), "10.32.0.0/19");
         assert_eq!(config.local_cidr().to_string(), "10.32.32.0/19");
         assert_eq!(config.gateway().to_string(), "10.32.0.1");
     }

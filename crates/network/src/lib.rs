@@ -7,10 +7,12 @@
 
 mod cidr;
 mod config;
+mod endpoints;
 mod error;
 mod files;
 mod netlink;
 mod pods;
+pub mod service_proxy;
 mod setup;
 mod sysctl;
 

@@ -1,10 +1,16 @@
-//! Brings the node's own part of the pod network up and takes it down: bridge, routes, sysctls.
+//! Brings the node's own part of the pod network up and takes it down: a link for the gateway
+//! address, routes, sysctls.
 //!
-//! Routes: the bridge's prefix, the AnyIP prefix of pods without a namespace (`local … dev lo`),
-//! the DNS address (likewise), and the Service range by the bridge. Nothing ever goes out by that
-//! last one: it exists so that a packet to a Service has a route, passes the nat hooks and is
-//! sent to its endpoint there, or is refused by the filter, even on a machine without a default
-//! route.
+//! Pods with a namespace are not ports of the bridge: each has a route of its own to its veth.
+//! (A bridge has 1024 ports at most, lets pods impersonate each other, and with br_netfilter it
+//! forwards translated packets by other rules than without.) The bridge is there because every
+//! kernel has that link type, as a place for the gateway's address.
+//!
+//! Routes: `unreachable` for the addresses of pods that are not there, the AnyIP prefix of pods
+//! without a namespace (`local ... dev lo`), the DNS address (likewise), and the Service range by
+//! the bridge. Nothing ever goes out by that last one: it exists so that a packet to a Service has
+//! a route, passes the nat hooks and is sent to its endpoint there, or is refused by the filter,
+//! even on a machine without a default route.
 
 use std::fs;
 
@@ -17,13 +23,14 @@ use crate::sysctl;
 
 /// `ifalias` of our bridge: how it is told from another program's link of the same name.
 const BRIDGE_ALIAS: &str = "knarr pod network";
+/// How the names of the node's ends of pods' veth pairs begin.
+pub(crate) const POD_LINK_PREFIX: &str = "knp";
 const MTU_DEFAULT: u32 = 1500;
 const MTU_MIN: u32 = 1280;
 
 /// What the pod network needs to know of the node after [`bring_up`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NodeLinks {
-    pub(crate) bridge_index: u32,
     pub(crate) mtu: u32,
 }
 
@@ -45,25 +52,19 @@ pub(crate) fn bring_up(config: &NetworkConfig) -> Result<NodeLinks, SetupError> 
     let mtu = mtu_of_default_route(&links, &routes);
     let bridge_index = match existing {
         Some(link) => link.index,
-        None => create_bridge(&mut socket, config, mtu)?,
+        None => create_bridge(&mut socket, config)?,
     };
     configure_bridge(&mut socket, config, bridge_index)?;
     sysctl::apply_machine(&config.state_dir)?;
-    let loopback_backend = config.api_server.is_some_and(|address| address.ip().is_loopback());
-    for (name, value) in sysctl::of_bridge(&config.bridge_name, loopback_backend) {
-        sysctl::set(&name, value)?;
-    }
-    Ok(NodeLinks { bridge_index, mtu })
+    Ok(NodeLinks { mtu })
 }
 
 /// Removes bridge and routes and restores the sysctls. Idempotent.
 pub(crate) fn take_down(config: &NetworkConfig) -> Result<(), SetupError> {
     let mut socket = NetlinkSocket::route().attempt(|| "open a netlink socket".to_owned())?;
     let links = socket.links().attempt(|| "list the machine's links".to_owned())?;
-    for destination in local_prefixes(config) {
-        socket
-            .delete_route(destination, Target::Local)
-            .attempt(|| format!("remove the local route of {destination}"))?;
+    for (destination, target) in standing_routes(config) {
+        socket.delete_route(destination, target).attempt(|| format!("remove the route of {destination}"))?;
     }
     if own_bridge(config, &links)?.is_some() {
         socket.delete_link(&config.bridge_name).attempt(|| format!("remove the bridge {}", config.bridge_name))?;
@@ -71,9 +72,13 @@ pub(crate) fn take_down(config: &NetworkConfig) -> Result<(), SetupError> {
     sysctl::restore_machine(&config.state_dir)
 }
 
-/// Addresses that are the node's own without being on any link.
-fn local_prefixes(config: &NetworkConfig) -> [Ipv4Cidr; 2] {
-    [config.local_cidr(), Ipv4Cidr::host(config.cluster_dns_ip)]
+/// Routes that belong to no link of ours.
+fn standing_routes(config: &NetworkConfig) -> [(Ipv4Cidr, Target); 3] {
+    [
+        (config.namespace_cidr(), Target::Unreachable),
+        (config.local_cidr(), Target::Local),
+        (Ipv4Cidr::host(config.cluster_dns_ip), Target::Local),
+    ]
 }
 
 fn own_bridge<'a>(config: &NetworkConfig, links: &'a [Link]) -> Result<Option<&'a Link>, SetupError> {
@@ -120,11 +125,9 @@ fn mtu_of_default_route(links: &[Link], routes: &[Route]) -> u32 {
     link.map_or(MTU_DEFAULT, |link| link.mtu.clamp(MTU_MIN, MTU_DEFAULT))
 }
 
-fn create_bridge(socket: &mut NetlinkSocket, config: &NetworkConfig, mtu: u32) -> Result<u32, SetupError> {
+fn create_bridge(socket: &mut NetlinkSocket, config: &NetworkConfig) -> Result<u32, SetupError> {
     let name = &config.bridge_name;
-    let [a, b, c, d] = config.gateway().octets();
-    // Locally administered; unique in the cluster because the gateway address is.
-    socket.add_bridge(name, [0x0a, 0x6b, a, b, c, d], mtu).attempt(|| format!("create the bridge {name}"))?;
+    socket.add_bridge(name).attempt(|| format!("create the bridge {name}"))?;
     let link = socket.link(name).attempt(|| format!("find the bridge {name}"))?;
     let index = link.map(|link| link.index).ok_or_else(|| SetupError::Kernel {
         attempt: format!("find the bridge {name}"),
@@ -139,11 +142,9 @@ fn configure_bridge(socket: &mut NetlinkSocket, config: &NetworkConfig, index: u
     // In a fresh network namespace the loopback device is down, and local routes need it.
     socket.set_up(LOOPBACK_INDEX).attempt(|| "bring the loopback device up".to_owned())?;
     socket.set_up(index).attempt(|| format!("bring the bridge {name} up"))?;
-    socket
-        .add_address(index, gateway, config.bridge_cidr().length())
-        .attempt(|| format!("give the bridge {name} the address {gateway}"))?;
-    for destination in local_prefixes(config) {
-        socket.set_route(destination, Target::Local).attempt(|| format!("make {destination} local to this node"))?;
+    socket.add_address(index, gateway, 32).attempt(|| format!("give the bridge {name} the address {gateway}"))?;
+    for (destination, target) in standing_routes(config) {
+        socket.set_route(destination, target).attempt(|| format!("set the route of {destination}"))?;
     }
     let target = Target::Link { index, source: gateway };
     socket

@@ -13,23 +13,18 @@ use crate::files::write_atomically;
 const RECORD: &str = "sysctls.json";
 
 /// Settings of the whole machine that outlive us unless restored.
-pub(crate) const MACHINE: [(&str, &str); 2] = [
-    ("net/ipv4/ip_forward", "1"),
-    // Pods have /32 addresses and always go by the gateway; telling them of a shorter way is noise.
-    ("net/ipv4/conf/all/send_redirects", "0"),
-];
+pub(crate) const MACHINE: [(&str, &str); 1] = [("net/ipv4/ip_forward", "1")];
 
-/// Settings of the bridge, gone with it.
-pub(crate) fn of_bridge(bridge: &str, loopback_backend: bool) -> Vec<(String, &'static str)> {
-    let mut settings = vec![
-        (format!("net/ipv4/conf/{bridge}/send_redirects"), "0"),
-        (format!("net/ipv4/conf/{bridge}/rp_filter"), "1"),
-    ];
-    if loopback_backend {
-        // A Service whose backend listens on 127.0.0.1; the ruleset keeps pods from using more.
-        settings.push((format!("net/ipv4/conf/{bridge}/route_localnet"), "1"));
-    }
-    settings
+/// Settings of the node's end of a pod's veth, gone with it.
+pub(crate) fn of_pod_link(name: &str) -> [(String, &'static str); 2] {
+    let setting = |setting: &str, value| (format!("net/ipv4/conf/{name}/{setting}"), value);
+    [
+        // A pod sends from its own address only.
+        setting("rp_filter", "1"),
+        // A Service may lead to 127.0.0.1 (the API server), and a client on 127.0.0.1 to a
+        // NodePort; the ruleset keeps pods from using more of it.
+        setting("route_localnet", "1"),
+    ]
 }
 
 /// Sets the machine's settings and remembers what they were. Idempotent.

@@ -6,5 +6,5 @@ mod encode;
 pub(crate) mod route;
 mod socket;
 
-pub(crate) use encode::{Attributes, Message, attributes};
+pub(crate) use encode::{APPEND, Attributes, CREATE, EXCLUSIVE, Message, attributes};
 pub(crate) use socket::{NetlinkError, NetlinkSocket};

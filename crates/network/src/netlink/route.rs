@@ -20,7 +20,6 @@ const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
-const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -46,6 +45,7 @@ const TABLE_MAIN: u8 = 254;
 const TABLE_LOCAL: u8 = 255;
 const TYPE_UNICAST: u8 = 1;
 const TYPE_LOCAL: u8 = 2;
+const TYPE_UNREACHABLE: u8 = 7;
 
 /// The loopback device has this index in every network namespace.
 pub(crate) const LOOPBACK_INDEX: u32 = 1;
@@ -74,6 +74,8 @@ pub(crate) struct Route {
 pub(crate) enum Target {
     /// Every address of the prefix is this machine's own (AnyIP).
     Local,
+    /// Nowhere: senders are told at once.
+    Unreachable,
     /// On the link, from the given source address.
     Link { index: u32, source: Ipv4Addr },
     /// By a gateway that need not be inside a prefix of the link.
@@ -85,7 +87,6 @@ pub(crate) enum Target {
 /// not tied to the other yet.
 pub(crate) struct Veth<'a> {
     pub(crate) name: &'a str,
-    pub(crate) bridge_index: u32,
     pub(crate) mtu: u32,
     pub(crate) peer_mac: [u8; 6],
     pub(crate) peer_linux_namespace: BorrowedFd<'a>,
@@ -123,11 +124,9 @@ impl NetlinkSocket {
         Ok(payloads.iter().filter_map(|payload| parse_link(payload)).collect())
     }
 
-    /// A bridge with a fixed hardware address: without one it would take over the lowest of its
-    /// ports' and every pod's ARP entry would go stale.
-    pub(crate) fn add_bridge(&mut self, name: &str, mac: [u8; 6], mtu: u32) -> Result<(), NetlinkError> {
+    pub(crate) fn add_bridge(&mut self, name: &str) -> Result<(), NetlinkError> {
         self.request(Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &ifinfo(0, IFF_UP)).with(|a| {
-            a.string(IFLA_IFNAME, name).bytes(IFLA_ADDRESS, &mac).u32(IFLA_MTU, mtu).nest(IFLA_LINKINFO, |a| {
+            a.string(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |a| {
                 a.string(IFLA_INFO_KIND, "bridge");
             });
         }))
@@ -147,17 +146,14 @@ impl NetlinkSocket {
         let linux_namespace =
             u32::try_from(veth.peer_linux_namespace.as_raw_fd()).expect("descriptors are not negative");
         self.request(Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &ifinfo(0, IFF_UP)).with(|a| {
-            a.string(IFLA_IFNAME, veth.name).u32(IFLA_MTU, veth.mtu).u32(IFLA_MASTER, veth.bridge_index).nest(
-                IFLA_LINKINFO,
-                |a| {
-                    a.string(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |a| {
-                        a.nest(VETH_INFO_PEER, |a| {
-                            a.raw(&ifinfo(0, 0)).string(IFLA_IFNAME, "eth0").bytes(IFLA_ADDRESS, &veth.peer_mac);
-                            a.u32(IFLA_MTU, veth.mtu).u32(IFLA_NET_NS_FD, linux_namespace);
-                        });
+            a.string(IFLA_IFNAME, veth.name).u32(IFLA_MTU, veth.mtu).nest(IFLA_LINKINFO, |a| {
+                a.string(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |a| {
+                    a.nest(VETH_INFO_PEER, |a| {
+                        a.raw(&ifinfo(0, 0)).string(IFLA_IFNAME, "eth0").bytes(IFLA_ADDRESS, &veth.peer_mac);
+                        a.u32(IFLA_MTU, veth.mtu).u32(IFLA_NET_NS_FD, linux_namespace);
                     });
-                },
-            );
+                });
+            });
         }))
     }
 
@@ -199,6 +195,7 @@ impl NetlinkSocket {
 fn route(kind: u16, flags: u16, destination: Ipv4Cidr, target: Target) -> Message {
     let (table, scope, route_kind, next_hop_flags) = match target {
         Target::Local => (TABLE_LOCAL, SCOPE_HOST, TYPE_LOCAL, 0),
+        Target::Unreachable => (TABLE_MAIN, SCOPE_UNIVERSE, TYPE_UNREACHABLE, 0),
         Target::Link { .. } => (TABLE_MAIN, SCOPE_LINK, TYPE_UNICAST, 0),
         Target::Gateway { .. } => (TABLE_MAIN, SCOPE_UNIVERSE, TYPE_UNICAST, RTNH_F_ONLINK),
     };
@@ -209,6 +206,7 @@ fn route(kind: u16, flags: u16, destination: Ipv4Cidr, target: Target) -> Messag
             a.bytes(RTA_DST, &destination.network().octets());
         }
         match target {
+            Target::Unreachable => a,
             Target::Local => a.u32(RTA_OIF, LOOPBACK_INDEX),
             Target::Link { index, source } => a.u32(RTA_OIF, index).bytes(RTA_PREFSRC, &source.octets()),
             Target::Gateway { index, gateway } => a.u32(RTA_OIF, index).bytes(RTA_GATEWAY, &gateway.octets()),

@@ -15,10 +15,11 @@ use crate::config::NetworkConfig;
 use crate::error::{Attempt, SetupError};
 use crate::netlink::route::{LOOPBACK_INDEX, Target, Veth};
 use crate::netlink::{NetlinkError, NetlinkSocket};
-use crate::setup::NodeLinks;
+use crate::setup::{NodeLinks, POD_LINK_PREFIX};
+use crate::sysctl;
 
 /// The network address and the gateway.
-const RESERVED_BRIDGE: u64 = 2;
+const RESERVED_NAMESPACE: u64 = 2;
 /// The network address.
 const RESERVED_LOCAL: u64 = 1;
 
@@ -43,7 +44,7 @@ impl PodsWorker {
         };
         let journal = Journal::open(&config.state_dir).map_err(failed)?;
         let pods: BTreeMap<String, Record> = journal.load().map_err(failed)?.into_iter().collect();
-        let mut namespace_pool = AddressPool::new(config.bridge_cidr(), RESERVED_BRIDGE);
+        let mut namespace_pool = AddressPool::new(config.namespace_cidr(), RESERVED_NAMESPACE);
         let mut shared_pool = AddressPool::new(config.local_cidr(), RESERVED_LOCAL);
         for record in pods.values() {
             let pool = if record.namespace { &mut namespace_pool } else { &mut shared_pool };
@@ -140,15 +141,26 @@ impl PodsWorker {
         outcome
     }
 
+    /// The node's end: up since it was made; here it gets its settings and the route to the pod.
+    fn configure_outside(&mut self, name: &str, ip: Ipv4Addr) -> Result<(), NetworkError> {
+        let failed = |attempt, why: &dyn std::fmt::Display| NetworkError::Kernel { attempt, why: why.to_string() };
+        for (setting, value) in sysctl::of_pod_link(name) {
+            sysctl::set(&setting, value).map_err(|error| failed(format!("set {setting}"), &error))?;
+        }
+        let target = Target::Link { index: link_index(&mut self.socket, name)?, source: self.gateway };
+        self.socket
+            .set_route(Ipv4Cidr::host(ip), target)
+            .map_err(|error| failed(format!("route {ip} to {name}"), &error))
+    }
+
     fn connect(&mut self, created: &mut linux_namespace::Created, ip: Ipv4Addr) -> Result<(), NetworkError> {
         let refused =
             |attempt: String| move |error: NetlinkError| NetworkError::Kernel { attempt, why: error.to_string() };
         let name = host_link_name(ip);
-        let NodeLinks { bridge_index, mtu } = self.links;
         // Made of the address, so that no neighbour table on the node ever holds a stale one.
         let [a, b, c, d] = ip.octets();
         let peer_mac = [0x0a, 0x6c, a, b, c, d];
-        let veth = Veth { name: &name, bridge_index, mtu, peer_mac, peer_linux_namespace: created.fd() };
+        let veth = Veth { name: &name, mtu: self.links.mtu, peer_mac, peer_linux_namespace: created.fd() };
         match self.socket.add_veth(&veth) {
             // Of an earlier pod with this address, whose namespace is just being destroyed.
             Err(error) if error.is(nix::errno::Errno::EEXIST) => {
@@ -157,17 +169,14 @@ impl PodsWorker {
             }
             other => other,
         }
-        .map_err(refused(format!("connect a pod to the bridge by {name}")))?;
+        .map_err(refused(format!("connect a pod by {name}")))?;
+        self.configure_outside(&name, ip)?;
         let inside = &mut created.socket;
         inside.set_up(LOOPBACK_INDEX).map_err(refused("bring a pod's loopback device up".to_owned()))?;
-        let found = inside.link("eth0").map_err(refused("find a pod's eth0".to_owned()))?;
-        let index = found.map(|link| link.index).ok_or_else(|| NetworkError::Kernel {
-            attempt: "find a pod's eth0".to_owned(),
-            why: "it was not created".to_owned(),
-        })?;
+        let index = link_index(inside, "eth0")?;
         inside.set_up(index).map_err(refused("bring a pod's eth0 up".to_owned()))?;
-        // A single address: even a neighbour on the bridge is reached by the gateway, so that its
-        // answers pass the node's connection tracking and Service addresses are undone.
+        // A single address: all other pods are reached by the gateway, so that every packet passes
+        // the node's connection tracking.
         inside.add_address(index, ip, 32).map_err(refused(format!("give a pod the address {ip}")))?;
         let everything = Ipv4Cidr::new(Ipv4Addr::UNSPECIFIED, 0).expect("0 is a prefix length");
         let target = Target::Gateway { index, gateway: self.gateway };
@@ -206,7 +215,13 @@ fn check_uid(uid: &str) -> Result<(), NetworkError> {
 
 /// Unique on the node, because the address is.
 fn host_link_name(ip: Ipv4Addr) -> String {
-    format!("kn{:08x}", u32::from(ip))
+    format!("{POD_LINK_PREFIX}{:08x}", u32::from(ip))
+}
+
+fn link_index(socket: &mut NetlinkSocket, name: &str) -> Result<u32, NetworkError> {
+    let failed = |why| NetworkError::Kernel { attempt: format!("find the link {name} just made"), why };
+    let found = socket.link(name).map_err(|error| failed(error.to_string()))?;
+    found.map(|link| link.index).ok_or_else(|| failed("it is not there".to_owned()))
 }
 
 fn journal_failed(source: std::io::Error) -> NetworkError {

@@ -3,3 +3,4 @@
 
 mod alone;
 mod pods;
+mod services;

@@ -1,5 +1,6 @@
 //! Addresses, namespaces, and what they can reach.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,12 @@ fn pods_reach_each_other_and_the_host() {
         assert_eq!(b.run(|| ask_tcp(address)).unwrap(), "b 10.32.0.3");
         b.run(|| greet(TcpListener::bind("127.0.0.1:81").unwrap(), "lo"));
         assert_eq!(b.run(|| ask_tcp("127.0.0.1:81".parse().unwrap())).unwrap(), "lo 127.0.0.1");
+        // a pod that is not there is known not to be
+        let start = Instant::now();
+        let nobody = SocketAddr::new(ip("10.32.5.5"), 80);
+        assert_eq!(ask_tcp(nobody).unwrap_err().kind(), ErrorKind::HostUnreachable);
+        assert_eq!(a.run(|| ask_tcp(nobody)).unwrap_err().kind(), ErrorKind::HostUnreachable);
+        assert!(start.elapsed() < Duration::from_secs(1));
         machine.runtime.block_on(network.teardown()).unwrap();
     });
 }
@@ -122,7 +129,7 @@ fn what_is_in_the_way_is_named() {
         let other = Network::open(other).unwrap();
         // Another of our own bridges holds the same ranges.
         assert!(
-            refused(machine).starts_with("10.32.0.0/18 is in use on this machine: route 10.32.0.0/19 on link other0")
+            refused(machine).starts_with("10.32.0.0/18 is in use on this machine: route 10.32.0.1/32 on link other0")
         );
         machine.runtime.block_on(other.teardown()).unwrap();
         machine.runtime.block_on(machine.open().teardown()).unwrap();

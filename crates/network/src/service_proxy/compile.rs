@@ -1,0 +1,121 @@
+//! Services and EndpointSlices into [`Tables`]. Pure and total: what cannot be served is left out
+//! and said in a warning.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::tables::{Affinity, BACKENDS_MAX, Backend, Backends, Frontend, IpProtocol, Tables};
+use crate::endpoints::{SlicesByService, address, port_named, usable};
+
+/// What depends on the node and not on the objects.
+#[derive(Debug, Clone, Default)]
+pub struct NodeView {
+    /// Addresses at which NodePorts answer.
+    pub node_addresses: Vec<Ipv4Addr>,
+    /// Replaces the endpoints of `default/kubernetes`.
+    pub api_server: Option<SocketAddrV4>,
+}
+
+/// A part of a Service that is not served as written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Warning {
+    pub namespace: String,
+    pub service: String,
+    pub message: String,
+}
+
+/// Tables for one node, and what they leave out.
+pub fn compile(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &NodeView) -> (Tables, Vec<Warning>) {
+    let slices = SlicesByService::new(slices);
+    let mut tables = Tables::default();
+    let mut warnings = Vec::new();
+    for service in services {
+        let (Some(namespace), Some(name)) = (service.metadata.namespace.as_deref(), service.metadata.name.as_deref())
+        else {
+            continue;
+        };
+        let Some(spec) = &service.spec else { continue };
+        let mut warn = |message: String| {
+            warnings.push(Warning { namespace: namespace.to_owned(), service: name.to_owned(), message });
+        };
+        let Some(cluster_ip) = cluster_ip(spec) else { continue };
+        for port in spec.ports.iter().flatten() {
+            let Some(protocol) = IpProtocol::parse(port.protocol.as_deref()) else {
+                warn(format!("port {} has the unknown protocol {:?}", port.port, port.protocol));
+                continue;
+            };
+            let list = match node.api_server {
+                Some(api) if (namespace, name) == ("default", "kubernetes") => {
+                    vec![Backend { address: *api.ip(), port: api.port() }]
+                }
+                _ => backends(slices.of(namespace, name), port, protocol),
+            };
+            if list.len() > BACKENDS_MAX {
+                warn(format!("{} endpoints, of which only {BACKENDS_MAX} get traffic", list.len()));
+            }
+            let affinity = match spec.session_affinity.as_deref() {
+                Some("ClientIP") => Affinity::ClientIp,
+                _ => Affinity::None,
+            };
+            // Without backends there is no frontend: the filter refuses what is left unchanged.
+            let list: Vec<Backend> = list.into_iter().take(BACKENDS_MAX).collect();
+            if !list.is_empty() {
+                for frontend in frontends(spec, cluster_ip, port, protocol, node) {
+                    tables.frontends.insert(frontend, Backends { affinity, list: list.clone() });
+                }
+            }
+        }
+    }
+    (tables, warnings)
+}
+
+/// `None` for headless Services, ExternalName and other families.
+fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let more = spec.cluster_ips.iter().flatten();
+    spec.cluster_ip.iter().chain(more).find_map(|text| text.parse().ok())
+}
+
+fn frontends(
+    spec: &ServiceSpec,
+    cluster_ip: Ipv4Addr,
+    port: &ServicePort,
+    protocol: IpProtocol,
+    node: &NodeView,
+) -> Vec<Frontend> {
+    let mut found = Vec::new();
+    if let Ok(port) = u16::try_from(port.port) {
+        let external = spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok());
+        let addresses = std::iter::once(cluster_ip).chain(external);
+        found.extend(addresses.map(|address| Frontend { address, protocol, port }));
+    }
+    let has_node_ports = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
+    let node_port = port.node_port.filter(|port| has_node_ports && *port != 0);
+    if let Some(port) = node_port.and_then(|port| u16::try_from(port).ok()) {
+        found.extend(node.node_addresses.iter().map(|address| Frontend { address: *address, protocol, port }));
+    }
+    found
+}
+
+fn backends(slices: &[&EndpointSlice], port: &ServicePort, protocol: IpProtocol) -> Vec<Backend> {
+    let name = port.name.as_deref().unwrap_or("");
+    let usable = usable(slices);
+    let mut found = BTreeSet::new();
+    for slice in slices {
+        let number = port_named(slice, name, protocol.name()).and_then(|port| u16::try_from(port.port?).ok());
+        let Some(port) = number else { continue };
+        let endpoints = slice.endpoints.iter().flatten().filter(|endpoint| usable(endpoint));
+        found.extend(endpoints.filter_map(address).map(|address| Backend { address, port }));
+    }
+    found.into_iter().collect()
+}
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+mod tests;

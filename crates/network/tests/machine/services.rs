@@ -1,0 +1,245 @@
+//! Services with real packets: every pair of client and endpoint, change, refusal, teardown.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::time::{Duration, Instant};
+
+use cri::NetworkKind;
+use network::service_proxy::{Affinity, Backend, Backends, Frontend, IpProtocol, ServiceProxy, Tables};
+
+use crate::alone::{LinuxPod, Machine, alone, ask_tcp, ask_udp, greet, greet_udp, rules};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 7);
+
+fn vip(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(VIP), port)
+}
+
+fn v4(address: &str) -> Ipv4Addr {
+    address.parse().unwrap()
+}
+
+/// Rows of `(protocol, port, backends)` at [`VIP`].
+fn tables(rows: &[(IpProtocol, u16, &[(&str, u16)])]) -> Tables {
+    let row = |(protocol, port, backends): &(IpProtocol, u16, &[(&str, u16)])| {
+        let list = backends.iter().map(|(address, port)| Backend { address: v4(address), port: *port }).collect();
+        let frontend = Frontend { address: VIP, protocol: *protocol, port: *port };
+        (frontend, Backends { affinity: Affinity::None, list })
+    };
+    Tables { frontends: rows.iter().map(row).collect() }
+}
+
+/// Two Linux pods (10.32.0.2 and .3) and a Wasm address (10.32.32.1), the proxy, and no route but
+/// ours.
+fn with_pods(test: impl FnOnce(&Machine, &mut ServiceProxy, &LinuxPod, &LinuxPod) + Send + 'static) {
+    alone(|machine| {
+        let network = machine.open();
+        let a = machine.linux_pod(&network, "pod-a");
+        let b = machine.linux_pod(&network, "pod-b");
+        machine.attach(&network, "wasm", NetworkKind::Shared);
+        let mut proxy = ServiceProxy::open(&machine.config()).unwrap();
+        test(machine, &mut proxy, &a, &b);
+        proxy.teardown().unwrap();
+        proxy.teardown().unwrap();
+        assert_eq!(rules(), "");
+        machine.runtime.block_on(network.teardown()).unwrap();
+    });
+}
+
+#[test]
+fn every_client_reaches_every_endpoint_by_tcp() {
+    with_pods(|_, proxy, a, b| {
+        b.serve_tcp(8080, "linux");
+        greet(TcpListener::bind("10.32.32.1:8080").unwrap(), "wasm");
+        proxy
+            .apply(tables(&[
+                (IpProtocol::Tcp, 80, &[("10.32.0.3", 8080)]),
+                (IpProtocol::Tcp, 81, &[("10.32.32.1", 8080)]),
+            ]))
+            .unwrap();
+        println!("{}", rules());
+        assert_eq!(a.run(|| ask_tcp(vip(80))).unwrap(), "linux 10.32.0.2", "pod to Linux pod");
+        assert_eq!(a.run(|| ask_tcp(vip(81))).unwrap(), "wasm 10.32.0.2", "pod to Wasm pod");
+        assert_eq!(ask_tcp(vip(80)).unwrap(), "linux 10.32.0.1", "host to Linux pod");
+        assert_eq!(ask_tcp(vip(81)).unwrap(), "wasm 10.32.0.1", "host to Wasm pod");
+        // hairpin: a pod by its own Service; it sees the node's address, or it would answer itself
+        assert_eq!(b.run(|| ask_tcp(vip(80))).unwrap(), "linux 10.32.0.1", "pod to itself");
+    });
+}
+
+#[test]
+fn every_client_reaches_every_endpoint_by_udp() {
+    with_pods(|_, proxy, a, b| {
+        b.run(|| greet_udp(UdpSocket::bind("10.32.0.3:5353").unwrap(), "linux"));
+        greet_udp(UdpSocket::bind("10.32.32.1:5353").unwrap(), "wasm");
+        proxy
+            .apply(tables(&[
+                (IpProtocol::Udp, 53, &[("10.32.0.3", 5353)]),
+                (IpProtocol::Udp, 54, &[("10.32.32.1", 5353)]),
+            ]))
+            .unwrap();
+        assert_eq!(a.run(|| ask_udp(vip(53))).unwrap(), "linux 10.32.0.2");
+        assert_eq!(a.run(|| ask_udp(vip(54))).unwrap(), "wasm 10.32.0.2");
+        assert_eq!(ask_udp(vip(53)).unwrap(), "linux 10.32.0.1");
+        assert_eq!(ask_udp(vip(54)).unwrap(), "wasm 10.32.0.1");
+        assert_eq!(b.run(|| ask_udp(vip(53))).unwrap(), "linux 10.32.0.1");
+    });
+}
+
+#[test]
+fn connections_are_spread_and_an_added_or_removed_endpoint_counts_at_once() {
+    with_pods(|_, proxy, a, b| {
+        a.serve_tcp(8080, "a");
+        b.serve_tcp(8080, "b");
+        let both: &[_] = &[("10.32.0.2", 8080), ("10.32.0.3", 8080)];
+        proxy.apply(tables(&[(IpProtocol::Tcp, 80, both)])).unwrap();
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        for _ in 0..100 {
+            *seen.entry(ask_tcp(vip(80)).unwrap()).or_default() += 1;
+        }
+        assert!(seen.len() == 2 && seen.values().all(|count| *count > 20), "{seen:?}");
+        // the changed half of 16 buckets: 8 deleted, 8 added
+        assert_eq!(proxy.apply(tables(&[(IpProtocol::Tcp, 80, &both[1..])])).unwrap(), 16);
+        for _ in 0..20 {
+            assert_eq!(ask_tcp(vip(80)).unwrap(), "b 10.32.0.1");
+        }
+        assert_eq!(proxy.apply(tables(&[(IpProtocol::Tcp, 80, &both[1..])])).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_client_sticks_to_its_endpoint_when_asked() {
+    with_pods(|_, proxy, a, b| {
+        a.serve_tcp(8080, "a");
+        b.serve_tcp(8080, "b");
+        let mut tables = tables(&[(IpProtocol::Tcp, 80, &[("10.32.0.2", 8080), ("10.32.0.3", 8080)])]);
+        tables.frontends.values_mut().for_each(|backends| backends.affinity = Affinity::ClientIp);
+        proxy.apply(tables).unwrap();
+        let first = ask_tcp(vip(80)).unwrap();
+        for _ in 0..30 {
+            assert_eq!(ask_tcp(vip(80)).unwrap(), first);
+        }
+    });
+}
+
+#[test]
+fn a_service_without_endpoints_refuses_at_once() {
+    with_pods(|_, proxy, a, b| {
+        b.serve_tcp(8080, "linux");
+        let refused = || {
+            let start = Instant::now();
+            let kind = ask_tcp(vip(80)).unwrap_err().kind();
+            assert!(start.elapsed() < Duration::from_secs(1));
+            assert_eq!(kind, ErrorKind::ConnectionRefused);
+            // on the node itself the filter's refusal is the answer to sendto
+            let kind = ask_udp(vip(80)).unwrap_err().kind();
+            assert!(matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied), "{kind}");
+        };
+        refused();
+        a.run(refused);
+        proxy.apply(tables(&[(IpProtocol::Tcp, 80, &[("10.32.0.3", 8080)])])).unwrap();
+        assert_eq!(a.run(|| ask_tcp(vip(80))).unwrap(), "linux 10.32.0.2");
+        proxy.apply(tables(&[])).unwrap();
+        refused();
+        a.run(refused);
+    });
+}
+
+#[test]
+fn udp_flows_leave_an_endpoint_that_is_gone() {
+    with_pods(|_, proxy, a, b| {
+        a.run(|| greet_udp(UdpSocket::bind("10.32.0.2:5353").unwrap(), "a"));
+        b.run(|| greet_udp(UdpSocket::bind("10.32.0.3:5353").unwrap(), "b"));
+        proxy.apply(tables(&[(IpProtocol::Udp, 53, &[("10.32.0.2", 5353)])])).unwrap();
+        let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client.connect(vip(53)).unwrap();
+        let ask = || {
+            client.send(b"?").unwrap();
+            let mut buffer = [0; 64];
+            let length = client.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
+        assert_eq!(ask(), "a 10.32.0.1");
+        proxy.apply(tables(&[(IpProtocol::Udp, 53, &[("10.32.0.3", 5353)])])).unwrap();
+        assert_eq!(ask(), "b 10.32.0.1");
+    });
+}
+
+#[test]
+fn the_api_server_on_loopback_is_reached_but_nothing_else_there() {
+    with_pods(|_, proxy, a, _| {
+        greet(TcpListener::bind("127.0.0.1:6443").unwrap(), "api");
+        proxy.apply(tables(&[(IpProtocol::Tcp, 443, &[("127.0.0.1", 6443)])])).unwrap();
+        assert_eq!(ask_tcp(vip(443)).unwrap(), "api 10.32.0.1");
+        assert_eq!(a.run(|| ask_tcp(vip(443))).unwrap(), "api 10.32.0.2");
+        // a pod that sends packets for 127.0.0.1 to the node gets no answer
+        a.run(|| {
+            std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
+            let socket = UdpSocket::bind("10.32.0.2:0").unwrap();
+            socket.connect("127.0.0.1:6443").unwrap();
+        });
+    });
+}
+
+#[test]
+fn node_ports_answer_on_loopback_too() {
+    with_pods(|_, proxy, _, b| {
+        b.serve_tcp(8080, "linux");
+        let mut tables = tables(&[(IpProtocol::Tcp, 30080, &[("10.32.0.3", 8080)])]);
+        let (_, backends) = tables.frontends.pop_first().unwrap();
+        let frontend = Frontend { address: Ipv4Addr::LOCALHOST, protocol: IpProtocol::Tcp, port: 30080 };
+        tables.frontends.insert(frontend, backends);
+        proxy.apply(tables).unwrap();
+        assert_eq!(ask_tcp("127.0.0.1:30080".parse().unwrap()).unwrap(), "linux 10.32.0.1");
+    });
+}
+
+#[test]
+fn a_restart_keeps_rules_and_connections_and_a_flush_is_repaired() {
+    with_pods(|machine, proxy, _, b| {
+        b.serve_tcp(8080, "linux");
+        let wanted = tables(&[(IpProtocol::Tcp, 80, &[("10.32.0.3", 8080)])]);
+        proxy.apply(wanted.clone()).unwrap();
+        let mut next = ServiceProxy::open(&machine.config()).unwrap();
+        assert!(next.is_stale());
+        assert_eq!(ask_tcp(vip(80)).unwrap(), "linux 10.32.0.1");
+        next.apply(wanted.clone()).unwrap();
+        assert_eq!(ask_tcp(vip(80)).unwrap(), "linux 10.32.0.1");
+
+        proxy.teardown().unwrap();
+        next.check().unwrap();
+        assert!(next.is_stale());
+        next.apply(wanted.clone()).unwrap();
+        assert_eq!(ask_tcp(vip(80)).unwrap(), "linux 10.32.0.1");
+        // without a check the failing change notices by itself
+        proxy.teardown().unwrap();
+        next.apply(tables(&[(IpProtocol::Tcp, 81, &[("10.32.0.3", 8080)])])).unwrap();
+        assert_eq!(ask_tcp(vip(81)).unwrap(), "linux 10.32.0.1");
+    });
+}
+
+#[test]
+fn ten_thousand_services_load_in_seconds_and_one_more_at_once() {
+    with_pods(|_, proxy, _, b| {
+        b.serve_tcp(8080, "linux");
+        let list = vec![Backend { address: v4("10.32.0.3"), port: 8080 }];
+        let frontend = |number: u32| Frontend {
+            address: Ipv4Addr::from(u32::from(v4("10.96.16.0")) + number),
+            protocol: IpProtocol::Tcp,
+            port: 80,
+        };
+        let row = |number| (frontend(number), Backends { affinity: Affinity::None, list: list.clone() });
+        let mut tables = Tables { frontends: (0..10_000).map(row).collect() };
+        let start = Instant::now();
+        assert_eq!(proxy.apply(tables.clone()).unwrap(), 160_000);
+        let all = start.elapsed();
+        tables.frontends.extend([row(10_000)]);
+        let start = Instant::now();
+        assert_eq!(proxy.apply(tables).unwrap(), 16);
+        println!("10,000 Services: {all:?}; one more: {:?}", start.elapsed());
+        let last = SocketAddr::new(IpAddr::V4(frontend(10_000).address), 80);
+        assert_eq!(ask_tcp(last).unwrap(), "linux 10.32.0.1");
+    });
+}
