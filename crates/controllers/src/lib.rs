@@ -4,6 +4,7 @@
 //! A new controller is a folder and one line in `CONTROLLERS`.
 
 mod conditions;
+mod deployment;
 #[cfg(test)]
 mod model;
 mod pods;
@@ -17,7 +18,7 @@ pub use crate::setup::ControllersConfig;
 use crate::setup::Setup;
 
 /// Every controller there is, by the function which subscribes it to its watches and starts its workers.
-const CONTROLLERS: &[(&str, fn(&mut Setup))] = &[("replicaset", replicaset::start)];
+const CONTROLLERS: &[(&str, fn(&mut Setup))] = &[("deployment", deployment::start), ("replicaset", replicaset::start)];
 
 /// Starts all controllers; they end with `shutdown`, and the tracker's `wait` returns when they have.
 #[must_use]

@@ -8,6 +8,8 @@ mod tests;
 use reconcile::{ObjectKey, WorkQueue};
 
 use self::observe::ReplicaSetController;
+#[cfg(test)]
+pub use self::plan::{Observed, plan};
 use crate::pods::controller_of;
 use crate::setup::Setup;
 

@@ -50,10 +50,13 @@ pub fn plan(observed: &Observed) -> Plan {
     let mut claimed = claim(observed, spec);
     let mut actions = std::mem::take(&mut claimed.actions);
     let desired = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
-    let pods = &claimed.active;
+    let have = claimed.active.len();
     let deleting = replica_set.metadata.deletion_timestamp.is_some();
-    let scaling = if deleting { Vec::new() } else { scale(observed, spec, pods, desired) };
-    let why = why(deleting, desired, pods.len(), scaling.len());
+    let scaling = if deleting { Vec::new() } else { scale(observed, spec, &claimed.active, desired) };
+    let why = why(deleting, desired, have, scaling.len());
+    if observed.failure.is_none() {
+        claimed.without(&scaling);
+    }
     let (status, requeue_after) = status(observed, spec, &claimed);
     let status = (Some(&status) != replica_set.status.as_ref()).then(|| {
         let changed = ReplicaSet { status: Some(status), ..replica_set.clone() };
@@ -86,6 +89,26 @@ struct Claimed {
     terminating: usize,
     /// Adoptions and releases.
     actions: Vec<ApiAction>,
+}
+
+impl Claimed {
+    /// Takes out the pods which `actions` delete: the status is written after them, and a Deployment that relied on
+    /// the availability of pods already sent away would go below its minimum.
+    fn without(&mut self, actions: &[ApiAction]) {
+        let deleted: HashSet<&str> = actions.iter().filter_map(deleted_uid).collect();
+        let before = self.active.len();
+        self.active.retain(|pod| pod.metadata.uid.as_deref().is_none_or(|uid| !deleted.contains(uid)));
+        self.terminating += before - self.active.len();
+    }
+}
+
+fn deleted_uid(action: &ApiAction) -> Option<&str> {
+    match action {
+        ApiAction::Delete { uid, .. } => uid.as_deref(),
+        ApiAction::Create { .. } | ApiAction::Patch { .. } | ApiAction::UpdateStatus { .. } | ApiAction::Event(_) => {
+            None
+        }
+    }
 }
 
 fn claim(observed: &Observed, spec: &ReplicaSetSpec) -> Claimed {
