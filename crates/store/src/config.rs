@@ -1,6 +1,8 @@
 //! What an operator may choose about a store.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::mvcc::HistoryLimits;
 use crate::types::MemberId;
@@ -11,10 +13,50 @@ pub struct StoreConfig {
     pub dir: PathBuf,
     pub member_id: MemberId,
     pub history: HistoryLimits,
+    /// A snapshot is taken when the log has grown by this much and by as much as the state itself is big.
+    pub snapshot_log_bytes: u64,
+    pub fatal: FatalHook,
 }
 
 impl StoreConfig {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), member_id: MemberId(1), history: HistoryLimits::default() }
+        Self {
+            dir: dir.into(),
+            member_id: MemberId(1),
+            history: HistoryLimits::default(),
+            snapshot_log_bytes: 32 * 1024 * 1024,
+            fatal: FatalHook::default(),
+        }
+    }
+}
+
+/// What happens when the disk fails: by default the process ends at once, because nobody knows any more what the
+/// disk holds, and a retried fsync lies. Tests replace it; the store then refuses everything from there on.
+#[derive(Clone)]
+pub struct FatalHook(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl FatalHook {
+    pub fn new(hook: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook))
+    }
+
+    pub(crate) fn call(&self, why: &str) {
+        (self.0)(why);
+    }
+}
+
+impl Default for FatalHook {
+    fn default() -> Self {
+        Self::new(|why| {
+            tracing::error!(why, "the store cannot go on; the process ends");
+            eprintln!("store: {why}; the process ends");
+            std::process::abort();
+        })
+    }
+}
+
+impl fmt::Debug for FatalHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FatalHook")
     }
 }

@@ -6,17 +6,30 @@
 //! - `types`, `txn`: the vocabulary and its limits
 //! - `mvcc`: the deterministic core, without tokio or files
 //! - `watch`: the hub that fans changes out
+//! - `raft`: agreement; the only place that names openraft
+//! - `log`, `snapshot`, `identity`: the disk; `log::disk` is the seam a simulator replaces
+//! - `machine`: what raft drives, with the facets' type erased
 //! - `store`: the handle that ties them together
 
 mod config;
+mod identity;
+mod log;
+mod machine;
 mod mvcc;
+mod raft;
+mod snapshot;
 mod store;
 mod txn;
 mod types;
 mod watch;
 
-pub use config::StoreConfig;
+pub use config::{FatalHook, StoreConfig};
+pub use identity::IdentityError;
+pub use log::LogError;
+pub use log::disk::{Disk, DiskFile};
 pub use mvcc::{Compacted, HistoryLimits, View};
+pub use raft::{NodeError, RestoreError};
+pub use snapshot::SnapshotError;
 pub use store::{OpenError, ProposeError, Store};
 pub use txn::{
     Durability, Guard, InvalidTxn, KEY_BYTES_MAX, Op, TXN_BYTES_MAX, TXN_OPS_MAX, Txn, TxnOutcome, VALUE_BYTES_MAX,

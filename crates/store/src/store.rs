@@ -1,131 +1,164 @@
-//! The handle everybody holds: proposals in, views and watches out.
+//! The handle everybody holds: proposals in, views and watches out. The composition of the crate.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::StoreConfig;
+use crate::identity::{self, IdentityError};
+use crate::log::disk::{Disk, OsDisk};
+use crate::machine::Replica;
 use crate::mvcc::{Compacted, State, Timeline, View};
+use crate::raft::{Node, NodeError, WriteError};
 use crate::txn::{self, InvalidTxn, Txn, TxnOutcome};
 use crate::types::{Facets, MemberId, Revision};
-use crate::watch::{HubHandle, Watch, spawn_hub};
+use crate::watch::{Watch, spawn_hub};
 
-/// Proposals waiting to be agreed on; proposers wait beyond that.
+/// Proposals under way; proposers wait beyond that.
 const PROPOSALS_MAX: usize = 1024;
+/// How long a shutdown waits for the disk to be let go of.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("cannot make the store directory")]
-    Directory(#[source] std::io::Error),
+    #[error("another process has the store directory {dir}")]
+    Locked { dir: String },
+    #[error("cannot open the store directory {dir}")]
+    Directory { dir: String, source: io::Error },
+    #[error("the store directory is not ours")]
+    Identity(#[from] IdentityError),
+    #[error("cannot start the store member")]
+    Start(#[from] NodeError),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProposeError {
     #[error("the transaction is not valid")]
     Invalid(#[source] InvalidTxn),
-    /// Ask the named member. Nothing was written.
+    /// Ask the named member. Nothing was written here.
     #[error("this member does not lead")]
     NotLeader { leader: Option<MemberId> },
-    /// The transaction may or may not be applied later.
+    #[error("no majority confirms that this member leads")]
+    NoMajority,
+    /// A transaction under way may or may not have been applied.
     #[error("the store was shut down")]
     Shutdown,
+    /// Likewise.
+    #[error("the store failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-struct Proposal<F> {
-    txn: Txn,
-    answer: oneshot::Sender<TxnOutcome<F>>,
+impl From<WriteError> for ProposeError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::NotLeader { leader } => Self::NotLeader { leader },
+            WriteError::NoMajority => Self::NoMajority,
+            WriteError::Stopped => Self::Shutdown,
+            WriteError::Failed(source) => Self::Failed(source),
+        }
+    }
 }
 
 /// A cheap handle of the running store.
 pub struct Store<F> {
+    inner: Arc<Inner<F>>,
+}
+
+struct Inner<F> {
     published: Arc<ArcSwap<Timeline<F>>>,
-    hub: HubHandle<F>,
-    proposals: mpsc::Sender<Proposal<F>>,
-    leadership: watch::Receiver<bool>,
-    stop: Arc<watch::Sender<bool>>,
+    hub: crate::watch::HubHandle<F>,
+    node: Node,
+    proposals: Semaphore,
+    stop: watch::Sender<bool>,
+    /// Gone when nothing of ours can touch the disk any more.
+    disk: Weak<dyn Disk>,
 }
 
 impl<F> Clone for Store<F> {
     fn clone(&self) -> Self {
-        Self {
-            published: self.published.clone(),
-            hub: self.hub.clone(),
-            proposals: self.proposals.clone(),
-            leadership: self.leadership.clone(),
-            stop: self.stop.clone(),
-        }
+        Self { inner: self.inner.clone() }
     }
 }
 
 impl<F: Facets> Store<F> {
+    /// Opens or founds the store below `config.dir`. Returns when everything ever acknowledged is readable and
+    /// proposals are taken.
     pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(&config.dir).map_err(OpenError::Directory)?;
-        let timeline = Timeline::new(State::default(), config.history);
-        let published = Arc::new(ArcSwap::from_pointee(timeline.clone()));
-        let (stop, stopped) = watch::channel(false);
-        let hub = spawn_hub(published.clone(), stopped.clone());
-        let (proposals, inbox) = mpsc::channel(PROPOSALS_MAX);
-        tokio::spawn(commit_locally(timeline, inbox, published.clone(), hub.clone()));
-        let (_, leadership) = watch::channel(true);
-        Ok(Self { published, hub, proposals, leadership, stop: Arc::new(stop) })
+        let dir = config.dir.display().to_string();
+        let disk = OsDisk::open(&config.dir).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => OpenError::Locked { dir },
+            _ => OpenError::Directory { dir, source },
+        })?;
+        Self::open_on(Arc::new(disk), config).await
     }
 
-    /// Agreed on, durable as asked, applied and visible to [`Store::view`] when this returns.
+    /// As [`Store::open`], on a disk of the caller's.
+    pub async fn open_on(disk: Arc<dyn Disk>, config: StoreConfig) -> Result<Self, OpenError> {
+        identity::claim(disk.as_ref(), config.member_id)?;
+        let published = Arc::new(ArcSwap::from_pointee(Timeline::new(State::default(), config.history)));
+        let (stop, stopped) = watch::channel(false);
+        let hub = spawn_hub(published.clone(), stopped);
+        let replica = Box::new(Replica::new(config.history, hub.clone()));
+        let in_use = Arc::downgrade(&disk);
+        let node = Node::start(&config, disk, replica).await?;
+        let proposals = Semaphore::new(PROPOSALS_MAX);
+        Ok(Self { inner: Arc::new(Inner { published, hub, node, proposals, stop, disk: in_use }) })
+    }
+
+    /// Agreed on, durable as asked, applied and visible to [`Store::view`] when this returns. When it is
+    /// cancelled the transaction may still be applied.
     pub async fn propose(&self, txn: Txn) -> Result<TxnOutcome<F>, ProposeError> {
         txn::check(&txn).map_err(ProposeError::Invalid)?;
-        if *self.stop.borrow() {
-            return Err(ProposeError::Shutdown);
-        }
-        let (answer, outcome) = oneshot::channel();
-        self.proposals.send(Proposal { txn, answer }).await.map_err(|_| ProposeError::Shutdown)?;
-        outcome.await.map_err(|_| ProposeError::Shutdown)
+        let _permit = self.inner.proposals.acquire().await.map_err(|_| ProposeError::Shutdown)?;
+        let reply = self.inner.node.propose(txn).await?;
+        Ok(reply.outcome().expect("the machine answers a transaction with an outcome of its own facets"))
     }
 
-    /// The newest state this member has applied.
+    /// The newest state this member has applied. Never goes back.
     pub fn view(&self) -> View<F> {
-        self.published.load().view()
+        self.inner.published.load().view()
     }
 
     /// The state as it was at `revision`, inside the retained window.
     pub fn view_at(&self, revision: Revision) -> Result<View<F>, Compacted> {
-        self.published.load().view_at(revision)
+        self.inner.published.load().view_at(revision)
     }
 
-    /// Events under `prefix` with a revision greater than `after`.
+    /// Events under `prefix` with a revision greater than `after`, which may also be still to come.
     pub fn watch(&self, prefix: Bytes, after: Revision) -> Result<Watch<F>, Compacted> {
-        self.published.load().check_watch(after)?;
-        Ok(Watch::new(prefix, after, self.hub.clone()))
+        self.inner.published.load().check_watch(after)?;
+        Ok(Watch::new(prefix, after, self.inner.hub.clone()))
     }
 
     /// A read barrier: whatever was acknowledged anywhere before this call is in [`Store::view`] after it.
     pub async fn linearize(&self) -> Result<Revision, ProposeError> {
-        Ok(self.published.load().revision())
+        self.inner.node.linearize().await?;
+        Ok(self.inner.published.load().revision())
     }
 
     /// True while this member leads.
     pub fn leadership(&self) -> watch::Receiver<bool> {
-        self.leadership.clone()
+        self.inner.node.leadership()
     }
 
+    /// Everything acknowledged, relaxed or not, is on the disk when this returns, and the directory may be opened
+    /// again. Watches end; other handles can still read and refuse to write.
     pub async fn shutdown(self) {
-        self.stop.send_replace(true);
-    }
-}
-
-async fn commit_locally<F: Facets>(
-    mut timeline: Timeline<F>,
-    mut inbox: mpsc::Receiver<Proposal<F>>,
-    published: Arc<ArcSwap<Timeline<F>>>,
-    hub: HubHandle<F>,
-) {
-    while let Some(Proposal { txn, answer }) = inbox.recv().await {
-        let (outcome, batch) = timeline.commit(&txn);
-        published.store(Arc::new(timeline.clone()));
-        if let Some(batch) = batch {
-            hub.dispatch(batch).await;
+        self.inner.proposals.close();
+        self.inner.node.shutdown().await;
+        self.inner.stop.send_replace(true);
+        // raft's last tasks let go of the disk a moment after raft itself has ended.
+        let released = async {
+            while self.inner.disk.strong_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if tokio::time::timeout(RELEASE_TIMEOUT, released).await.is_err() {
+            tracing::error!("the store directory is still held after shutdown");
         }
-        let _ = answer.send(outcome);
     }
 }

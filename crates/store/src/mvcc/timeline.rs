@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::Vector;
 
-use super::apply::{Batch, apply};
+use super::apply::apply;
 use super::history::{History, HistoryLimits};
 use super::state::State;
 use super::view::View;
@@ -43,12 +43,11 @@ impl<F: Facets> Timeline<F> {
         Self { head: base, history, checkpoints: Vector::new() }
     }
 
-    pub fn commit(&mut self, txn: &Txn) -> (TxnOutcome<F>, Option<Arc<Batch<F>>>) {
+    pub fn commit(&mut self, txn: &Txn) -> TxnOutcome<F> {
         let (outcome, batch) = apply(&mut self.head, txn);
-        let batch = batch.map(Arc::new);
-        if let Some(batch) = &batch {
-            self.history.push(batch.clone());
-            if batch.revision.0.is_multiple_of(CHECKPOINT_STRIDE) {
+        if let Some(batch) = batch {
+            self.history.push(Arc::new(batch));
+            if self.revision().0.is_multiple_of(CHECKPOINT_STRIDE) {
                 self.checkpoints.push_back(self.head.clone());
             }
             let compacted = self.history.compacted();
@@ -56,7 +55,7 @@ impl<F: Facets> Timeline<F> {
                 self.checkpoints.pop_front();
             }
         }
-        (outcome, batch)
+        outcome
     }
 
     pub fn revision(&self) -> Revision {

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::mvcc::{Batch, Timeline};
 use crate::types::{Facets, Revision};
 
-/// Commands waiting for the hub; appliers wait beyond that. The hub itself never waits for a watch.
-const COMMANDS_MAX: usize = 1024;
+/// Watches waiting to join; they wait beyond that. The hub itself never waits for a watch.
+const JOINS_MAX: usize = 1024;
 /// Batches one watch may leave unread before it has to go back to the history.
 pub(super) const WATCH_BUFFER_MAX: usize = 256;
 /// Dead subscribers are looked for when their number could have doubled, from this many on.
@@ -32,36 +32,37 @@ pub(super) struct Subscriber<F> {
     pub sender: mpsc::Sender<Delivery<F>>,
 }
 
-enum Command<F> {
-    Dispatch(Arc<Batch<F>>),
-    Join(Subscriber<F>),
-}
-
 /// Talks to the hub: one side publishes, the other side joins.
 pub(crate) struct HubHandle<F> {
-    commands: mpsc::Sender<Command<F>>,
+    joins: mpsc::Sender<Subscriber<F>>,
     pub(super) published: Arc<ArcSwap<Timeline<F>>>,
+    news: Arc<Notify>,
     /// Every batch up to here is in the buffers of all who wanted it.
     dispatched: Arc<AtomicU64>,
 }
 
 impl<F> Clone for HubHandle<F> {
     fn clone(&self) -> Self {
-        Self { commands: self.commands.clone(), published: self.published.clone(), dispatched: self.dispatched.clone() }
+        Self {
+            joins: self.joins.clone(),
+            published: self.published.clone(),
+            news: self.news.clone(),
+            dispatched: self.dispatched.clone(),
+        }
     }
 }
 
 pub(super) struct HubGone;
 
 impl<F: Facets> HubHandle<F> {
-    /// Batches arrive in revision order, after the timeline that holds them was published.
-    pub async fn dispatch(&self, batch: Arc<Batch<F>>) {
-        // A hub that is gone has nobody to tell.
-        let _ = self.commands.send(Command::Dispatch(batch)).await;
+    /// Makes a timeline the one everybody reads, and wakes the hub to tell the watches. Never waits.
+    pub fn publish(&self, timeline: Timeline<F>) {
+        self.published.store(Arc::new(timeline));
+        self.news.notify_one();
     }
 
     pub(super) async fn join(&self, subscriber: Subscriber<F>) -> Result<(), HubGone> {
-        self.commands.send(Command::Join(subscriber)).await.map_err(|_| HubGone)
+        self.joins.send(subscriber).await.map_err(|_| HubGone)
     }
 
     pub(super) fn dispatched(&self) -> Revision {
@@ -69,30 +70,30 @@ impl<F: Facets> HubHandle<F> {
     }
 }
 
-/// The hub ends when `stop` is cancelled by dropping its sender; open watches then end with `Shutdown`.
+/// The hub ends when `stop` says so or its sender is gone; open watches then end with `Shutdown`.
 pub(crate) fn spawn_hub<F: Facets>(
     published: Arc<ArcSwap<Timeline<F>>>,
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) -> HubHandle<F> {
-    let (commands, mut inbox) = mpsc::channel(COMMANDS_MAX);
+    let (joins, mut joining) = mpsc::channel(JOINS_MAX);
     let revision = published.load().revision();
     let dispatched = Arc::new(AtomicU64::new(revision.0));
+    let news = Arc::new(Notify::new());
     let mut hub = Hub { published: published.clone(), revision, subscribers: Subscribers::default() };
-    let handle = HubHandle { commands, published, dispatched: dispatched.clone() };
+    let handle = HubHandle { joins, published, news: news.clone(), dispatched: dispatched.clone() };
     tokio::spawn(async move {
         loop {
-            let command = tokio::select! {
+            tokio::select! {
                 biased;
-                command = inbox.recv() => command,
-                _ = stop.wait_for(|stop| *stop) => None,
-            };
-            match command {
-                None => return,
-                Some(Command::Join(subscriber)) => hub.join(subscriber),
-                Some(Command::Dispatch(batch)) => {
-                    hub.dispatch(&batch);
-                    dispatched.store(batch.revision.0, Ordering::Release);
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = news.notified() => {
+                    hub.follow();
+                    dispatched.store(hub.revision.0, Ordering::Release);
                 }
+                subscriber = joining.recv() => match subscriber {
+                    Some(subscriber) => hub.join(subscriber),
+                    None => return,
+                },
             }
         }
     });
@@ -107,14 +108,21 @@ struct Hub<F> {
 }
 
 impl<F: Facets> Hub<F> {
-    fn dispatch(&mut self, batch: &Arc<Batch<F>>) {
-        if batch.revision <= self.revision {
+    /// Hands out everything published since the last time.
+    fn follow(&mut self) {
+        let published = self.published.load_full();
+        if self.revision < published.history().compacted() {
+            // The window moved past us (a snapshot was installed): each watch finds out where it stands itself.
+            self.subscribers = Subscribers::default();
+            self.revision = published.revision();
             return;
         }
-        for event in &batch.events {
-            self.subscribers.offer(event.change.key(), batch);
+        while let Some(batch) = published.history().batch(self.revision.next()) {
+            for event in &batch.events {
+                self.subscribers.offer(event.change.key(), batch);
+            }
+            self.revision = batch.revision;
         }
-        self.revision = batch.revision;
     }
 
     /// Brings a newcomer from its revision to ours. One that does not fit its buffer, or whose revision the
@@ -127,8 +135,8 @@ impl<F: Facets> Hub<F> {
         let mut revision = subscriber.after.next();
         while revision <= self.revision {
             let batch = published.history().batch(revision).expect("published history holds what was dispatched");
-            if touches(batch, &subscriber.prefix) && subscriber.sender.try_send(Delivery::Batch(batch.clone())).is_err()
-            {
+            let wanted = touches(batch, &subscriber.prefix);
+            if wanted && subscriber.sender.try_send(Delivery::Batch(batch.clone())).is_err() {
                 return;
             }
             revision = revision.next();

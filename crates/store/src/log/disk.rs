@@ -1,0 +1,132 @@
+//! The file operations the store is built on, below one directory. The only place that touches files.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Names are relative, with at most one directory, which the disk makes.
+pub trait Disk: Send + Sync + 'static {
+    /// A new empty file, written from its beginning. An old one of that name is replaced.
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// An existing file, cut to `length` and written from there.
+    fn reopen(&self, name: &str, length: u64) -> io::Result<Box<dyn DiskFile>>;
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+    /// File names in a directory (without it), in any order; empty when there is no such directory.
+    fn list(&self, directory: &str) -> io::Result<Vec<String>>;
+    fn exists(&self, name: &str) -> io::Result<bool>;
+    /// Durable when it returns: the directory is synced.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+}
+
+pub trait DiskFile: Send {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Everything appended so far is durable when it returns. After an error nothing is known, and nobody asks
+    /// again.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Writes a small file so that it is there whole or not at all.
+pub(crate) fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    let mut file = disk.create(&temporary)?;
+    file.append(bytes)?;
+    file.sync()?;
+    drop(file);
+    disk.rename(&temporary, name)
+}
+
+/// A directory of the operating system, held by this process alone.
+pub(crate) struct OsDisk {
+    root: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl OsDisk {
+    /// `WouldBlock`: another process has it.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(root)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(root.join("LOCK"))?;
+        lock.try_lock().map_err(io::Error::from)?;
+        Ok(Self { root: root.to_owned(), _lock: lock })
+    }
+
+    fn parent_of(&self, name: &str) -> PathBuf {
+        match name.rsplit_once('/') {
+            Some((directory, _)) => self.root.join(directory),
+            None => self.root.clone(),
+        }
+    }
+}
+
+impl Disk for OsDisk {
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let parent = self.parent_of(name);
+        if !parent.exists() {
+            std::fs::create_dir_all(&parent)?;
+            File::open(&self.root)?.sync_all()?;
+        }
+        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(self.root.join(name))?;
+        Ok(Box::new(OsFile(file)))
+    }
+
+    fn reopen(&self, name: &str, length: u64) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().append(true).open(self.root.join(name))?;
+        if file.metadata()?.len() != length {
+            file.set_len(length)?;
+            file.sync_all()?;
+        }
+        Ok(Box::new(OsFile(file)))
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(File::open(self.root.join(name))?))
+    }
+
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        File::open(self.root.join(name))?.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        let entries = match std::fs::read_dir(self.root.join(directory)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        entries
+            .map(|entry| {
+                let name = entry?.file_name();
+                name.into_string().map_err(|name| io::Error::other(format!("unexpected file name {name:?}")))
+            })
+            .collect()
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        self.root.join(name).try_exists()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.root.join(from), self.root.join(to))?;
+        File::open(self.parent_of(to))?.sync_all()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.root.join(name))
+    }
+}
+
+struct OsFile(File);
+
+impl DiskFile for OsFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

@@ -1,0 +1,202 @@
+//! What a directory of segments says. Decides between a torn tail, which is cut, and damage, which is an error.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read};
+
+use super::disk::Disk;
+use super::frame::{self, Cell, Kind};
+
+pub(super) const DIRECTORY: &str = "log";
+const SUFFIX: &str = ".seg";
+const SEGMENT_MAGIC: [u8; 8] = *b"knarrlog";
+/// The format this code writes, and the oldest code that can read what it writes.
+const FORMAT_VERSION: u32 = 1;
+const READER_VERSION_MIN: u32 = 1;
+pub(super) const SEGMENT_HEADER_BYTES: usize = 16;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("cannot {attempt} {name}")]
+    Io { attempt: &'static str, name: String, source: io::Error },
+    #[error(
+        "{name} was written by a newer version (format {version}, readable from {reader_min} on; this is {FORMAT_VERSION})"
+    )]
+    TooNew { name: String, version: u32, reader_min: u32 },
+    #[error("{name} is damaged at byte {offset}: {what}")]
+    Damaged { name: String, offset: u64, what: &'static str },
+}
+
+/// Where an entry's frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub segment: u64,
+    pub offset: u64,
+    /// Of the whole frame.
+    pub length: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub number: u64,
+    /// The greatest index an entry in it has: the segment can go once that is purged.
+    pub last_index: Option<u64>,
+    pub length: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    pub cells: BTreeMap<Cell, (u64, Vec<u8>)>,
+    /// Index of the first of `positions`; they are consecutive.
+    pub first: u64,
+    pub positions: VecDeque<Position>,
+    /// Oldest first.
+    pub segments: VecDeque<Segment>,
+    /// The first entry found when it was not the next one: those before it must turn out to be purged.
+    after_gap: Option<u64>,
+}
+
+pub(super) fn segment_name(number: u64) -> String {
+    format!("{DIRECTORY}/{number:016x}{SUFFIX}")
+}
+
+pub(super) fn segment_header() -> [u8; SEGMENT_HEADER_BYTES] {
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    header[..8].copy_from_slice(&SEGMENT_MAGIC);
+    header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header[12..].copy_from_slice(&READER_VERSION_MIN.to_le_bytes());
+    header
+}
+
+pub(super) fn recover(disk: &dyn Disk) -> Result<Recovered, LogError> {
+    let numbers = segment_numbers(disk)?;
+    let mut recovered = Recovered::default();
+    for (at, &number) in numbers.iter().enumerate() {
+        let name = segment_name(number);
+        if at > 0 && numbers[at - 1] + 1 != number {
+            return Err(damaged(&name, 0, "the segment before it is missing"));
+        }
+        let mut bytes = Vec::new();
+        disk.read(&name).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|source| LogError::Io {
+            attempt: "read",
+            name: name.clone(),
+            source,
+        })?;
+        let newest = at + 1 == numbers.len();
+        recovered.segment(number, &bytes, newest)?;
+    }
+    if recovered.after_gap.is_some_and(|index| recovered.purged_before() < index) {
+        return Err(damaged(&segment_name(numbers[0]), 0, "entries before the first one are missing"));
+    }
+    Ok(recovered)
+}
+
+/// Sorted. Files left over from an interrupted rotation are removed.
+fn segment_numbers(disk: &dyn Disk) -> Result<Vec<u64>, LogError> {
+    let io = |attempt, name: &str| {
+        let name = name.to_owned();
+        move |source| LogError::Io { attempt, name, source }
+    };
+    let mut numbers = Vec::new();
+    for name in disk.list(DIRECTORY).map_err(io("list", DIRECTORY))? {
+        let path = format!("{DIRECTORY}/{name}");
+        if name.ends_with(".tmp") {
+            disk.remove(&path).map_err(io("remove", &path))?;
+            continue;
+        }
+        let number = name.strip_suffix(SUFFIX).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        numbers.push(number.ok_or_else(|| damaged(&path, 0, "no file of this name belongs here"))?);
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn damaged(name: &str, offset: usize, what: &'static str) -> LogError {
+    LogError::Damaged { name: name.to_owned(), offset: offset as u64, what }
+}
+
+impl Recovered {
+    fn segment(&mut self, number: u64, bytes: &[u8], newest: bool) -> Result<(), LogError> {
+        let name = segment_name(number);
+        check_header(&name, bytes)?;
+        self.segments.push_back(Segment { number, last_index: None, length: 0 });
+        let mut offset = SEGMENT_HEADER_BYTES;
+        while offset < bytes.len() {
+            let Some((frame, _, length)) = frame::decode(&bytes[offset..], number) else {
+                if !newest {
+                    return Err(damaged(&name, offset, "an unreadable frame in a sealed segment"));
+                }
+                if later_frame_vouches(&bytes[offset..], number, offset as u64) {
+                    return Err(damaged(&name, offset, "an unreadable frame that had been synced"));
+                }
+                tracing::warn!(segment = %name, offset, lost_bytes = bytes.len() - offset, "the log has a torn tail");
+                break;
+            };
+            let position = Position { segment: number, offset: offset as u64, length: length as u32 };
+            self.frame(&frame, position).map_err(|what| damaged(&name, offset, what))?;
+            offset += length;
+        }
+        self.segments.back_mut().expect("pushed above").length = offset as u64;
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: &frame::Frame<'_>, position: Position) -> Result<(), &'static str> {
+        match frame.kind {
+            Kind::Mark => {}
+            Kind::Truncate => self.truncate_from(frame.index),
+            Kind::Cell(cell) => {
+                if cell == Cell::Purged {
+                    self.purge(frame.index);
+                }
+                self.cells.insert(cell, (frame.index, frame.payload.to_vec()));
+            }
+            Kind::Entry => {
+                let expected = self.first + self.positions.len() as u64;
+                if self.positions.is_empty() && frame.index > expected {
+                    self.after_gap = Some(frame.index);
+                    self.first = frame.index;
+                } else if frame.index != expected {
+                    return Err("an entry is missing before this one");
+                }
+                self.positions.push_back(position);
+                let segment = self.segments.back_mut().expect("frames are in a segment");
+                segment.last_index = segment.last_index.max(Some(frame.index));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything before this index was purged.
+    fn purged_before(&self) -> u64 {
+        self.cells.get(&Cell::Purged).map_or(0, |(index, _)| index + 1)
+    }
+
+    fn truncate_from(&mut self, index: u64) {
+        self.positions.truncate(index.saturating_sub(self.first) as usize);
+    }
+
+    fn purge(&mut self, index: u64) {
+        while self.first <= index && self.positions.pop_front().is_some() {
+            self.first += 1;
+        }
+        self.first = self.first.max(index + 1);
+    }
+}
+
+fn check_header(name: &str, bytes: &[u8]) -> Result<(), LogError> {
+    let Some(header) = bytes.get(..SEGMENT_HEADER_BYTES).filter(|header| header[..8] == SEGMENT_MAGIC) else {
+        return Err(damaged(name, 0, "no segment header"));
+    };
+    let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    let (version, reader_min) = (word(8), word(12));
+    if reader_min > FORMAT_VERSION {
+        return Err(LogError::TooNew { name: name.to_owned(), version, reader_min });
+    }
+    Ok(())
+}
+
+/// Is there, after an unreadable place, a valid frame written when that place was already durable?
+fn later_frame_vouches(rest: &[u8], segment: u64, offset: u64) -> bool {
+    let starts = rest.windows(frame::MAGIC.len()).enumerate().skip(1).filter(|(_, window)| *window == frame::MAGIC);
+    let mut frames = starts.filter_map(|(at, _)| frame::decode(&rest[at..], segment));
+    frames.any(|(_, place, _)| place.synced > offset)
+}

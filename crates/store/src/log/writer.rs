@@ -1,0 +1,179 @@
+//! The thread that writes the log: one write and at most one fsync for everything that waits (group commit).
+//!
+//! What need not be synced at once is synced with the next batch that must, or after [`SYNC_DELAY_MAX`]. An idle
+//! log is never synced. The first failed write or fsync is the last: what the file holds is unknown from then on,
+//! so the fatal hook is called (it ends the process) and everything later is refused.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use super::disk::{Disk, DiskFile};
+use super::recover::segment_name;
+use crate::config::FatalHook;
+
+/// The longest a relaxed write waits for its fsync.
+pub(crate) const SYNC_DELAY_MAX: Duration = Duration::from_secs(1);
+/// Bytes taken together for one write.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Told once, when a write is as durable as was asked, or never will be.
+pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+pub(super) enum Command {
+    Write {
+        bytes: Vec<u8>,
+        sync: bool,
+        done: Done,
+    },
+    /// Seals the current segment and goes on in a new one that begins with `bytes`.
+    Rotate {
+        number: u64,
+        bytes: Vec<u8>,
+        synced: Arc<AtomicU64>,
+    },
+    /// Removes segments nobody needs any more.
+    Remove {
+        numbers: Vec<u64>,
+    },
+    Stop,
+}
+
+pub(super) struct Writer {
+    pub disk: Arc<dyn Disk>,
+    pub file: Box<dyn DiskFile>,
+    /// Bytes in the current segment.
+    pub length: u64,
+    /// How many of them are durable; read by the side that encodes frames.
+    pub synced: Arc<AtomicU64>,
+    /// Taken when it is called.
+    pub fatal: Option<FatalHook>,
+}
+
+impl Writer {
+    /// Ends with everything synced, when told so or when nobody is left to send anything.
+    pub fn run(mut self, inbox: &Receiver<Command>) {
+        if let Err(error) = self.serve(inbox) {
+            self.fail(&error);
+            refuse_all(inbox);
+        }
+    }
+
+    fn serve(&mut self, inbox: &Receiver<Command>) -> io::Result<()> {
+        let mut sync_due: Option<Instant> = None;
+        let mut next: Option<Command> = None;
+        loop {
+            let received = match (next.take(), sync_due) {
+                (Some(command), _) => Ok(command),
+                (None, None) => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                (None, Some(due)) => inbox.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            match received {
+                Ok(Command::Write { bytes, sync, done }) => {
+                    next = self.write_batch(Pending { bytes, sync, dones: vec![done] }, inbox)?;
+                }
+                Ok(Command::Rotate { number, bytes, synced }) => self.rotate(number, &bytes, synced)?,
+                Ok(Command::Remove { numbers }) => self.remove(&numbers)?,
+                Err(RecvTimeoutError::Timeout) => self.sync()?,
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return self.sync(),
+            }
+            let dirty = self.synced.load(Ordering::Relaxed) < self.length;
+            sync_due = dirty.then(|| sync_due.unwrap_or_else(|| Instant::now() + SYNC_DELAY_MAX));
+        }
+    }
+
+    /// Takes whatever else waits; a command that is not a write ends the batch and is handed back.
+    fn write_batch(&mut self, mut batch: Pending, inbox: &Receiver<Command>) -> io::Result<Option<Command>> {
+        let mut left = None;
+        while batch.bytes.len() < BATCH_BYTES_MAX {
+            match inbox.try_recv() {
+                Ok(Command::Write { bytes, sync, done }) => {
+                    batch.bytes.extend_from_slice(&bytes);
+                    batch.sync |= sync;
+                    batch.dones.push(done);
+                }
+                Ok(command) => {
+                    left = Some(command);
+                    break;
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        let result = self.write(&batch.bytes, batch.sync);
+        if let Err(error) = &result {
+            // First, so that nobody acts on an answer of a process that is about to end.
+            self.fail(error);
+        }
+        for done in batch.dones {
+            done(result.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string())));
+        }
+        result.map(|()| left)
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        if let Some(fatal) = self.fatal.take() {
+            fatal.call(&format!("the log cannot be written: {error}"));
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
+        if !bytes.is_empty() {
+            self.file.append(bytes)?;
+            self.length += bytes.len() as u64;
+        }
+        if sync { self.sync() } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.synced.load(Ordering::Relaxed) < self.length {
+            self.file.sync()?;
+            self.synced.store(self.length, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, number: u64, bytes: &[u8], synced: Arc<AtomicU64>) -> io::Result<()> {
+        self.sync()?;
+        let (file, length) = create_segment(self.disk.as_ref(), number, bytes)?;
+        (self.file, self.length, self.synced) = (file, length, synced);
+        self.synced.store(length, Ordering::Release);
+        Ok(())
+    }
+
+    fn remove(&mut self, numbers: &[u64]) -> io::Result<()> {
+        // What purged them must be durable before they go.
+        self.sync()?;
+        numbers.iter().try_for_each(|&number| self.disk.remove(&segment_name(number)))
+    }
+}
+
+struct Pending {
+    bytes: Vec<u8>,
+    sync: bool,
+    dones: Vec<Done>,
+}
+
+/// A segment appears whole: synced under another name, then renamed.
+pub(super) fn create_segment(disk: &dyn Disk, number: u64, bytes: &[u8]) -> io::Result<(Box<dyn DiskFile>, u64)> {
+    let name = segment_name(number);
+    let temporary = format!("{name}.tmp");
+    let mut file = disk.create(&temporary)?;
+    file.append(bytes)?;
+    file.sync()?;
+    disk.rename(&temporary, &name)?;
+    Ok((file, bytes.len() as u64))
+}
+
+fn refuse_all(inbox: &Receiver<Command>) {
+    while let Ok(command) = inbox.recv() {
+        match command {
+            Command::Write { done, .. } => {
+                done(Err(io::Error::other("the log failed earlier and takes no more writes")));
+            }
+            Command::Rotate { .. } | Command::Remove { .. } => {}
+            Command::Stop => return,
+        }
+    }
+}

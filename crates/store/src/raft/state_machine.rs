@@ -1,0 +1,262 @@
+//! openraft's state machine on our `Machine`: applies what was committed, answers who waits, and turns frozen
+//! states into snapshot files and back.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::{Stream, TryStreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
+use openraft::type_config::alias;
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+
+use super::log_store::{self, Growth};
+use super::types::{Command, LogId, SnapshotMeta, StoredMembership, Types, decode_snapshot_meta, encode_snapshot_meta};
+use crate::log::WalBarrier;
+use crate::log::disk::{Disk, DiskFile};
+use crate::machine::{Frozen, Machine, Reply};
+use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
+use crate::txn::Txn;
+
+const DIRECTORY: &str = "snapshots";
+const SUFFIX: &str = ".snap";
+/// Transactions applied before readers see them; the next ones are usually seen together.
+const PUBLISH_EVERY: usize = 256;
+
+type Snapshot = alias::SnapshotOf<Types, SnapshotData>;
+
+/// A snapshot file somewhere, ours or one received from another member.
+#[derive(Clone)]
+pub(super) struct SnapshotData {
+    disk: Arc<dyn Disk>,
+    name: String,
+}
+
+/// What it takes to write a snapshot beside a running store.
+#[derive(Clone)]
+pub(super) struct Snapshots {
+    pub disk: Arc<dyn Disk>,
+    pub barrier: WalBarrier,
+    pub growth: Arc<Growth>,
+    /// The least growth of the log that is worth a snapshot.
+    pub log_bytes_min: u64,
+}
+
+pub(super) struct StateMachine {
+    machine: Box<dyn Machine>,
+    snapshots: Snapshots,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("cannot find the newest snapshot")]
+    Find(#[source] io::Error),
+    #[error("cannot restore {name}")]
+    Restore { name: String, source: SnapshotError },
+}
+
+impl StateMachine {
+    /// Restores the newest snapshot, if there is one.
+    pub fn open(mut machine: Box<dyn Machine>, snapshots: Snapshots) -> Result<Self, RestoreError> {
+        let mut meta = SnapshotMeta::default();
+        if let Some(name) = newest(snapshots.disk.as_ref()).map_err(RestoreError::Find)? {
+            let restored = load(snapshots.disk.as_ref(), &name, machine.as_mut());
+            meta = restored.map_err(|source| RestoreError::Restore { name, source })?;
+        }
+        snapshots.rearm(machine.freeze().bytes());
+        machine.publish();
+        Ok(Self { machine, snapshots, applied: meta.last_log_id, membership: meta.last_membership })
+    }
+
+    fn apply_payload(&mut self, payload: EntryPayload<Command, u64, super::types::Peer>, id: LogId) -> Reply {
+        match payload {
+            EntryPayload::Blank => Reply::empty(),
+            EntryPayload::Normal(Command(txn)) => self.machine.apply(own(&txn)),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(id), membership);
+                Reply::empty()
+            }
+        }
+    }
+
+    fn answer(&mut self, answers: &mut Vec<(ApplyResponder<Types>, Reply)>) {
+        // First visible, then answered: who was answered reads its own write.
+        self.machine.publish();
+        for (responder, reply) in answers.drain(..) {
+            responder.send(reply);
+        }
+    }
+}
+
+fn own(txn: &Arc<Txn>) -> &Txn {
+    txn
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut answers = Vec::new();
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let reply = self.apply_payload(entry.payload, entry.log_id);
+            self.applied = Some(entry.log_id);
+            answers.extend(responder.map(|responder| (responder, reply)));
+            if answers.len() >= PUBLISH_EVERY {
+                self.answer(&mut answers);
+            }
+        }
+        self.answer(&mut answers);
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            frozen: Some(self.machine.freeze()),
+            meta: SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() },
+            snapshots: self.snapshots.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        let name = name_of(meta);
+        let disk = self.snapshots.disk.clone();
+        let (from, to) = (snapshot, name.clone());
+        blocking(move || copy(&from, disk.as_ref(), &to)).await?;
+        let installed = load(self.snapshots.disk.as_ref(), &name, self.machine.as_mut());
+        let installed = installed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        remove_others(self.snapshots.disk.as_ref(), &name)?;
+        self.machine.publish();
+        self.applied = installed.last_log_id;
+        self.membership = installed.last_membership;
+        self.snapshots.rearm(self.machine.freeze().bytes());
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let disk = &self.snapshots.disk;
+        let Some(name) = newest(disk.as_ref())? else { return Ok(None) };
+        let reader = SnapshotReader::open(disk.read(&name)?).map_err(io::Error::other)?;
+        let meta = decode_snapshot_meta(reader.head())?;
+        Ok(Some(Snapshot { meta, snapshot: SnapshotData { disk: disk.clone(), name } }))
+    }
+}
+
+pub(super) struct SnapshotBuilder {
+    frozen: Option<Box<dyn Frozen>>,
+    meta: SnapshotMeta,
+    snapshots: Snapshots,
+}
+
+impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        // A snapshot never knows more than the log: what it holds may have been answered as relaxed.
+        log_store::sync(&self.snapshots.barrier).await?;
+        let frozen = self.frozen.take().ok_or_else(|| io::Error::other("a builder builds one snapshot"))?;
+        let (snapshots, meta) = (self.snapshots.clone(), self.meta.clone());
+        blocking(move || {
+            let name = name_of(&meta);
+            let bytes = frozen.bytes();
+            write(snapshots.disk.as_ref(), &name, &meta, frozen.as_ref())?;
+            remove_others(snapshots.disk.as_ref(), &name)?;
+            snapshots.rearm(bytes);
+            Ok(Snapshot { meta, snapshot: SnapshotData { disk: snapshots.disk, name } })
+        })
+        .await
+    }
+}
+
+impl Snapshots {
+    /// The next snapshot is due when the log has grown by as much as this one is big, so that the cost of
+    /// snapshots stays in proportion to the writes.
+    fn rearm(&self, state_bytes: u64) {
+        self.growth.bytes.store(0, Ordering::Relaxed);
+        self.growth.threshold.store(self.log_bytes_min.max(state_bytes), Ordering::Relaxed);
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// Sorts by log position.
+fn name_of(meta: &SnapshotMeta) -> String {
+    let (index, term) = meta.last_log_id.map_or((0, 0), |id| (id.index, id.leader_id.term));
+    format!("{DIRECTORY}/{index:016x}-{term:016x}{SUFFIX}")
+}
+
+/// Files left over from an interrupted snapshot are removed.
+fn newest(disk: &dyn Disk) -> io::Result<Option<String>> {
+    let mut newest = None;
+    for name in disk.list(DIRECTORY)? {
+        if name.ends_with(SUFFIX) {
+            newest = newest.max(Some(name));
+        }
+    }
+    Ok(newest.map(|name| format!("{DIRECTORY}/{name}")))
+}
+
+fn remove_others(disk: &dyn Disk, keep: &str) -> io::Result<()> {
+    for name in disk.list(DIRECTORY)? {
+        let path = format!("{DIRECTORY}/{name}");
+        if path != keep {
+            disk.remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn write(disk: &dyn Disk, name: &str, meta: &SnapshotMeta, frozen: &dyn Frozen) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    let file: Box<dyn Write> = Box::new(FileWriter(disk.create(&temporary)?));
+    let mut writer = SnapshotWriter::begin(file, &encode_snapshot_meta(meta)?)?;
+    frozen.write(&mut writer)?;
+    // `finish` flushes, and flushing a FileWriter syncs it.
+    drop(writer.finish()?);
+    disk.rename(&temporary, name)
+}
+
+fn load(disk: &dyn Disk, name: &str, machine: &mut dyn Machine) -> Result<SnapshotMeta, SnapshotError> {
+    let file = disk.read(name).map_err(SnapshotError::Read)?;
+    let file: Box<dyn Read + Send> = Box::new(io::BufReader::new(file));
+    let mut reader = SnapshotReader::open(file)?;
+    let meta = decode_snapshot_meta(reader.head()).map_err(|_| SnapshotError::Damaged("an unreadable head"))?;
+    machine.restore(&mut reader)?;
+    Ok(meta)
+}
+
+fn copy(from: &SnapshotData, disk: &dyn Disk, name: &str) -> io::Result<()> {
+    if from.name == name && disk.exists(name)? {
+        return Ok(());
+    }
+    let temporary = format!("{name}.tmp");
+    let mut to = FileWriter(disk.create(&temporary)?);
+    io::copy(&mut from.disk.read(&from.name)?, &mut to)?;
+    to.flush()?;
+    disk.rename(&temporary, name)
+}
+
+struct FileWriter(Box<dyn DiskFile>);
+
+impl Write for FileWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.append(bytes)?;
+        Ok(bytes.len())
+    }
+
+    /// Durable, not merely handed over.
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.sync()
+    }
+}

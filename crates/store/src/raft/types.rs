@@ -1,0 +1,223 @@
+//! openraft's type parameters, and how votes, log ids and entries look on the disk. The stored forms are our own,
+//! so that an openraft upgrade cannot change the meaning of a log that is already written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use openraft::entry::RaftEntry;
+use openraft::impls::leader_id_adv::LeaderId;
+use openraft::type_config::alias;
+use openraft::vote::RaftLeaderIdExt;
+use openraft::{EntryPayload, OptionalSend, RaftTypeConfig};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::machine::Reply;
+use crate::txn::Txn;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Types;
+
+impl RaftTypeConfig for Types {
+    type D = Command;
+    type R = Reply;
+    type NodeId = u64;
+    type Node = Peer;
+    type Term = u64;
+    type LeaderId = LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = EntryPayload<Command, u64, Peer>;
+    type Entry = openraft::impls::Entry<LeaderId<u64, u64>, Self::Payload>;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type Responder<T>
+        = openraft::impls::OneshotResponder<Self, T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = openraft::AnyError;
+}
+
+pub(crate) type LogId = alias::LogIdOf<Types>;
+pub(crate) type Vote = alias::VoteOf<Types>;
+pub(crate) type Entry = alias::EntryOf<Types>;
+pub(crate) type StoredMembership = alias::StoredMembershipOf<Types>;
+pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<Types>;
+type Membership = openraft::Membership<u64, Peer>;
+
+/// What the log replicates. Cheap to clone: raft hands entries around by value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Command(pub Arc<Txn>);
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "txn of {} ops", self.0.ops.len())
+    }
+}
+
+/// Where a member is reached. Addresses are data: they may all change while identities stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub addresses: Vec<String>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.addresses.join(","))
+    }
+}
+
+// openraft asks for these of every answer, for members that forward writes to each other; ours never leaves the
+// process.
+impl Serialize for Reply {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+impl<'de> Deserialize<'de> for Reply {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <()>::deserialize(deserializer).map(|()| Self::empty())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredLogId {
+    term: u64,
+    member: u64,
+    index: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredVote {
+    term: u64,
+    member: u64,
+    granted_by_majority: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEntry<T> {
+    id: StoredLogId,
+    payload: StoredPayload<T>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredPayload<T> {
+    /// What a new leader begins with.
+    Blank,
+    Txn(T),
+    Members(StoredMembers),
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredMembers {
+    /// Two sets while the membership changes, else one.
+    voters: Vec<BTreeSet<u64>>,
+    peers: BTreeMap<u64, Peer>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSnapshotMeta {
+    last: Option<StoredLogId>,
+    members_at: Option<StoredLogId>,
+    members: StoredMembers,
+}
+
+impl From<LogId> for StoredLogId {
+    fn from(id: LogId) -> Self {
+        Self { term: id.leader_id.term, member: id.leader_id.node_id, index: id.index }
+    }
+}
+
+impl From<StoredLogId> for LogId {
+    fn from(id: StoredLogId) -> Self {
+        Self::new(LeaderId::new_committed(id.term, id.member), id.index)
+    }
+}
+
+impl From<&Membership> for StoredMembers {
+    fn from(membership: &Membership) -> Self {
+        let peers = membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect();
+        Self { voters: membership.get_joint_config().clone(), peers }
+    }
+}
+
+impl TryFrom<StoredMembers> for Membership {
+    type Error = io::Error;
+
+    fn try_from(members: StoredMembers) -> io::Result<Self> {
+        if members.voters.is_empty() && members.peers.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::new(members.voters, members.peers).map_err(invalid)
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn to_bytes(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    postcard::to_stdvec(value).map_err(invalid)
+}
+
+fn from_bytes<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> io::Result<T> {
+    postcard::from_bytes(bytes).map_err(invalid)
+}
+
+pub(super) fn encode_entry(entry: &Entry) -> io::Result<Vec<u8>> {
+    let payload = match &entry.payload {
+        EntryPayload::Blank => StoredPayload::Blank,
+        EntryPayload::Normal(Command(txn)) => StoredPayload::Txn(txn.as_ref()),
+        EntryPayload::Membership(membership) => StoredPayload::Members(membership.into()),
+    };
+    to_bytes(&StoredEntry { id: entry.log_id.into(), payload })
+}
+
+pub(super) fn decode_entry(bytes: &[u8]) -> io::Result<Entry> {
+    let StoredEntry { id, payload } = from_bytes::<StoredEntry<Txn>>(bytes)?;
+    let payload = match payload {
+        StoredPayload::Blank => EntryPayload::Blank,
+        StoredPayload::Txn(txn) => EntryPayload::Normal(Command(Arc::new(txn))),
+        StoredPayload::Members(members) => EntryPayload::Membership(members.try_into()?),
+    };
+    Ok(Entry::new(id.into(), payload))
+}
+
+pub(super) fn encode_log_id(id: Option<LogId>) -> io::Result<Vec<u8>> {
+    to_bytes(&id.map(StoredLogId::from))
+}
+
+pub(super) fn decode_log_id(bytes: &[u8]) -> io::Result<Option<LogId>> {
+    Ok(from_bytes::<Option<StoredLogId>>(bytes)?.map(LogId::from))
+}
+
+pub(super) fn encode_vote(vote: &Vote) -> io::Result<Vec<u8>> {
+    let leader = vote.leader_id();
+    to_bytes(&StoredVote { term: leader.term, member: leader.node_id, granted_by_majority: vote.is_committed() })
+}
+
+pub(super) fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
+    let StoredVote { term, member, granted_by_majority } = from_bytes(bytes)?;
+    Ok(if granted_by_majority { Vote::new_committed(term, member) } else { Vote::new(term, member) })
+}
+
+pub(super) fn encode_snapshot_meta(meta: &SnapshotMeta) -> io::Result<Vec<u8>> {
+    to_bytes(&StoredSnapshotMeta {
+        last: meta.last_log_id.map(Into::into),
+        members_at: meta.last_membership.log_id().map(Into::into),
+        members: meta.last_membership.membership().into(),
+    })
+}
+
+pub(super) fn decode_snapshot_meta(bytes: &[u8]) -> io::Result<SnapshotMeta> {
+    let stored: StoredSnapshotMeta = from_bytes(bytes)?;
+    let members_at = stored.members_at.map(LogId::from);
+    Ok(SnapshotMeta {
+        last_log_id: stored.last.map(LogId::from),
+        last_membership: StoredMembership::new(members_at, stored.members.try_into()?),
+    })
+}
