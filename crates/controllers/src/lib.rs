@@ -5,6 +5,7 @@
 
 mod conditions;
 mod deployment;
+mod endpointslice;
 #[cfg(test)]
 mod model;
 mod pods;
@@ -18,7 +19,8 @@ pub use crate::setup::ControllersConfig;
 use crate::setup::Setup;
 
 /// Every controller there is, by the function which subscribes it to its watches and starts its workers.
-const CONTROLLERS: &[(&str, fn(&mut Setup))] = &[("deployment", deployment::start), ("replicaset", replicaset::start)];
+const CONTROLLERS: &[(&str, fn(&mut Setup))] =
+    &[("deployment", deployment::start), ("endpointslice", endpointslice::start), ("replicaset", replicaset::start)];
 
 /// Starts all controllers; they end with `shutdown`, and the tracker's `wait` returns when they have.
 #[must_use]
