@@ -11,6 +11,7 @@ use cri::{
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{ActionError, Done, Outcome, PodAction, pulled_message};
 use super::backoff::{CrashBackoff, Failure, Hold};
@@ -18,6 +19,7 @@ use super::event::PodEvent;
 use super::lifecycle::Lifecycle;
 use super::spec::PodView;
 use crate::config::Handler;
+use crate::probe::{ProbeKind, Verdict};
 
 /// Everything known of one pod but its object.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct PodState {
     pub containers: BTreeMap<String, ContainerRecord>,
     pub in_flight: BTreeSet<String>,
     pub holds: BTreeMap<String, Hold>,
+    /// Waits that an Event told of, by what waits.
+    pub announced: BTreeMap<String, Timestamp>,
     /// Sandboxes of earlier lives of the agent that no container of the pod uses.
     pub stray_sandboxes: Vec<(Handler, SandboxId)>,
 }
@@ -87,17 +91,35 @@ pub struct ContainerRecord {
     pub restart_count: u32,
     pub backoff: CrashBackoff,
     pub probes: ProbeVerdicts,
-    /// The wait that was announced by an Event.
-    pub announced: Option<Timestamp>,
+    /// An attempt was created at some time, so that the next one is a restart.
+    pub was_created: bool,
 }
 
 /// What the probes of the newest attempt say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProbeVerdicts {
+    /// The attempt they are about.
+    pub of: Option<ContainerId>,
     pub started: bool,
     pub ready: bool,
     /// Why it must be restarted: `failed liveness probe`.
     pub condemned: Option<String>,
+}
+
+impl ProbeVerdicts {
+    /// A probe changed its mind.
+    pub fn fold(&mut self, kind: ProbeKind, verdict: Verdict, has_readiness_probe: bool) {
+        match (kind, verdict) {
+            (ProbeKind::Startup, Verdict::Good) => {
+                self.started = true;
+                self.ready = !has_readiness_probe;
+            }
+            (ProbeKind::Startup, Verdict::Bad) => self.condemned = Some("failed startup probe".into()),
+            (ProbeKind::Liveness, Verdict::Bad) => self.condemned = Some("failed liveness probe".into()),
+            (ProbeKind::Liveness, Verdict::Good) => {}
+            (ProbeKind::Readiness, verdict) => self.ready = verdict == Verdict::Good,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,17 +133,52 @@ impl ContainerRecord {
         self.current.as_ref().filter(|o| matches!(o.status.state, ContainerState::Running { .. }))
     }
 
-    /// Start and end of the newest attempt when it ended.
-    pub fn exited(&self) -> Option<Exit> {
-        match &self.current.as_ref()?.status.state {
-            ContainerState::Exited { started_at, finished_at, exit_code, reason, .. } => Some(Exit {
-                started: timestamp(*started_at),
-                finished: timestamp(*finished_at),
-                code: *exit_code,
-                reason: *reason,
-            }),
+    /// Start and end of the newest attempt when it ended; also when its runtime has it no more.
+    pub fn exit(&self) -> Option<Exit> {
+        let Some(current) = &self.current else {
+            let ended = self.terminated.as_ref()?;
+            let at = |time: &Option<Time>| time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+            return Some(Exit { started: at(&ended.started_at), finished: at(&ended.finished_at), code: ended.exit_code });
+        };
+        match &current.status.state {
+            ContainerState::Exited { started_at, finished_at, exit_code, .. } => {
+                Some(Exit { started: timestamp(*started_at), finished: timestamp(*finished_at), code: *exit_code })
+            }
             ContainerState::Created | ContainerState::Running { .. } => None,
         }
+    }
+
+    /// The newest attempt ended and its termination message was not read yet.
+    pub fn uncollected(&self) -> Option<&Observed> {
+        let current = self.current.as_ref()?;
+        let ended = matches!(current.status.state, ContainerState::Exited { .. });
+        let known = self.terminated.as_ref().and_then(|t| t.container_id.as_deref());
+        (ended && known != Some(container_id(current).as_str())).then_some(current)
+    }
+
+    /// The runtime lost the attempt while it ran: it ended, nobody knows how.
+    fn lose(&mut self, now: Timestamp) {
+        let Some(lost) = self.current.take() else { return };
+        let known = self.terminated.as_ref().and_then(|t| t.container_id.as_deref());
+        if known != Some(container_id(&lost).as_str()) {
+            self.terminated = Some(unknown_end(Some(container_id(&lost)), now));
+        }
+    }
+
+    /// Number of the next start.
+    pub fn next_attempt(&self) -> u32 {
+        if self.was_created { self.restart_count + 1 } else { self.restart_count }
+    }
+}
+
+fn unknown_end(container_id: Option<String>, now: Timestamp) -> core::ContainerStateTerminated {
+    core::ContainerStateTerminated {
+        container_id,
+        exit_code: 137,
+        finished_at: Some(Time(now)),
+        message: Some("The container is no longer in its runtime; how it ended is not known".into()),
+        reason: Some(ExitReason::SandboxLost.as_str().to_owned()),
+        ..Default::default()
     }
 }
 
@@ -131,7 +188,6 @@ pub struct Exit {
     pub started: Timestamp,
     pub finished: Timestamp,
     pub code: i32,
-    pub reason: ExitReason,
 }
 
 /// What the runtimes and the network had of a pod when the agent started, or at a relist.
@@ -162,13 +218,23 @@ impl PodState {
             containers: BTreeMap::new(),
             in_flight: BTreeSet::new(),
             holds: BTreeMap::new(),
+            announced: BTreeMap::new(),
             stray_sandboxes: Vec::new(),
         };
         if let Some(status) = pod.and_then(|pod| pod.status.as_ref()) {
             state.remember(status);
         }
         state.network = inventory.network.clone();
-        state.observe(&inventory);
+        state.observe(&inventory, now);
+        let known = pod.and_then(|pod| pod.status.as_ref()).map(known_ids).unwrap_or_default();
+        for (name, record) in &mut state.containers {
+            if let Some(running) = record.running().filter(|running| known.contains(&(name, container_id(running)))) {
+                record.probes.of = Some(running.status.id.clone());
+            }
+            if record.was_created && record.current.is_none() && record.terminated.is_none() {
+                record.terminated = Some(unknown_end(None, now));
+            }
+        }
         state
     }
 
@@ -181,6 +247,7 @@ impl PodState {
         for container in both.into_iter().flatten().flatten() {
             let record = self.containers.entry(container.name.clone()).or_default();
             record.restart_count = u32::try_from(container.restart_count).unwrap_or(0);
+            record.was_created = container.container_id.is_some();
             record.last_state = container.last_state.as_ref().and_then(|state| state.terminated.clone());
             record.terminated = container.state.as_ref().and_then(|state| state.terminated.clone());
             record.probes.started = container.started.unwrap_or(false);
@@ -189,7 +256,7 @@ impl PodState {
     }
 
     /// Takes over a whole list of what the runtimes have: what is not in it is gone.
-    pub fn observe(&mut self, inventory: &Inventory) {
+    pub fn observe(&mut self, inventory: &Inventory, now: Timestamp) {
         self.stray_sandboxes.clear();
         let mut sandboxes: BTreeMap<Handler, (&SandboxStatus, Sandbox)> = BTreeMap::new();
         for (handler, status) in &inventory.sandboxes {
@@ -212,7 +279,7 @@ impl PodState {
         for record in self.containers.values_mut() {
             record.older.retain(|(_, id)| listed.contains(id));
             if record.current.as_ref().is_some_and(|current| !listed.contains(&current.status.id)) {
-                record.current = None;
+                record.lose(now);
             }
         }
         for observed in &inventory.containers {
@@ -233,6 +300,7 @@ impl PodState {
             }
             Some(_) | None => {
                 record.restart_count = record.restart_count.max(observed.status.attempt);
+                record.was_created = true;
                 if let Some(previous) = record.current.replace(observed) {
                     record.older.push((previous.handler, previous.status.id));
                 }
@@ -250,17 +318,55 @@ impl PodState {
         }
     }
 
-    /// An action begins.
-    pub fn begin(&mut self, action: &PodAction, now: Timestamp) {
-        self.in_flight.insert(action.key());
-        if let PodAction::CreateContainer(create) = action {
-            let record = self.containers.entry(create.container.clone()).or_default();
-            if let Some(exit) = record.exited() {
-                record.backoff = record.backoff.restarted(exit.started, exit.finished);
-                record.announced = None;
+    /// A runtime does not know the container any more.
+    pub fn lose_container(&mut self, id: &ContainerId, now: Timestamp) {
+        for record in self.containers.values_mut() {
+            if record.current.as_ref().is_some_and(|current| current.status.id == *id) {
+                record.lose(now);
             }
-            record.restart_count = record.restart_count.max(create.attempt);
-            let _ = now;
+        }
+    }
+
+    /// An action begins.
+    pub fn begin(&mut self, action: &PodAction) {
+        self.in_flight.insert(action.key());
+        if let PodAction::PullImage { container, reference, preference, .. } = action {
+            let state = ImageState::Wanted { preference: *preference };
+            self.images.insert(container.clone(), ImageRecord { reference: reference.clone(), state });
+        }
+    }
+
+    /// Gives containers that just began to run the verdicts they have without any probe.
+    pub fn settle(&mut self, pod: &Pod) {
+        for (container, _) in PodView::new(pod).containers() {
+            let Some(record) = self.containers.get_mut(&container.name) else { continue };
+            let Some(running) = record.running() else {
+                if record.probes.of.is_some() {
+                    record.probes = ProbeVerdicts::default();
+                }
+                continue;
+            };
+            if record.probes.of.as_ref() != Some(&running.status.id) {
+                let started = container.startup_probe.is_none();
+                record.probes = ProbeVerdicts {
+                    of: Some(running.status.id.clone()),
+                    started,
+                    ready: started && container.readiness_probe.is_none(),
+                    condemned: None,
+                };
+            }
+        }
+    }
+
+    /// A wait was told to users.
+    pub fn mark_announced(&mut self, what: &str, until: Timestamp) {
+        self.announced.insert(what.to_owned(), until);
+    }
+
+    /// Other objects the pod names changed: what failed for want of them may be tried at once.
+    pub fn release_holds(&mut self, of: impl Fn(&str) -> bool) {
+        for (_, hold) in self.holds.iter_mut().filter(|(key, _)| of(key)) {
+            hold.until = hold.failed_at;
         }
     }
 
@@ -336,6 +442,9 @@ impl PodState {
 
     fn fold_created(&mut self, container: &str, observed: Observed) {
         let record = self.containers.entry(container.to_owned()).or_default();
+        if let Some(exit) = record.exit() {
+            record.backoff = record.backoff.restarted(exit.started, exit.finished);
+        }
         if let Some(terminated) = record.terminated.take() {
             record.last_state = Some(terminated);
         }
@@ -345,14 +454,15 @@ impl PodState {
 
     fn fold_terminated(&mut self, container: &str, message: String) {
         let Some(record) = self.containers.get_mut(container) else { return };
-        let (Some(exit), Some(current)) = (record.exited(), record.current.as_ref()) else { return };
+        let (Some(exit), Some(current)) = (record.exit(), record.current.as_ref()) else { return };
+        let ContainerState::Exited { reason, .. } = &current.status.state else { return };
         record.terminated = Some(core::ContainerStateTerminated {
             container_id: Some(container_id(current)),
             exit_code: exit.code,
-            started_at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(exit.started)),
-            finished_at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(exit.finished)),
+            started_at: Some(Time(exit.started)),
+            finished_at: Some(Time(exit.finished)),
             message: (!message.is_empty()).then_some(message),
-            reason: Some(exit.reason.as_str().to_owned()),
+            reason: Some(reason.as_str().to_owned()),
             signal: None,
         });
     }
@@ -416,6 +526,13 @@ impl PodState {
             _ => None,
         }
     }
+}
+
+/// The containers the API says are there.
+fn known_ids(status: &core::PodStatus) -> BTreeSet<(&String, String)> {
+    let both = [&status.init_container_statuses, &status.container_statuses];
+    let all = both.into_iter().flatten().flatten();
+    all.filter_map(|container| Some((&container.name, container.container_id.clone()?))).collect()
 }
 
 struct Pulled {
