@@ -69,13 +69,11 @@ impl Node {
             tokio::fs::create_dir_all(&dir).await.map_err(failed)?;
         }
         let address = config.endpoint_listen;
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| SpawnError::Listen { address, source })?;
+        let listener = TcpListener::bind(address).await.map_err(|source| SpawnError::Listen { address, source })?;
         let endpoint = listener.local_addr().map_err(|source| SpawnError::Listen { address, source })?;
         let shutdown = shutdown.child_token();
         let tracker = TaskTracker::new();
-        let recorder =
-            Recorder::spawn(deps.client.clone(), "kubelet", &config.node_name, &tracker, shutdown.clone());
+        let recorder = Recorder::spawn(deps.client.clone(), "kubelet", &config.node_name, &tracker, shutdown.clone());
         let context = Arc::new(NodeContext {
             machine: Machine::read(&config.capacity, &config.data_dir),
             runtimes: Runtimes::new(&deps.runtimes),

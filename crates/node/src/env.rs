@@ -226,16 +226,16 @@ mod tests {
             {"name": "NOTE", "valueFrom": of("metadata.annotations['note']")},
             {"name": "IP", "valueFrom": of("status.podIP")}, {"name": "NODE", "valueFrom": of("spec.nodeName")},
         ]);
-        let expect = [
-            ("NAME", "web-1"), ("NS", "shop"), ("APP", "web"), ("NOTE", "hi"), ("IP", "10.32.0.9"), ("NODE", "n1"),
-        ];
+        let expect =
+            [("NAME", "web-1"), ("NS", "shop"), ("APP", "web"), ("NOTE", "hi"), ("IP", "10.32.0.9"), ("NODE", "n1")];
         check(env, json!([]), Ok(&expect));
         check(json!([{"name": "X", "valueFrom": of("spec.x")}]), json!([]), Err("unsupported fieldPath: spec.x"));
     }
 
     #[test]
     fn resources_are_divided_and_rounded_up() {
-        let of = |resource: &str, divisor: &str| json!({"resourceFieldRef": {"resource": resource, "divisor": divisor}});
+        let of =
+            |resource: &str, divisor: &str| json!({"resourceFieldRef": {"resource": resource, "divisor": divisor}});
         let env = json!([
             {"name": "CPU", "valueFrom": of("limits.cpu", "0")}, {"name": "MILLI", "valueFrom": of("limits.cpu", "1m")},
             {"name": "MEM", "valueFrom": of("limits.memory", "1Mi")},

@@ -50,19 +50,15 @@ impl Publisher {
     async fn publish(&self) {
         let api = Api::<Node>::all(self.context.client.clone());
         let mut ready = self.supervisor.runtimes_ready.clone();
-        let mut conditions: Vec<NodeCondition> = Vec::new();
         let mut retry = RETRY_FIRST;
-        loop {
+        let mut conditions = loop {
             match self.register(&api).await {
-                Ok(known) => {
-                    conditions = known;
-                    break;
-                }
+                Ok(known) => break known,
                 Err(error) => tracing::warn!(%error, "cannot register the node yet"),
             }
             tokio::time::sleep(retry).await;
             retry = (retry * 2).min(LOOK_EVERY);
-        }
+        };
         let mut written: Option<(Value, Timestamp)> = None;
         loop {
             let now = Timestamp::now();
@@ -264,12 +260,9 @@ mod tests {
     #[test]
     fn transition_times_stay_while_the_status_does() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let verdict = |ready| {
-            [Verdict { type_: "Ready", holds: ready, reason: "R", message: String::new() }]
-        };
-        let transition = |conditions: &[NodeCondition]| {
-            conditions[0].last_transition_time.as_ref().map(|time| time.0.as_second())
-        };
+        let verdict = |ready| [Verdict { type_: "Ready", holds: ready, reason: "R", message: String::new() }];
+        let transition =
+            |conditions: &[NodeCondition]| conditions[0].last_transition_time.as_ref().map(|time| time.0.as_second());
         let first = next_conditions(&[], &verdict(false), at(10));
         let same = next_conditions(&first, &verdict(false), at(20));
         let other = next_conditions(&same, &verdict(true), at(30));

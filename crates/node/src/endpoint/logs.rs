@@ -150,7 +150,10 @@ mod tests {
             limit_bytes: Some(10),
         };
         assert_eq!(all, Ok(expect));
-        assert_eq!(read(&[("tailLines", "-1")]).unwrap_err(), "tailLines=-1: a number that is not negative is needed\n");
+        assert_eq!(
+            read(&[("tailLines", "-1")]).unwrap_err(),
+            "tailLines=-1: a number that is not negative is needed\n"
+        );
         assert!(read(&[("sinceTime", "yesterday")]).is_err());
     }
 }

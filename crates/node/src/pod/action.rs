@@ -19,17 +19,53 @@ use crate::config::Handler;
 #[derive(Debug, Clone, PartialEq)]
 pub enum PodAction {
     PrepareVolumes,
-    PullImage { container: String, reference: String, policy: PullPolicy, preference: PlatformPreference },
-    PrepareImage { container: String, handler: Handler, image: Arc<ResolvedImage> },
-    AttachNetwork { kind: NetworkKind },
-    RunSandbox { handler: Handler, isolation: Isolation, attachment: NetworkAttachment },
+    PullImage {
+        container: String,
+        reference: String,
+        policy: PullPolicy,
+        preference: PlatformPreference,
+    },
+    PrepareImage {
+        container: String,
+        handler: Handler,
+        image: Arc<ResolvedImage>,
+    },
+    AttachNetwork {
+        kind: NetworkKind,
+    },
+    RunSandbox {
+        handler: Handler,
+        isolation: Isolation,
+        attachment: NetworkAttachment,
+    },
     CreateContainer(Box<CreateContainer>),
-    StartContainer { container: String, handler: Handler, id: ContainerId },
+    StartContainer {
+        container: String,
+        handler: Handler,
+        id: ContainerId,
+    },
     /// Reads the termination message of an ended container.
-    CollectTermination { container: String, handler: Handler, id: ContainerId },
-    StopContainer { container: String, handler: Handler, id: ContainerId, grace: Duration, why: String },
-    RemoveContainer { container: String, handler: Handler, id: ContainerId },
-    RemoveSandbox { handler: Handler, id: SandboxId },
+    CollectTermination {
+        container: String,
+        handler: Handler,
+        id: ContainerId,
+    },
+    StopContainer {
+        container: String,
+        handler: Handler,
+        id: ContainerId,
+        grace: Duration,
+        why: String,
+    },
+    RemoveContainer {
+        container: String,
+        handler: Handler,
+        id: ContainerId,
+    },
+    RemoveSandbox {
+        handler: Handler,
+        id: SandboxId,
+    },
     DetachNetwork,
     RemovePodFiles,
     DeletePodObject,
@@ -111,13 +147,18 @@ pub struct Outcome {
 pub enum Done {
     /// It happened; there is nothing more to say.
     Yes,
-    Pulled { image: Arc<ResolvedImage>, from_registry: Option<Duration> },
+    Pulled {
+        image: Arc<ResolvedImage>,
+        from_registry: Option<Duration>,
+    },
     Attached(NetworkAttachment),
     SandboxRunning(SandboxId),
     /// The container as the runtime sees it after the action.
     Container(ContainerStatus),
     /// The container ended; this is its termination message.
-    Terminated { message: String },
+    Terminated {
+        message: String,
+    },
 }
 
 /// Why an action failed.

@@ -34,11 +34,8 @@ impl CrashBackoff {
     /// The container that ran from `started` to `finished` is started again now.
     pub fn restarted(&self, started: Timestamp, finished: Timestamp) -> Self {
         let long_run = finished.duration_since(started).unsigned_abs() >= CRASH_RESET;
-        let delay = if self.delay.is_zero() || long_run {
-            CRASH_DELAY_FIRST
-        } else {
-            (self.delay * 2).min(CRASH_DELAY_MAX)
-        };
+        let delay =
+            if self.delay.is_zero() || long_run { CRASH_DELAY_FIRST } else { (self.delay * 2).min(CRASH_DELAY_MAX) };
         Self { delay, last_exit: Some(finished) }
     }
 }

@@ -109,7 +109,8 @@ fn security(pod: PodView<'_>, container: &Container) -> Result<SecurityContext, 
     let shared = pod.spec().and_then(|spec| spec.security_context.clone()).unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
     let id = |value: Option<i64>| -> Result<Option<u32>, Failure> {
-        let bad = |value| Failure::new("CreateContainerConfigError", format!("user or group id {value} is out of range"));
+        let bad =
+            |value| Failure::new("CreateContainerConfigError", format!("user or group id {value} is out of range"));
         value.map(|value| u32::try_from(value).map_err(|_| bad(value))).transpose()
     };
     let run_as_user = id(own.run_as_user.or(shared.run_as_user))?;
@@ -156,8 +157,7 @@ pub fn dns_config(pod: PodView<'_>, cluster: ClusterDns<'_>) -> DnsConfig {
         "ClusterFirst" if pod.host_network() => cluster.host,
         _ => {
             let (namespace, domain) = (pod.namespace(), cluster.domain);
-            let mut searches =
-                vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
+            let mut searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
             searches.extend(cluster.host.searches);
             DnsConfig { servers: vec![cluster.server], searches, options: vec!["ndots:5".into()] }
         }
@@ -221,7 +221,9 @@ pub fn hostname(pod: PodView<'_>) -> String {
 
 /// The managed `/etc/hosts` of a pod.
 pub fn hosts_file(pod: PodView<'_>, ip: std::net::IpAddr, domain: &str) -> String {
-    let mut text = String::from("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let mut text = String::from(
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+    );
     let host = hostname(pod);
     match pod.spec().and_then(|spec| spec.subdomain.as_deref()) {
         Some(subdomain) => {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cri::{ContainerState, NetworkAttachment, NetworkKind, Isolation, PlatformPreference};
+use cri::{ContainerState, Isolation, NetworkAttachment, NetworkKind, PlatformPreference};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -125,7 +125,8 @@ impl<'a> Planner<'a> {
     }
 
     fn containers(&mut self, pod: PodView<'a>) {
-        let mains_exist = pod.main_containers().iter().any(|c| self.record(&c.name).is_some_and(|r| r.current.is_some()));
+        let mains_exist =
+            pod.main_containers().iter().any(|c| self.record(&c.name).is_some_and(|r| r.current.is_some()));
         for (container, role) in pod.containers() {
             let record = self.record(&container.name);
             match role {
@@ -347,9 +348,11 @@ impl<'a> Planner<'a> {
     }
 
     fn sandbox_idle(&self, handler: Handler) -> bool {
-        let mut inside = self.state.containers.values().filter(|record| {
-            record.current.as_ref().is_some_and(|current| current.handler == handler)
-        });
+        let mut inside = self
+            .state
+            .containers
+            .values()
+            .filter(|record| record.current.as_ref().is_some_and(|current| current.handler == handler));
         inside.all(|record| record.running().is_none() && record.uncollected().is_none())
     }
 

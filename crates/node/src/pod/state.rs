@@ -138,7 +138,11 @@ impl ContainerRecord {
         let Some(current) = &self.current else {
             let ended = self.terminated.as_ref()?;
             let at = |time: &Option<Time>| time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-            return Some(Exit { started: at(&ended.started_at), finished: at(&ended.finished_at), code: ended.exit_code });
+            return Some(Exit {
+                started: at(&ended.started_at),
+                finished: at(&ended.finished_at),
+                code: ended.exit_code,
+            });
         };
         match &current.status.state {
             ContainerState::Exited { started_at, finished_at, exit_code, .. } => {
@@ -517,8 +521,7 @@ impl PodState {
                 let record = self.images.get_mut(container)?;
                 if *preference == PlatformPreference::ContainerOnly && wished {
                     record.state = ImageState::Wanted { preference: PlatformPreference::WasmFirst };
-                    let message =
-                        format!("Image {:?} has no Linux manifest; running what it offers", record.reference);
+                    let message = format!("Image {:?} has no Linux manifest; running what it offers", record.reference);
                     return Some(vec![PodEvent::normal("RuntimeSelected", message).of(container)]);
                 }
                 None

@@ -119,9 +119,7 @@ impl Render<'_> {
                 ContainerState { waiting: Some(waiting), ..Default::default() },
                 ContainerState { terminated: Some(terminated), ..Default::default() },
             ),
-            (Some(terminated), None) => {
-                (ContainerState { terminated: Some(terminated), ..Default::default() }, last)
-            }
+            (Some(terminated), None) => (ContainerState { terminated: Some(terminated), ..Default::default() }, last),
             (None, waiting) => {
                 let waiting = waiting.or_else(|| Some(reason("ContainerCreating", None)));
                 (ContainerState { waiting, ..Default::default() }, last)
@@ -243,7 +241,10 @@ impl Render<'_> {
         let shut = gates.into_iter().flatten().find(|gate| !open(&gate.condition_type));
         match shut {
             Some(gate) if containers.0 => {
-                let message = format!("corresponding condition of pod readiness gate {:?} does not exist or is not True.", gate.condition_type);
+                let message = format!(
+                    "corresponding condition of pod readiness gate {:?} does not exist or is not True.",
+                    gate.condition_type
+                );
                 (false, Some(("ReadinessGatesNotReady", message)))
             }
             Some(_) | None => containers,
@@ -252,8 +253,7 @@ impl Render<'_> {
 
     /// Conditions other writers own.
     fn foreign_conditions(&self) -> Vec<PodCondition> {
-        const OWN: [&str; 5] =
-            ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+        const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
         let known = self.pod.pod.status.as_ref().and_then(|status| status.conditions.clone());
         known.unwrap_or_default().into_iter().filter(|c| !OWN.contains(&c.type_.as_str())).collect()
     }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use cri::{ContainerId, ContainerState, ExitReason, RuntimeError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use reconcile::TaskTracker;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinHandle, JoinSet};
-use reconcile::TaskTracker;
 use tokio_util::sync::CancellationToken;
 
 use super::action::{ActionError, Outcome, PodAction};

@@ -81,9 +81,9 @@ pub async fn http(check: &HttpCheck, timeout: Duration) -> Result<(), String> {
         Ok(Ok(status)) if (200..400).contains(&status) => Ok(()),
         Ok(Ok(status)) => Err(format!("HTTP probe failed with statuscode: {status}")),
         Ok(Err(why)) => Err(format!("Get {url:?}: {why}")),
-        Err(_) => Err(format!(
-            "Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
-        )),
+        Err(_) => {
+            Err(format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
+        }
     }
 }
 
@@ -194,10 +194,7 @@ mod tests {
         for (line, expect) in [
             ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Ok(())),
             ("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n", Ok(())),
-            (
-                "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
-                Err("HTTP probe failed with statuscode: 503".to_owned()),
-            ),
+            ("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", Err("HTTP probe failed with statuscode: 503".to_owned())),
         ] {
             let port = serve(line).await;
             assert_eq!(http(&http_check(port), LIMIT).await, expect);
@@ -220,8 +217,7 @@ mod tests {
     #[test]
     fn ports_may_be_named() {
         let container: Container =
-            serde_json::from_value(json!({"name": "web", "ports": [{"name": "http", "containerPort": 8080}]}))
-                .unwrap();
+            serde_json::from_value(json!({"name": "web", "ports": [{"name": "http", "containerPort": 8080}]})).unwrap();
         assert_eq!(port(&IntOrString::String("http".into()), &container), Ok(8080));
         assert_eq!(port(&IntOrString::Int(70_000), &container), Err("invalid port number: 70000".into()));
         assert!(port(&IntOrString::String("x".into()), &container).is_err());

@@ -228,7 +228,12 @@ mod tests {
 
     #[test]
     fn liveness_condemns_once_at_the_threshold() {
-        check(settings(ProbeKind::Liveness), 0, "+--+---", "1000 1000 unhealthy 1000 unhealthy 1000 1000 unhealthy 1000 unhealthy 1000 unhealthy Bad");
+        check(
+            settings(ProbeKind::Liveness),
+            0,
+            "+--+---",
+            "1000 1000 unhealthy 1000 unhealthy 1000 1000 unhealthy 1000 unhealthy 1000 unhealthy Bad",
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, Volume};
 
-pub use projection::{Payload, references};
+pub use projection::references;
 pub use sub_path::resolve as resolve_sub_path;
 
 use crate::downward::Place;

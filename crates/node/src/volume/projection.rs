@@ -117,8 +117,7 @@ fn project(
     files: &mut Payload,
 ) -> Result<(), Failure> {
     let (word, name) = (source.kind.word().to_lowercase(), source.name);
-    let reference =
-        ObjectRef { kind: source.kind, namespace: place.pod.namespace().to_owned(), name: name.to_owned() };
+    let reference = ObjectRef { kind: source.kind, namespace: place.pod.namespace().to_owned(), name: name.to_owned() };
     let Some(object) = objects.get(&reference).and_then(Option::as_ref) else {
         return if source.optional { Ok(()) } else { Err(Failure::new(REASON, format!("{word} {name:?} not found"))) };
     };

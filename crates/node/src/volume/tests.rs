@@ -21,7 +21,10 @@ fn objects(config: &[(&str, &str)]) -> Objects {
         config.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
     let data = Arc::new(ObjectData { data, resource_version: "1".into() });
     let key = |kind, name: &str| ObjectRef { kind, namespace: "ns".into(), name: name.into() };
-    Objects::from([(key(ObjectKind::ConfigMap, "conf"), Some(data.clone())), (key(ObjectKind::Secret, "keys"), Some(data))])
+    Objects::from([
+        (key(ObjectKind::ConfigMap, "conf"), Some(data.clone())),
+        (key(ObjectKind::Secret, "keys"), Some(data)),
+    ])
 }
 
 fn write_pod(dir: &Path, pod: &Pod, objects: &Objects) -> Result<(), Failure> {
@@ -58,10 +61,7 @@ fn check(volume: Value, expect: Result<&[(&str, &str, u32)], &str>) {
 
 #[test]
 fn config_maps_and_secrets_become_files() {
-    check(
-        json!({"name": "v", "configMap": {"name": "conf"}}),
-        Ok(&[("color", "red", 0o644), ("size", "L", 0o644)]),
-    );
+    check(json!({"name": "v", "configMap": {"name": "conf"}}), Ok(&[("color", "red", 0o644), ("size", "L", 0o644)]));
     check(
         json!({"name": "v", "secret": {"secretName": "keys", "defaultMode": 0o400, "items": [{"key": "size", "path": "a/b", "mode": 0o440}]}}),
         Ok(&[("a/b", "L", 0o440)]),
