@@ -1,1 +1,36 @@
-//! apiserver
+//! The Kubernetes REST surface, and the only door to the store.
+//!
+//! A request goes `dispatch` → `authz` → `rest` (verbs) or `subresource` → `registry` (the steps of a
+//! write, one strategy per kind) → `admission` → one transaction of the store. Reads and watches hand
+//! out the stored bytes.
+//!
+//! May not know: nodes' insides, controllers, how the store agrees and keeps.
+
+mod admission;
+mod authz;
+mod bootstrap;
+mod client;
+mod config;
+mod core;
+mod discovery;
+mod dispatch;
+mod health;
+mod housekeeping;
+mod identity;
+mod object;
+mod registry;
+mod rest;
+mod rules;
+mod serve;
+mod server;
+mod subresource;
+mod wire;
+
+pub use bootstrap::BootstrapError;
+pub use client::InProcessClient;
+pub use config::{ApiServerConfig, Cidr, Version};
+pub use identity::{AUTHENTICATED, CertificateError, MASTERS, UserInfo, from_certificate};
+pub use object::facets::ObjectFacets;
+pub use serve::serve;
+pub use server::{ApiServer, ApiServerError};
+pub use subresource::node_connector::{NoNodes, NodeAddress, NodeConnectError, NodeConnector, TlsNodeConnector};

@@ -1,0 +1,118 @@
+//! What every cluster has from its first second: namespaces, roles, runtime classes, the API Service.
+//!
+//! Each object goes through the registry as user `system:apiserver` of group `system:masters`.
+//! Idempotent: what is there stays as it is, except that the default roles get back the rules they lack.
+
+mod objects;
+mod roles;
+
+use std::sync::Arc;
+
+use api::status::Status;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::authz::rules_of;
+use crate::core::{Core, Request};
+use crate::identity::{MASTERS, UserInfo};
+use crate::registry::write::{Part, create, update};
+use crate::wire::accept::Form;
+use crate::wire::query::Parameters;
+
+#[derive(Debug, Error)]
+pub enum BootstrapError {
+    #[error("creating {kind} {name:?} of the new cluster")]
+    Create {
+        kind: String,
+        name: String,
+        #[source]
+        cause: Status,
+    },
+}
+
+/// Roles whose missing rules are added at start carry this (as in Kubernetes).
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
+    let mut objects = objects::namespaces();
+    objects.extend(roles::cluster_roles());
+    objects.extend(roles::bindings());
+    objects.extend(objects::runtime_classes());
+    objects.extend(objects::priority_classes());
+    objects.extend(objects::api_service(&core.config));
+    for object in objects {
+        ensure(core, object).await?;
+    }
+    core.rbac.caught_up(&core.store.view()).await;
+    Ok(())
+}
+
+async fn ensure(core: &Arc<Core>, object: Value) -> Result<(), BootstrapError> {
+    let kind = api::kinds::of_object(&object).expect("bootstrap objects are of built-in kinds");
+    let name = api::meta::name(&object).to_owned();
+    let request = Request {
+        core: core.clone(),
+        user: UserInfo::authenticated("system:apiserver", [MASTERS]),
+        kind,
+        namespace: api::meta::namespace(&object).to_owned(),
+        name: name.clone(),
+        subresource: String::new(),
+        parameters: Parameters::default(),
+        form: Form::Object,
+    };
+    let result = if core.store.view().get(&request.key()).is_none() {
+        match create(&request, object, Vec::new()).await {
+            Err(status) if status.reason == "AlreadyExists" => Ok(()),
+            other => other.map(drop),
+        }
+    } else if api::meta::annotation(&object, AUTOUPDATE) == Some("true") && object.get("rules").is_some() {
+        update(&request, Part::Main, Vec::new(), |present| Ok(reconciled(present, &object))).await.map(drop)
+    } else {
+        Ok(())
+    };
+    result.map_err(|cause| BootstrapError::Create { kind: kind.kind.to_owned(), name, cause })
+}
+
+/// The stored role with the wanted rules that it lacks; rules that an administrator added stay.
+fn reconciled(present: &Value, wanted: &Value) -> Value {
+    let mut new = present.clone();
+    if api::meta::annotation(present, AUTOUPDATE) == Some("false") {
+        return new;
+    }
+    let have = rules_of(present);
+    let mut rules = present.get("rules").and_then(Value::as_array).cloned().unwrap_or_default();
+    let wanted_rules = wanted.get("rules").and_then(Value::as_array).into_iter().flatten();
+    rules.extend(wanted_rules.zip(rules_of(wanted)).filter(|(_, rule)| !have.contains(rule)).map(|(v, _)| v.clone()));
+    new["rules"] = rules.into();
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn missing_rules_come_back() {
+        let rule = |verb: &str| json!({ "verbs": [verb], "apiGroups": [""], "resources": ["pods"] });
+        let present = json!({ "rules": [rule("get"), rule("own")] });
+        let wanted = json!({ "rules": [rule("get"), rule("list")] });
+        assert_eq!(reconciled(&present, &wanted)["rules"], json!([rule("get"), rule("own"), rule("list")]));
+        let frozen = json!({ "metadata": { "annotations": { AUTOUPDATE: "false" } }, "rules": [] });
+        assert_eq!(reconciled(&frozen, &wanted), frozen);
+    }
+
+    #[test]
+    fn every_object_is_of_a_known_kind() {
+        let config = crate::config::ApiServerConfig::new(std::net::Ipv4Addr::LOCALHOST, 6443);
+        let mut objects = objects::namespaces();
+        objects.extend(roles::cluster_roles());
+        objects.extend(roles::bindings());
+        objects.extend(objects::runtime_classes());
+        objects.extend(objects::priority_classes());
+        objects.extend(objects::api_service(&config));
+        for object in objects {
+            assert!(api::kinds::of_object(&object).is_some(), "{object}");
+        }
+    }
+}

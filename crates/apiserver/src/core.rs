@@ -1,0 +1,123 @@
+//! What all requests share: the store, the role index, the limits. Immutable handles only.
+
+use std::sync::Arc;
+
+use api::kinds::Kind;
+use api::status::{Status, Subject};
+use bytes::Bytes;
+use store::{ProposeError, Revision, Store, View};
+use tokio::sync::Semaphore;
+
+use crate::authz::RbacHandle;
+use crate::config::{ApiServerConfig, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
+use crate::identity::UserInfo;
+use crate::object::facets::ObjectFacets;
+use crate::wire::accept::Form;
+use crate::wire::query::Parameters;
+
+pub type Snapshot = View<ObjectFacets>;
+pub type Entry = Arc<store::Entry<ObjectFacets>>;
+
+pub struct Core {
+    pub store: Store<ObjectFacets>,
+    pub config: ApiServerConfig,
+    pub rbac: RbacHandle,
+    pub requests: Arc<Semaphore>,
+    pub watches: Arc<Semaphore>,
+}
+
+impl Core {
+    pub fn new(store: Store<ObjectFacets>, config: ApiServerConfig, rbac: RbacHandle) -> Self {
+        Self {
+            store,
+            config,
+            rbac,
+            requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+        }
+    }
+
+    /// A snapshot at least as new as every write acknowledged before the call.
+    pub async fn fresh(&self) -> Result<Snapshot, Status> {
+        self.store.linearize().await.map_err(|e| unavailable(&e))?;
+        Ok(self.store.view())
+    }
+}
+
+/// The store cannot take a write or prove freshness.
+pub fn unavailable(error: &ProposeError) -> Status {
+    Status::unavailable(format!("the store did not answer: {error}"))
+}
+
+/// One request about a resource, after routing and authentication.
+#[derive(Clone)]
+pub struct Request {
+    pub core: Arc<Core>,
+    pub user: UserInfo,
+    /// As served; `kind.stored()` is the form in the store.
+    pub kind: &'static Kind,
+    /// Empty for cluster-scoped kinds and for lists over all namespaces.
+    pub namespace: String,
+    /// Empty for collections.
+    pub name: String,
+    pub subresource: String,
+    pub parameters: Parameters,
+    pub form: Form,
+}
+
+impl Request {
+    pub fn subject(&self) -> Subject<'_> {
+        Subject { group: self.kind.group, resource: self.kind.resource, name: &self.name }
+    }
+
+    pub fn key(&self) -> Bytes {
+        key(self.kind, &self.namespace, &self.name)
+    }
+
+    /// The prefix of the collection: all namespaces, one namespace, or a cluster-scoped kind.
+    pub fn prefix(&self) -> Bytes {
+        prefix(self.kind, &self.namespace)
+    }
+
+    /// The stored object or 404.
+    pub fn find(&self, view: &Snapshot) -> Result<Entry, Status> {
+        view.get(&self.key()).cloned().ok_or_else(|| Status::not_found(&self.subject()))
+    }
+}
+
+/// `/registry/core/pods/default/web`
+pub fn key(kind: &'static Kind, namespace: &str, name: &str) -> Bytes {
+    let mut text = kind.storage_prefix();
+    if kind.namespaced {
+        text.push_str(namespace);
+        text.push('/');
+    }
+    text.push_str(name);
+    text.into()
+}
+
+/// The key prefix of a namespace's objects of a kind, or of all when `namespace` is empty.
+pub fn prefix(kind: &'static Kind, namespace: &str) -> Bytes {
+    let mut text = kind.storage_prefix();
+    if kind.namespaced && !namespace.is_empty() {
+        text.push_str(namespace);
+        text.push('/');
+    }
+    text.into()
+}
+
+/// The kind of a core/v1 resource that the server itself needs.
+pub fn core_kind(resource: &str) -> &'static Kind {
+    api::kinds::lookup("", "v1", resource).expect("core/v1 kinds used by the server are in the kinds table")
+}
+
+/// Reads a `resourceVersion`; "" and "0" are `None`.
+pub fn parse_revision(text: &str) -> Result<Option<Revision>, Status> {
+    match text {
+        "" | "0" => Ok(None),
+        _ => text
+            .parse()
+            .map(|n| Some(Revision(n)))
+            .map_err(|_| Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: must be a number"))),
+    }
+}

@@ -1,0 +1,264 @@
+//! From an HTTP request to its handler: who asks, what for, is he allowed, who answers.
+//!
+//! Owns: the order authentication → limits → authorization → handler, and the table of verbs.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::kinds::{self, Kind};
+use api::status::Status;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use futures::FutureExt;
+use http::{HeaderMap, Method, Request as HttpRequest};
+
+use crate::authz::{Attributes, authorize, reviews};
+use crate::core::{Core, Request};
+use crate::identity::UserInfo;
+use crate::registry::write::Part;
+use crate::rest::write::Input;
+use crate::rest::{list, watch, write};
+use crate::wire::accept::{Form, negotiate};
+use crate::wire::path::{ResourcePath, Target, parse};
+use crate::wire::query::Parameters;
+use crate::wire::respond;
+use crate::{discovery, health, subresource};
+
+/// The verbs of authorization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+}
+
+impl Verb {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+        }
+    }
+
+    /// From the method; `None` for methods that the API does not have.
+    fn of(method: &Method, named: bool, watch: bool) -> Option<Self> {
+        Some(match (method.as_str(), named) {
+            ("GET" | "HEAD", true) if !watch => Self::Get,
+            ("GET" | "HEAD", _) if watch => Self::Watch,
+            ("GET" | "HEAD", _) => Self::List,
+            ("POST", _) => Self::Create,
+            ("PUT", true) => Self::Update,
+            ("PATCH", true) => Self::Patch,
+            ("DELETE", true) => Self::Delete,
+            ("DELETE", false) => Self::DeleteCollection,
+            _ => return None,
+        })
+    }
+}
+
+/// The one entry: every request comes through here, whatever carried it.
+pub async fn dispatch(State(core): State<Arc<Core>>, request: HttpRequest<Body>) -> Response {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let response = AssertUnwindSafe(answer(core, request)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(%method, path, "a request handler panicked");
+        Err(Status::internal("this request made the server fail; the failure is logged"))
+    });
+    let response = response.unwrap_or_else(|status| respond::failure(&status));
+    tracing::debug!(%method, path, code = response.status().as_u16(), elapsed = ?began.elapsed(), "request");
+    response
+}
+
+async fn answer(core: Arc<Core>, request: HttpRequest<Body>) -> Result<Response, Status> {
+    let (parts, body) = request.into_parts();
+    let user = parts.extensions.get::<UserInfo>().cloned().unwrap_or_else(UserInfo::anonymous);
+    let path = parts.uri.path();
+    if user.is_anonymous() && !health::is_public(path) {
+        return Err(Status::unauthorized());
+    }
+    let target = parse(path).ok_or_else(|| Status::bad_request("the path does not decode as UTF-8"))?;
+    let user = impersonated(&core, user, &parts.headers)?;
+    match target {
+        Target::NonResource => non_resource(&core, &user, &parts),
+        Target::Resource(path) => {
+            let method = parts.method.clone();
+            let upgrade = parts;
+            let parameters = Parameters::parse(&upgrade.uri)?;
+            let exchange = Exchange { core, user, path, parameters, headers: upgrade.headers };
+            exchange.answer(&method, body).await
+        }
+    }
+}
+
+/// `Impersonate-User` and `Impersonate-Group`, when the user may (verb `impersonate`).
+fn impersonated(core: &Core, user: UserInfo, headers: &HeaderMap) -> Result<UserInfo, Status> {
+    let Some(name) = headers.get("impersonate-user").and_then(|v| v.to_str().ok()) else { return Ok(user) };
+    let groups: Vec<&str> = headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).collect();
+    let index = core.rbac.current();
+    let mut asked = vec![("users", name)];
+    asked.extend(groups.iter().map(|group| ("groups", *group)));
+    for (resource, name) in asked {
+        authorize(&index, &user, &Attributes { verb: "impersonate", resource, name, ..Attributes::default() })?;
+    }
+    Ok(UserInfo::authenticated(name, groups))
+}
+
+fn non_resource(core: &Core, user: &UserInfo, parts: &http::request::Parts) -> Result<Response, Status> {
+    let path = parts.uri.path();
+    let verb = parts.method.as_str().to_lowercase();
+    let verb = if verb == "head" { "get" } else { verb.as_str() };
+    if !health::is_public(path) {
+        authorize(&core.rbac.current(), user, &Attributes { verb, path, ..Attributes::default() })?;
+    }
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        return Err(Status::method_not_allowed());
+    }
+    if let Some(response) = health::answer(core, path, parts.uri.query().unwrap_or("")) {
+        return Ok(response);
+    }
+    let form = negotiate(&parts.headers).unwrap_or(Form::Object);
+    discovery::answer(path, form, core)
+}
+
+/// One resource request on its way.
+struct Exchange {
+    core: Arc<Core>,
+    user: UserInfo,
+    path: ResourcePath,
+    parameters: Parameters,
+    headers: HeaderMap,
+}
+
+impl Exchange {
+    async fn answer(self, method: &Method, body: Body) -> Result<Response, Status> {
+        let named = !self.path.name.is_empty();
+        let verb = Verb::of(method, named, self.parameters.watch && self.path.subresource.is_empty())
+            .ok_or_else(Status::method_not_allowed)?;
+        self.authorize(verb)?;
+        let kind = kinds::lookup(&self.path.group, &self.path.version, &self.path.resource)
+            .ok_or_else(Status::unknown_resource)?;
+        let long_running = verb == Verb::Watch || subresource::is_long_running(&self.path.subresource);
+        let _permit = if long_running {
+            None
+        } else {
+            let permit = self.core.requests.clone().try_acquire_owned();
+            Some(permit.map_err(|_| Status::too_many_requests("too many requests, please try again later", 1))?)
+        };
+        let form = negotiate(&self.headers).ok_or_else(not_acceptable)?;
+        let request = Request {
+            core: self.core,
+            user: self.user,
+            kind,
+            namespace: if kind.namespaced { self.path.namespace } else { String::new() },
+            name: self.path.name,
+            subresource: self.path.subresource,
+            parameters: self.parameters,
+            form,
+        };
+        let input = Input { headers: self.headers, body };
+        if !request.subresource.is_empty() {
+            return subresource::answer(&request, verb, input).await;
+        }
+        verbs(&request, verb, input).await
+    }
+
+    fn authorize(&self, verb: Verb) -> Result<(), Status> {
+        // A list of one name is a request about that name.
+        let pinned = self.parameters.field_selector.strip_prefix("metadata.name=").filter(|n| !n.contains(','));
+        let name = if self.path.name.is_empty() { pinned.unwrap_or("") } else { &self.path.name };
+        let attributes = Attributes {
+            verb: verb.name(),
+            group: &self.path.group,
+            resource: &self.path.resource,
+            subresource: &self.path.subresource,
+            namespace: &self.path.namespace,
+            name,
+            path: "",
+        };
+        authorize(&self.core.rbac.current(), &self.user, &attributes)
+    }
+}
+
+fn not_acceptable() -> Status {
+    Status::not_acceptable(
+        "only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io",
+    )
+}
+
+async fn verbs(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {
+    check_scope(request.kind, request, verb)?;
+    if !request.kind.is_stored() {
+        return review(request, verb, input).await;
+    }
+    if !request.kind.allows(verb.name()) {
+        return Err(Status::method_not_allowed());
+    }
+    match verb {
+        Verb::Get => list::get(request).await,
+        Verb::List => list::list(request).await,
+        Verb::Watch => watch::watch(request).await,
+        Verb::Create => write::create(request, input).await,
+        Verb::Update => write::replace(request, input, Part::Main).await,
+        Verb::Patch => write::patch(request, input, Part::Main).await,
+        Verb::Delete => write::delete(request, input).await,
+        Verb::DeleteCollection => write::delete_collection(request, input).await,
+    }
+}
+
+/// Only lists and watches may leave out the namespace of a namespaced kind.
+fn check_scope(kind: &Kind, request: &Request, verb: Verb) -> Result<(), Status> {
+    if kind.namespaced && request.namespace.is_empty() && !matches!(verb, Verb::List | Verb::Watch) {
+        if verb == Verb::Create && !kind.is_stored() {
+            return Ok(());
+        }
+        return Err(Status::method_not_allowed());
+    }
+    Ok(())
+}
+
+async fn review(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {
+    if verb != Verb::Create {
+        return Err(Status::method_not_allowed());
+    }
+    let (object, _) = input.object().await?;
+    if request.kind.kind == "Binding" {
+        return subresource::binding::bind(request, object).await;
+    }
+    let answer = reviews::answer(request, object)?;
+    Ok(respond::json(http::StatusCode::CREATED, respond::to_bytes(&answer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_become_verbs() {
+        let check = |method: &str, named: bool, watch: bool, expect: Option<Verb>| {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            assert_eq!(Verb::of(&method, named, watch), expect, "{method} {named} {watch}");
+        };
+        check("GET", true, false, Some(Verb::Get));
+        check("GET", false, false, Some(Verb::List));
+        check("GET", false, true, Some(Verb::Watch));
+        check("GET", true, true, Some(Verb::Watch));
+        check("POST", false, false, Some(Verb::Create));
+        check("PUT", false, false, None);
+        check("DELETE", false, false, Some(Verb::DeleteCollection));
+        check("OPTIONS", true, false, None);
+    }
+}

@@ -1,0 +1,33 @@
+//! One generic registry: every kind is a row of the kinds table and a [`Strategy`].
+//!
+//! Owns: the order of the steps of a write. May not know: HTTP.
+
+pub mod delete;
+pub mod meta;
+pub mod strategy;
+pub mod write;
+
+mod namespaces;
+mod nodes;
+mod pods;
+mod services;
+
+use api::kinds::Kind;
+
+pub use strategy::Strategy;
+
+/// The visible list: which strategy serves which resource. Everything else takes the default.
+pub fn strategy_of(kind: &Kind) -> &'static dyn Strategy {
+    match (kind.group, kind.resource) {
+        ("", "pods") => &pods::Pods,
+        ("", "services") => &services::Services,
+        ("", "namespaces") => &namespaces::Namespaces,
+        ("", "nodes") => &nodes::Nodes,
+        ("", "events") | ("events.k8s.io", "events") => &strategy::Cheap,
+        ("coordination.k8s.io", "leases") => &strategy::Cheap,
+        ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts" | "resourcequotas") => {
+            &strategy::ReturnsDeleted
+        }
+        _ => &strategy::Plain,
+    }
+}

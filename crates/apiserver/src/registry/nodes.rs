@@ -1,0 +1,17 @@
+//! Nodes: the agent registers a node together with its status.
+
+use api::kinds::Kind;
+use serde_json::Value;
+
+use super::Strategy;
+use super::strategy::copy_member;
+
+pub struct Nodes;
+
+impl Strategy for Nodes {
+    fn prepare_for_create(&self, _kind: &Kind, _object: &mut Value) {}
+
+    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
+        copy_member(new, old, "spec");
+    }
+}

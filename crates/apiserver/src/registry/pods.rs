@@ -1,0 +1,104 @@
+//! Pods: phase at birth, graceful deletion.
+
+use api::kinds::Kind;
+use serde_json::{Value, json};
+
+use super::Strategy;
+use super::strategy::copy_member;
+
+/// `spec.terminationGracePeriodSeconds` when unset.
+const GRACE_PERIOD_SECONDS: i64 = 30;
+
+pub struct Pods;
+
+impl Strategy for Pods {
+    fn prepare_for_create(&self, _kind: &Kind, object: &mut Value) {
+        object["status"] = json!({ "phase": "Pending", "qosClass": qos_class(object) });
+    }
+
+    /// Labels and annotations may ride along with a status; the rest stays.
+    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
+        copy_member(new, old, "spec");
+        let old_owners = old.pointer("/metadata/ownerReferences").cloned();
+        match old_owners {
+            Some(owners) => api::meta::set(new, "ownerReferences", owners),
+            None => api::meta::unset(new, "ownerReferences"),
+        }
+        if new.pointer("/status/qosClass").is_none()
+            && let Some(class) = old.pointer("/status/qosClass")
+        {
+            new["status"]["qosClass"] = class.clone();
+        }
+    }
+
+    fn grace_period_seconds(&self, object: &Value, asked: Option<i64>) -> i64 {
+        let unbound = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or("").is_empty();
+        let phase = object.pointer("/status/phase").and_then(Value::as_str).unwrap_or("");
+        if unbound || matches!(phase, "Succeeded" | "Failed") {
+            return 0;
+        }
+        let own = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
+        // A negative period means one second, as in Kubernetes.
+        match asked.or(own).unwrap_or(GRACE_PERIOD_SECONDS) {
+            seconds if seconds < 0 => 1,
+            seconds => seconds,
+        }
+    }
+
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+}
+
+/// Guaranteed, Burstable or BestEffort, from the resources of all containers.
+fn qos_class(pod: &Value) -> &'static str {
+    let containers = ["/spec/containers", "/spec/initContainers"]
+        .into_iter()
+        .flat_map(|path| pod.pointer(path).and_then(Value::as_array).into_iter().flatten());
+    let (mut any, mut all_equal) = (false, true);
+    for container in containers {
+        for resource in ["cpu", "memory"] {
+            let request = container.pointer(&format!("/resources/requests/{resource}"));
+            let limit = container.pointer(&format!("/resources/limits/{resource}"));
+            any |= request.is_some() || limit.is_some();
+            all_equal &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
+        }
+    }
+    match (any, all_equal) {
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+        (false, _) => "BestEffort",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quality_of_service() {
+        let check = |resources: Value, expect: &str| {
+            let pod = json!({ "spec": { "containers": [{ "resources": resources }] } });
+            assert_eq!(qos_class(&pod), expect, "{resources}");
+        };
+        check(json!({}), "BestEffort");
+        check(json!({ "requests": { "cpu": "1" } }), "Burstable");
+        check(json!({ "limits": { "cpu": "1" } }), "Burstable");
+        check(json!({ "limits": { "cpu": "1", "memory": "1Gi" } }), "Guaranteed");
+        check(json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m" } }), "Burstable");
+    }
+
+    #[test]
+    fn grace() {
+        let check = |pod: Value, asked: Option<i64>, expect: i64| {
+            assert_eq!(Pods.grace_period_seconds(&pod, asked), expect, "{pod} {asked:?}");
+        };
+        let bound = json!({ "spec": { "nodeName": "n", "terminationGracePeriodSeconds": 5 } });
+        check(bound.clone(), None, 5);
+        check(bound.clone(), Some(0), 0);
+        check(bound.clone(), Some(-1), 1);
+        check(json!({ "spec": { "nodeName": "n" } }), None, 30);
+        check(json!({ "spec": {} }), Some(9), 0);
+        check(json!({ "spec": { "nodeName": "n" }, "status": { "phase": "Succeeded" } }), None, 0);
+    }
+}

@@ -1,0 +1,144 @@
+//! The per-kind part of the registry, after Kubernetes' `pkg/registry/<group>/<kind>/strategy.go`.
+
+use api::kinds::Kind;
+use api::status::Status;
+use serde_json::{Value, json};
+use store::{Durability, Guard, Op};
+
+use crate::config::ApiServerConfig;
+use crate::core::Snapshot;
+
+/// Records that must be written together with an object (addresses, ports).
+#[derive(Default)]
+pub struct Allocation {
+    pub guards: Vec<Guard>,
+    pub ops: Vec<Op>,
+}
+
+/// What a kind does differently. Every method has the answer of an ordinary kind.
+pub trait Strategy: Sync {
+    /// Clears what a client may not set, and sets what the server owns.
+    fn prepare_for_create(&self, kind: &Kind, object: &mut Value) {
+        if kind.has_status() {
+            object["status"] = json!({});
+        }
+    }
+
+    /// An update of the object itself: the status stays.
+    fn prepare_for_update(&self, kind: &Kind, new: &mut Value, old: &Value) {
+        if kind.has_status() {
+            copy_member(new, old, "status");
+        }
+    }
+
+    /// An update through `/status`: everything but the status stays.
+    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
+        let status = new.get("status").cloned();
+        let resource_version = new.pointer("/metadata/resourceVersion").cloned();
+        *new = old.clone();
+        set_member(new, "status", status);
+        if let Some(resource_version) = resource_version {
+            new["metadata"]["resourceVersion"] = resource_version;
+        }
+    }
+
+    /// Takes what the object needs from a shared range; `old` is `None` on create.
+    fn allocate(
+        &self,
+        _config: &ApiServerConfig,
+        _view: &Snapshot,
+        _new: &mut Value,
+        _old: Option<&Value>,
+    ) -> Result<Allocation, Status> {
+        Ok(Allocation::default())
+    }
+
+    /// Gives back what [`Strategy::allocate`] took.
+    fn release(&self, _object: &Value) -> Vec<Op> {
+        Vec::new()
+    }
+
+    /// Seconds between a delete request and the end; 0 where deletion is not graceful.
+    fn grace_period_seconds(&self, _object: &Value, _asked: Option<i64>) -> i64 {
+        0
+    }
+
+    /// Whether something besides `metadata.finalizers` holds a deleted object back.
+    fn holds_back(&self, _object: &Value) -> bool {
+        false
+    }
+
+    /// Marks the object when its deletion begins but does not end at once.
+    fn begin_deletion(&self, _object: &mut Value) {}
+
+    /// Whether a completed DELETE answers with the object instead of a `Status`.
+    fn returns_deleted(&self) -> bool {
+        false
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Synced
+    }
+}
+
+/// Copies a top-level member, or its absence.
+pub fn copy_member(new: &mut Value, old: &Value, member: &str) {
+    set_member(new, member, old.get(member).cloned());
+}
+
+fn set_member(object: &mut Value, member: &str, value: Option<Value>) {
+    let fields = object.as_object_mut().expect("an API object is a JSON object");
+    match value {
+        Some(value) => fields.insert(member.to_owned(), value),
+        None => fields.remove(member),
+    };
+}
+
+/// An ordinary kind.
+pub struct Plain;
+impl Strategy for Plain {}
+
+/// Written often and of little worth after a power loss: leases, events.
+pub struct Cheap;
+impl Strategy for Cheap {
+    fn durability(&self) -> Durability {
+        Durability::Relaxed
+    }
+}
+
+/// DELETE answers with the object.
+pub struct ReturnsDeleted;
+impl Strategy for ReturnsDeleted {
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment() -> &'static Kind {
+        api::kinds::lookup("apps", "v1", "deployments").unwrap()
+    }
+
+    #[test]
+    fn the_main_endpoint_keeps_the_status() {
+        let old = json!({ "spec": { "a": 1 }, "status": { "replicas": 1 } });
+        let mut new = json!({ "spec": { "a": 2 }, "status": { "replicas": 9 } });
+        Plain.prepare_for_update(deployment(), &mut new, &old);
+        assert_eq!(new, json!({ "spec": { "a": 2 }, "status": { "replicas": 1 } }));
+        let mut created = json!({ "status": { "replicas": 9 } });
+        Plain.prepare_for_create(deployment(), &mut created);
+        assert_eq!(created, json!({ "status": {} }));
+    }
+
+    #[test]
+    fn the_status_endpoint_keeps_the_rest() {
+        let old = json!({ "metadata": { "resourceVersion": "1", "labels": { "a": "b" } }, "spec": 1, "status": 1 });
+        let mut new = json!({ "metadata": { "resourceVersion": "0" }, "spec": 2, "status": 2 });
+        Plain.prepare_for_status_update(&mut new, &old);
+        let expect = json!({ "metadata": { "resourceVersion": "0", "labels": { "a": "b" } }, "spec": 1, "status": 2 });
+        assert_eq!(new, expect);
+    }
+}

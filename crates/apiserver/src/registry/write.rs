@@ -1,0 +1,236 @@
+//! Create and update: the steps every write takes, in order.
+//!
+//! decode (before) → type and schema → strategy → defaults → admission → identity → validation →
+//! allocation → one transaction guarded by what the decision was based on → on a lost race, again.
+
+use api::kinds::convert::convert;
+use api::meta;
+use api::status::{Status, Subject};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::Value;
+use store::{Guard, Op, Txn, TxnOutcome};
+
+use super::meta::{carry_over, check_identity, check_namespace, check_type, generated_name, may_go, mint};
+use super::{Strategy, strategy_of};
+use crate::admission::{self, Operation, Review};
+use crate::core::{Request, Snapshot, key, unavailable};
+use crate::object::encode::{decode, encode};
+
+/// How often a write is decided anew because something it was based on changed meanwhile.
+const ATTEMPTS_MAX: usize = 16;
+
+/// A write that is done (or would be, on a dry run).
+pub struct Written {
+    /// In the stored form.
+    pub bytes: Bytes,
+    pub warnings: Vec<String>,
+}
+
+/// What of an object an update may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Everything but the status.
+    Main,
+    /// The status only.
+    Status,
+    /// Whatever the change does: the server's own subresources (binding, finalize, scale).
+    Whole,
+}
+
+fn invalid(request: &Request, object: &Value, errors: &[api::status::FieldError]) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let subject = Subject { group: request.kind.group, resource: request.kind.kind, name: meta::name(object) };
+    Err(Status::invalid(&subject, errors))
+}
+
+/// Creates an object from a decoded body; `duplicates` are the decoder's complaints about doubled keys.
+pub async fn create(request: &Request, mut object: Value, duplicates: Vec<String>) -> Result<Written, Status> {
+    let kind = request.kind;
+    check_type(kind, &mut object)?;
+    let warnings = api::schema::check_from(kind, &mut object, request.parameters.validation, duplicates)?;
+    check_namespace(kind, &mut object, &request.namespace)?;
+    convert(kind, kind.stored(), &mut object);
+    let kind = kind.stored();
+    let strategy = strategy_of(kind);
+    strategy.prepare_for_create(kind, &mut object);
+    api::defaults::apply(kind, &mut object);
+    for _ in 0..ATTEMPTS_MAX {
+        let mut candidate = object.clone();
+        let generated = meta::name(&candidate).is_empty() && !meta::generate_name(&candidate).is_empty();
+        if generated {
+            let name = generated_name(meta::generate_name(&candidate), &mut rand::rng());
+            meta::set(&mut candidate, "name", name);
+        }
+        // A strategy may look at the name, so that of a generated one is prepared again.
+        if generated {
+            strategy.prepare_for_create(kind, &mut candidate);
+        }
+        let view = request.core.store.view();
+        match create_once(request, strategy, &view, candidate).await? {
+            Attempt::Done(bytes) => return Ok(Written { bytes, warnings }),
+            Attempt::Exists(name) if !generated => {
+                return Err(Status::already_exists(&Subject { name: &name, ..request.subject() }));
+            }
+            Attempt::Exists(_) | Attempt::Raced => {}
+        }
+    }
+    Err(busy(request))
+}
+
+enum Attempt {
+    Done(Bytes),
+    /// An object of this name is there.
+    Exists(String),
+    Raced,
+}
+
+async fn create_once(
+    request: &Request,
+    strategy: &dyn Strategy,
+    view: &Snapshot,
+    mut object: Value,
+) -> Result<Attempt, Status> {
+    let kind = request.kind.stored();
+    mint(kind, &mut object, Timestamp::now())?;
+    let name = meta::name(&object).to_owned();
+    let review = Review { request, view, operation: Operation::Create, name: &name, old: None };
+    admission::mutate(&review, &mut object)?;
+    invalid(request, &object, &crate::rules::validate::create(kind, &object))?;
+    let guards = admission::validate(&review, Some(&object))?;
+    let key = key(kind, &request.namespace, &name);
+    if view.get(&key).is_some() {
+        return Ok(Attempt::Exists(name));
+    }
+    let allocation = strategy.allocate(&request.core.config, view, &mut object, None)?;
+    let encoded = encode(&object);
+    if request.parameters.dry_run {
+        return Ok(Attempt::Done(encoded.stamped("")));
+    }
+    let mut txn =
+        Txn { guards: vec![Guard::Absent { key: key.clone() }], ops: Vec::new(), durability: strategy.durability() };
+    txn.ops.push(Op::Put { key, value: encoded.bytes, stamp_at: Some(encoded.stamp_at) });
+    txn.guards.extend(guards.into_iter().chain(allocation.guards));
+    txn.ops.extend(allocation.ops);
+    Ok(match propose(request, txn).await? {
+        Proposed::Applied(bytes) => Attempt::Done(bytes),
+        Proposed::Guard(0) => Attempt::Exists(name),
+        Proposed::Guard(_) => Attempt::Raced,
+    })
+}
+
+/// Changes an object: `change` maps the present one (in the served form) to the wanted one.
+///
+/// `change` runs again when the object changed meanwhile; a `resourceVersion` in its answer that is
+/// not the present one is a conflict.
+pub async fn update(
+    request: &Request,
+    part: Part,
+    duplicates: Vec<String>,
+    change: impl Fn(&Value) -> Result<Value, Status>,
+) -> Result<Written, Status> {
+    for _ in 0..ATTEMPTS_MAX {
+        let view = request.core.store.view();
+        let entry = request.find(&view)?;
+        let old = decode(&entry.value);
+        let (new, warnings) = prepare_update(request, part, (&old, &duplicates), &change)?;
+        let review =
+            Review { request, view: &view, operation: Operation::Update, name: &request.name, old: Some(&old) };
+        let Some((txn, answer)) = decide_update(&review, part, new, &old)? else {
+            return Ok(Written { bytes: entry.value.clone(), warnings });
+        };
+        if request.parameters.dry_run {
+            return Ok(Written { bytes: answer, warnings });
+        }
+        let mut txn = txn;
+        txn.guards.insert(0, Guard::ModRevision { key: entry.key.clone(), revision: entry.mod_revision });
+        match propose(request, txn).await? {
+            Proposed::Applied(bytes) => return Ok(Written { bytes, warnings }),
+            Proposed::Guard(_) => {}
+        }
+    }
+    Err(busy(request))
+}
+
+fn prepare_update(
+    request: &Request,
+    part: Part,
+    (old, duplicates): (&Value, &[String]),
+    change: &impl Fn(&Value) -> Result<Value, Status>,
+) -> Result<(Value, Vec<String>), Status> {
+    let (served, kind) = (request.kind, request.kind.stored());
+    let mut shown = old.clone();
+    convert(kind, served, &mut shown);
+    let mut new = change(&shown)?;
+    check_type(served, &mut new)?;
+    let warnings = api::schema::check_from(served, &mut new, request.parameters.validation, duplicates.to_vec())?;
+    check_namespace(served, &mut new, &request.namespace)?;
+    check_identity(&request.subject(), &new, old)?;
+    convert(served, kind, &mut new);
+    meta::set(&mut new, "name", meta::name(old));
+    let strategy = strategy_of(kind);
+    match part {
+        Part::Main => strategy.prepare_for_update(kind, &mut new, old),
+        Part::Status => strategy.prepare_for_status_update(&mut new, old),
+        Part::Whole => {}
+    }
+    api::defaults::apply(kind, &mut new);
+    carry_over(kind, &mut new, old);
+    meta::set(&mut new, "resourceVersion", meta::resource_version(old));
+    Ok((new, warnings))
+}
+
+/// The transaction and the answer of a dry run; `None` when nothing would change.
+fn decide_update(review: &Review<'_>, part: Part, mut new: Value, old: &Value) -> Result<Option<(Txn, Bytes)>, Status> {
+    let (request, kind) = (review.request, review.request.kind.stored());
+    if part == Part::Main {
+        admission::mutate(review, &mut new)?;
+    }
+    if new == *old {
+        return Ok(None);
+    }
+    let strategy = strategy_of(kind);
+    invalid(request, &new, &crate::rules::validate::update(kind, &new, old))?;
+    let mut guards = admission::validate(review, Some(&new))?;
+    let mut ops = Vec::new();
+    let key = request.key();
+    if may_go(&new) && !strategy.holds_back(&new) {
+        ops.push(Op::Delete { key });
+        ops.extend(strategy.release(&new));
+        return Ok(Some((Txn { guards, ops, durability: strategy.durability() }, encode(&new).stamped(""))));
+    }
+    let allocation = strategy.allocate(&request.core.config, review.view, &mut new, Some(old))?;
+    let encoded = encode(&new);
+    let answer = encoded.stamped(meta::resource_version(old));
+    ops.push(Op::Put { key, value: encoded.bytes, stamp_at: Some(encoded.stamp_at) });
+    ops.extend(allocation.ops);
+    guards.extend(allocation.guards);
+    Ok(Some((Txn { guards, ops, durability: strategy.durability() }, answer)))
+}
+
+/// What became of a transaction.
+pub enum Proposed {
+    /// The bytes of the first op's entry: the new object, or the deleted one.
+    Applied(Bytes),
+    /// The index of the guard that did not hold.
+    Guard(usize),
+}
+
+pub async fn propose(request: &Request, txn: Txn) -> Result<Proposed, Status> {
+    match request.core.store.propose(txn).await.map_err(|e| unavailable(&e))? {
+        TxnOutcome::Applied { entries, .. } => {
+            let bytes = entries.first().and_then(Option::as_ref).map(|entry| entry.value.clone()).unwrap_or_default();
+            Ok(Proposed::Applied(bytes))
+        }
+        TxnOutcome::GuardFailed { index, .. } => Ok(Proposed::Guard(index)),
+    }
+}
+
+/// The object is written faster by others than this request can follow.
+pub fn busy(request: &Request) -> Status {
+    let subject = request.subject();
+    tracing::warn!(resource = subject.resource, name = subject.name, "gave up after {ATTEMPTS_MAX} lost races");
+    Status::stale(&subject)
+}

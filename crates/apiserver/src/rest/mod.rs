@@ -1,0 +1,7 @@
+//! The verbs of the API over HTTP.
+
+pub mod list;
+pub mod present;
+pub mod selection;
+pub mod watch;
+pub mod write;

@@ -1,0 +1,295 @@
+//! WATCH: the stored bytes of every change, framed as events.
+//!
+//! A watch is a state machine polled by the connection: first the initial events (when asked for),
+//! then what the store delivers, with bookmarks between, until its time is over, the server stops,
+//! or the store says that the watcher fell behind (an ERROR event with `Expired`).
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use api::status::Status;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::FutureExt;
+use http::StatusCode;
+use rand::Rng;
+use store::{Change, Revision, Watch, WatchClosed, WatchEvent};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::list::too_new;
+use super::present::Presenter;
+use super::selection::Selection;
+use crate::core::{Entry, Request, parse_revision};
+use crate::object::encode::with_revision;
+use crate::object::facets::ObjectFacets;
+use crate::wire::query::RevisionMatch;
+use crate::wire::respond::{self, to_bytes};
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without `timeoutSeconds` ends between one and two times this.
+const TIMEOUT: Duration = Duration::from_secs(1800);
+/// Events that are ready together are sent together, up to about this size.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What a watch begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// The present objects as ADDED, then everything later.
+    Initial { end_bookmark: bool },
+    /// Everything after this revision.
+    After(Revision),
+    /// Everything later than now.
+    Now,
+}
+
+fn start(request: &Request) -> Result<Start, Status> {
+    let parameters = &request.parameters;
+    let not_older = parameters.revision_match == Some(RevisionMatch::NotOlderThan);
+    let revision = parse_revision(&parameters.resource_version)?;
+    match parameters.send_initial_events {
+        Some(_) if !not_older => Err(Status::unprocessable(
+            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires \
+             setting resourceVersionMatch to NotOlderThan",
+        )),
+        None if parameters.revision_match.is_some() => Err(Status::unprocessable(
+            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is \
+             forbidden for watch unless sendInitialEvents is provided",
+        )),
+        Some(true) => Ok(Start::Initial { end_bookmark: parameters.allow_bookmarks }),
+        Some(false) => Ok(revision.map_or(Start::Now, Start::After)),
+        None => Ok(revision.map_or(Start::Initial { end_bookmark: false }, Start::After)),
+    }
+}
+
+pub async fn watch(request: &Request) -> Result<Response, Status> {
+    let presenter = Presenter::new(request)?;
+    let selection = Selection::new(request.kind, &request.parameters)?;
+    let start = start(request)?;
+    let permit = request.core.watches.clone().try_acquire_owned().map_err(|_| {
+        Status::too_many_requests("too many watches are open on this server, please try again later", 5)
+    })?;
+    let view = request.core.fresh().await?;
+    if let Some(asked) = parse_revision(&request.parameters.resource_version)?
+        && asked > view.revision()
+    {
+        return Err(too_new(asked, view.revision()));
+    }
+    let prefix = prefix(request, &selection);
+    let (after, initial, end_bookmark) = match start {
+        Start::Now => (view.revision(), Vec::new(), false),
+        Start::After(revision) => (revision, Vec::new(), false),
+        Start::Initial { end_bookmark } => {
+            let present = view.range(&prefix, None).filter(|entry| selection.selects(entry)).cloned().collect();
+            (view.revision(), present, end_bookmark)
+        }
+    };
+    let events = match request.core.store.watch(prefix, after) {
+        Ok(events) => events,
+        Err(compacted) => return Ok(refused(&expired(&compacted))),
+    };
+    let watching = Watching {
+        events,
+        presenter,
+        selection,
+        initial: initial.into_iter(),
+        initial_end: end_bookmark.then_some(after),
+        bookmarks: request.parameters.allow_bookmarks,
+        next_bookmark: Instant::now() + BOOKMARK_EVERY,
+        deadline: Instant::now() + timeout(request.parameters.timeout_seconds),
+        shutdown: request.core.config.shutdown.clone(),
+        columns_sent: false,
+        state: State::Initial,
+        _permit: permit,
+    };
+    let body = Body::from_stream(futures::stream::unfold(watching, |mut watching| async move {
+        let bytes = watching.next().await?;
+        Some((Ok::<Bytes, Infallible>(bytes), watching))
+    }));
+    Ok(respond::json(StatusCode::OK, body))
+}
+
+/// One object when the selector pins its name, else the collection.
+fn prefix(request: &Request, selection: &Selection) -> Bytes {
+    match selection.single_name() {
+        Some(name) if !request.namespace.is_empty() || !request.kind.namespaced => {
+            crate::core::key(request.kind, &request.namespace, name)
+        }
+        _ => request.prefix(),
+    }
+}
+
+fn timeout(seconds: Option<u64>) -> Duration {
+    match seconds {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        Some(_) | None => TIMEOUT.mul_f64(1.0 + rand::rng().random::<f64>()),
+    }
+}
+
+fn expired(compacted: &store::Compacted) -> Status {
+    Status::expired(format!("too old resource version: {} ({})", compacted.requested, compacted.compacted))
+}
+
+fn fell_behind(compacted: Revision) -> Status {
+    Status::expired(format!("the watch fell behind: changes up to revision {compacted} are no longer kept"))
+}
+
+/// An answer that is one ERROR event.
+fn refused(status: &Status) -> Response {
+    let mut out = BytesMut::new();
+    push(&mut out, "ERROR", &to_bytes(&status.to_value()));
+    respond::json(StatusCode::OK, out.freeze())
+}
+
+fn push(out: &mut BytesMut, event: &str, object: &[u8]) {
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(event.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Initial,
+    Live,
+    Ended,
+}
+
+struct Watching {
+    events: Watch<ObjectFacets>,
+    presenter: Presenter,
+    selection: Selection,
+    initial: std::vec::IntoIter<Entry>,
+    /// The revision of the bookmark that ends the initial events, when one is wanted.
+    initial_end: Option<Revision>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    shutdown: CancellationToken,
+    columns_sent: bool,
+    state: State,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Watching {
+    /// The next piece of the answer; `None` when the watch is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        match self.state {
+            State::Initial => {
+                let piece = self.initial_piece();
+                if piece.is_empty() { self.live().await } else { Some(piece) }
+            }
+            State::Live => self.live().await,
+            State::Ended => None,
+        }
+    }
+
+    fn initial_piece(&mut self) -> Bytes {
+        let mut out = BytesMut::new();
+        while out.len() < CHUNK_BYTES
+            && let Some(entry) = self.initial.next()
+        {
+            self.emit(&mut out, "ADDED", &entry.value);
+        }
+        if self.initial.len() == 0 {
+            self.state = State::Live;
+            if let Some(revision) = self.initial_end.take() {
+                push(&mut out, "BOOKMARK", &self.presenter.bookmark(revision.0, true));
+            }
+        }
+        out.freeze()
+    }
+
+    async fn live(&mut self) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        loop {
+            let shutdown = self.shutdown.clone();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return self.end(out),
+                event = self.events.next() => self.take(&mut out, event),
+                () = tokio::time::sleep_until(self.deadline) => {
+                    // A last bookmark saves the client from reading again what it has.
+                    self.bookmark(&mut out);
+                    return self.end(out);
+                }
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => self.bookmark(&mut out),
+            }
+            while self.state == State::Live
+                && out.len() < CHUNK_BYTES
+                && let Some(event) = self.events.next().now_or_never()
+            {
+                self.take(&mut out, event);
+            }
+            if self.state == State::Ended || !out.is_empty() {
+                return (!out.is_empty()).then(|| out.freeze());
+            }
+        }
+    }
+
+    fn end(&mut self, out: BytesMut) -> Option<Bytes> {
+        self.state = State::Ended;
+        (!out.is_empty()).then(|| out.freeze())
+    }
+
+    fn bookmark(&mut self, out: &mut BytesMut) {
+        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        if self.bookmarks {
+            push(out, "BOOKMARK", &self.presenter.bookmark(self.events.progress().0, false));
+        }
+    }
+
+    fn take(&mut self, out: &mut BytesMut, event: Result<WatchEvent<ObjectFacets>, WatchClosed>) {
+        match event {
+            Ok(event) => self.event(out, &event),
+            Err(WatchClosed::Shutdown) => self.state = State::Ended,
+            Err(WatchClosed::Lagged(compacted)) => {
+                push(out, "ERROR", &to_bytes(&fell_behind(compacted).to_value()));
+                self.state = State::Ended;
+            }
+        }
+    }
+
+    /// A change as this watcher sees it: objects that begin or cease to match come and go.
+    fn event(&mut self, out: &mut BytesMut, event: &WatchEvent<ObjectFacets>) {
+        let selects = |entry: &Entry| self.selection.selects(entry);
+        match &event.change {
+            Change::Put { entry, previous } => {
+                let before = previous.as_ref().filter(|entry| selects(entry));
+                match (before, selects(entry)) {
+                    (None, true) => self.emit(out, "ADDED", &entry.value.clone()),
+                    (Some(_), true) => self.emit(out, "MODIFIED", &entry.value.clone()),
+                    (Some(before), false) => {
+                        self.emit(out, "DELETED", &with_revision(&before.value, event.revision.0));
+                    }
+                    (None, false) => {}
+                }
+            }
+            Change::Delete { previous } if selects(previous) => {
+                self.emit(out, "DELETED", &with_revision(&previous.value, event.revision.0));
+            }
+            Change::Delete { .. } => {}
+        }
+    }
+
+    fn emit(&mut self, out: &mut BytesMut, event: &str, stored: &Bytes) {
+        let mut object = self.presenter.object(stored);
+        if self.presenter.form() == crate::wire::accept::Form::Table {
+            if self.columns_sent {
+                object = without_columns(&object);
+            }
+            self.columns_sent = true;
+        }
+        push(out, event, &object);
+    }
+}
+
+/// Later Tables of one watch repeat no column definitions.
+fn without_columns(table: &[u8]) -> Bytes {
+    let mut table: serde_json::Value = serde_json::from_slice(table).expect("a Table made just before");
+    table["columnDefinitions"] = serde_json::json!([]);
+    to_bytes(&table)
+}

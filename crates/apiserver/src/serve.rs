@@ -1,0 +1,136 @@
+//! Terminates TLS in front of a router: HTTP/1.1 and HTTP/2, client certificates, limits, an orderly end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::identity::{UserInfo, from_certificate};
+
+/// Most connections at the same time; further ones wait in the kernel's backlog.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Most header lines of a request.
+pub const HEADERS_MAX: usize = 128;
+/// Most bytes of headers of a request.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Most requests at the same time on one HTTP/2 connection; watches stay open, so this is not small.
+pub const STREAMS_MAX: u32 = 1000;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after an error of `accept` (out of file descriptors), so that it is not asked in a tight loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long open requests may take to end after shutdown.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Serves until `shutdown`; then stops accepting, lets requests end, and returns.
+pub async fn serve(listener: TcpListener, mut tls: ServerConfig, router: Router, shutdown: CancellationToken) {
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let permit = tokio::select! {
+            () = shutdown.cancelled() => break,
+            permit = connections.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
+        };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = Connection { acceptor: acceptor.clone(), router: router.clone(), _permit: permit };
+                tokio::spawn(connection.run(stream, graceful.watcher()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::info!("some connections did not end in {DRAIN:?}; dropping them");
+    }
+}
+
+struct Connection {
+    acceptor: TlsAcceptor,
+    router: Router,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher) {
+        // Small answers and watch events must not wait for a full segment.
+        let _ = stream.set_nodelay(true);
+        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "TLS handshake");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!("TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}");
+                return;
+            }
+        };
+        let user = user_of(&stream);
+        let router = self.router.map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().remove::<UserInfo>();
+            if let Some(user) = user.clone() {
+                request.extensions_mut().insert(user);
+            }
+            request.map(axum::body::Body::new)
+        });
+        let builder = connection_builder();
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+}
+
+fn connection_builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEADER_BYTES_MAX).expect("the limit is small"))
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+/// The user of the verified client certificate; the `ServerConfig` has verified its chain.
+fn user_of(stream: &TlsStream<TcpStream>) -> Option<UserInfo> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    match from_certificate(certificate) {
+        Ok(user) => Some(user),
+        Err(error) => {
+            tracing::debug!(%error, "client certificate names no user");
+            None
+        }
+    }
+}

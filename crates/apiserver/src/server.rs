@@ -1,0 +1,57 @@
+//! The API server as one value: opened over a store, bootstrapped, turned into a router or a client.
+
+use std::sync::Arc;
+
+use axum::Router;
+use store::Store;
+use thiserror::Error;
+
+use crate::authz::spawn_rbac_upkeep;
+use crate::bootstrap::{self, BootstrapError};
+use crate::client::InProcessClient;
+use crate::config::ApiServerConfig;
+use crate::core::Core;
+use crate::dispatch::dispatch;
+use crate::housekeeping::spawn_housekeeping;
+use crate::identity::UserInfo;
+use crate::object::facets::ObjectFacets;
+
+#[derive(Debug, Error)]
+pub enum ApiServerError {
+    #[error("the service range {range} has no room: at least 16 addresses are needed")]
+    ServiceRange { range: String },
+}
+
+/// A cheap handle.
+#[derive(Clone)]
+pub struct ApiServer {
+    core: Arc<Core>,
+}
+
+impl ApiServer {
+    /// Starts the background tasks; they end with `config.shutdown`. Must be called inside a tokio runtime.
+    pub async fn open(store: Store<ObjectFacets>, config: ApiServerConfig) -> Result<Self, ApiServerError> {
+        if config.service_cidr.size() < 16 {
+            return Err(ApiServerError::ServiceRange { range: config.service_cidr.to_string() });
+        }
+        let rbac = spawn_rbac_upkeep(store.clone(), config.shutdown.clone());
+        let core = Arc::new(Core::new(store, config, rbac));
+        spawn_housekeeping(core.clone());
+        Ok(Self { core })
+    }
+
+    /// Creates what every cluster has; does nothing where it is there. Returns when it is in effect.
+    pub async fn bootstrap(&self) -> Result<(), BootstrapError> {
+        bootstrap::run(&self.core).await
+    }
+
+    /// The whole REST surface. A request without a `UserInfo` extension is anonymous.
+    pub fn router(&self) -> Router {
+        Router::new().fallback(dispatch).with_state(self.core.clone())
+    }
+
+    /// A client inside this process, acting as `user`.
+    pub fn client(&self, user: UserInfo) -> InProcessClient {
+        InProcessClient::new(self.router(), user)
+    }
+}

@@ -1,0 +1,150 @@
+//! The query parameters of the API, read once into one value.
+//!
+//! Follows `ListOptions`, `GetOptions`, `CreateOptions`, `DeleteOptions` of meta/v1.
+
+use api::schema::FieldValidation;
+use api::status::Status;
+use axum::extract::Query;
+use http::Uri;
+
+/// `resourceVersionMatch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RevisionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+/// Every parameter the server reads; absent ones keep their default.
+#[derive(Debug, Clone, Default)]
+pub struct Parameters {
+    pub label_selector: String,
+    pub field_selector: String,
+    pub limit: usize,
+    pub continue_token: String,
+    pub resource_version: String,
+    pub revision_match: Option<RevisionMatch>,
+    pub watch: bool,
+    pub allow_bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+    pub timeout_seconds: Option<u64>,
+    pub dry_run: bool,
+    pub field_manager: String,
+    pub force: bool,
+    pub validation: FieldValidation,
+    pub include_object: String,
+    pub grace_period_seconds: Option<i64>,
+    pub propagation_policy: String,
+    pub orphan_dependents: Option<bool>,
+    /// All pairs, for what is passed on (logs) or read by one subresource.
+    pub pairs: Vec<(String, String)>,
+}
+
+fn flag(key: &str, value: &str) -> Result<bool, Status> {
+    match value {
+        "" | "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+        _ => Err(Status::bad_request(format!("query parameter {key}: {value:?} is not a boolean"))),
+    }
+}
+
+fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, Status> {
+    value.parse().map_err(|_| Status::bad_request(format!("query parameter {key}: {value:?} is not a valid number")))
+}
+
+impl Parameters {
+    pub fn parse(uri: &Uri) -> Result<Self, Status> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|e| Status::bad_request(format!("the query string does not decode: {e}")))?;
+        let mut parameters = Self::default();
+        for (key, value) in &pairs {
+            parameters.read(key, value)?;
+        }
+        parameters.pairs = pairs;
+        Ok(parameters)
+    }
+
+    /// The first value of a parameter.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    fn read(&mut self, key: &str, value: &str) -> Result<(), Status> {
+        match key {
+            "labelSelector" => value.clone_into(&mut self.label_selector),
+            "fieldSelector" => value.clone_into(&mut self.field_selector),
+            "limit" if !value.is_empty() => self.limit = usize::try_from(number::<i64>(key, value)?).unwrap_or(0),
+            "continue" => value.clone_into(&mut self.continue_token),
+            "resourceVersion" => value.clone_into(&mut self.resource_version),
+            "resourceVersionMatch" => self.revision_match = revision_match(value)?,
+            "watch" => self.watch = flag(key, value)?,
+            "allowWatchBookmarks" => self.allow_bookmarks = flag(key, value)?,
+            "sendInitialEvents" => self.send_initial_events = Some(flag(key, value)?),
+            "timeoutSeconds" if !value.is_empty() => self.timeout_seconds = Some(number(key, value)?),
+            "dryRun" => self.dry_run = dry_run(value)?,
+            "fieldManager" => value.clone_into(&mut self.field_manager),
+            "force" => self.force = flag(key, value)?,
+            "fieldValidation" => self.validation = validation(value)?,
+            "includeObject" => value.clone_into(&mut self.include_object),
+            "gracePeriodSeconds" if !value.is_empty() => self.grace_period_seconds = Some(number(key, value)?),
+            "propagationPolicy" => value.clone_into(&mut self.propagation_policy),
+            "orphanDependents" => self.orphan_dependents = Some(flag(key, value)?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn revision_match(value: &str) -> Result<Option<RevisionMatch>, Status> {
+    match value {
+        "" => Ok(None),
+        "Exact" => Ok(Some(RevisionMatch::Exact)),
+        "NotOlderThan" => Ok(Some(RevisionMatch::NotOlderThan)),
+        _ => Err(Status::bad_request(format!(
+            "resourceVersionMatch: Unsupported value: {value:?}: supported values: \"Exact\", \"NotOlderThan\""
+        ))),
+    }
+}
+
+/// `dryRun` has one legal value.
+pub fn dry_run(value: &str) -> Result<bool, Status> {
+    match value {
+        "" => Ok(false),
+        "All" => Ok(true),
+        _ => Err(Status::bad_request(format!("dryRun: Unsupported value: {value:?}: supported values: \"All\""))),
+    }
+}
+
+fn validation(value: &str) -> Result<FieldValidation, Status> {
+    FieldValidation::from_query(value).ok_or_else(|| {
+        Status::bad_request(format!(
+            "fieldValidation: Unsupported value: {value:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Result<Parameters, Status> {
+        Parameters::parse(&format!("/api/v1/pods?{query}").parse().unwrap())
+    }
+
+    #[test]
+    fn reads_parameters() {
+        let p = parse("labelSelector=a%3Db%2Cc&limit=500&watch=true&allowWatchBookmarks=1&timeoutSeconds=5&dryRun=All")
+            .unwrap();
+        assert_eq!((p.label_selector.as_str(), p.limit, p.watch), ("a=b,c", 500, true));
+        assert_eq!((p.allow_bookmarks, p.timeout_seconds, p.dry_run), (true, Some(5), true));
+        let p = parse("limit=&limit=-1&sendInitialEvents=false&fieldValidation=Strict&tailLines=3").unwrap();
+        assert_eq!((p.limit, p.send_initial_events, p.validation), (0, Some(false), FieldValidation::Strict));
+        assert_eq!(p.get("tailLines"), Some("3"));
+    }
+
+    #[test]
+    fn refuses_nonsense() {
+        for query in ["limit=x", "watch=maybe", "dryRun=Some", "fieldValidation=x", "resourceVersionMatch=x"] {
+            assert_eq!(parse(query).unwrap_err().code, 400, "{query}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The one place where an answer becomes HTTP.
+
+use api::status::Status;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::Value;
+
+/// `Warning` headers of one answer, at most this many.
+pub const WARNINGS_MAX: usize = 32;
+
+/// JSON bytes with a status code.
+pub fn json(code: StatusCode, bytes: impl Into<Body>) -> Response {
+    typed(code, "application/json", bytes)
+}
+
+/// Bytes of a named media type.
+pub fn typed(code: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// A JSON value, 200.
+pub fn value(value: &Value) -> Response {
+    json(StatusCode::OK, to_bytes(value))
+}
+
+pub fn to_bytes(value: &Value) -> Bytes {
+    serde_json::to_vec(value).expect("a JSON value encodes into memory").into()
+}
+
+/// A failure.
+pub fn failure(status: &Status) -> Response {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(code, to_bytes(&status.to_value()));
+    if let Some(seconds) = status.details.get("retryAfterSeconds").and_then(Value::as_u64) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Adds `Warning: 299 - "text"` headers (RFC 7234 section 5.5, KEP-1693).
+pub fn warn(response: &mut Response, warnings: &[String]) {
+    for warning in warnings.iter().take(WARNINGS_MAX) {
+        let mut text = String::with_capacity(warning.len() + 10);
+        text.push_str("299 - \"");
+        for character in warning.chars().filter(|c| !c.is_control()) {
+            if matches!(character, '"' | '\\') {
+                text.push('\\');
+            }
+            text.push(character);
+        }
+        text.push('"');
+        if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_carry_retry_after() {
+        let response = failure(&Status::too_many_requests("too many requests, please try again later", 1));
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn warnings_are_quoted() {
+        let mut response = json(StatusCode::OK, "{}");
+        warn(&mut response, &["unknown field \"spec.x\"\n".to_owned()]);
+        assert_eq!(response.headers()[header::WARNING], "299 - \"unknown field \\\"spec.x\\\"\"");
+    }
+}
