@@ -7,6 +7,7 @@
 
 mod cidr;
 mod config;
+pub mod dns;
 mod endpoints;
 mod error;
 mod files;
@@ -15,39 +16,135 @@ mod pods;
 pub mod service_proxy;
 mod setup;
 mod sysctl;
+mod watch;
 
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use cri::{AttachRequest, Attached, NetworkAttachment, NetworkError, PodNetwork};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::runtime::watcher;
+use reconcile::{Cache, Reflector};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use cidr::{InvalidCidr, Ipv4Cidr};
 pub use config::{InvalidConfig, NetworkConfig, upstream_servers};
+use dns::{DnsSockets, Zone, ZoneConfig};
 pub use error::SetupError;
 use pods::PodsHandle;
+use service_proxy::{NodeView, ServiceProxy};
+use watch::Sync;
 
 /// A node's network that is up.
 pub struct Network {
     config: NetworkConfig,
     pods: PodsHandle,
+    /// Taken by the first `spawn`.
+    idle: Mutex<Option<Idle>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What the service proxy and the DNS server start with.
+struct Idle {
+    proxy: ServiceProxy,
+    sockets: DnsSockets,
 }
 
 impl Network {
     /// Sets the node up, or adopts what an earlier process set up; existing connections go on.
-    /// Blocks for some milliseconds.
+    /// Blocks for some milliseconds. Pods can be attached from now on.
     pub fn open(config: NetworkConfig) -> Result<Arc<Self>, SetupError> {
         let links = setup::bring_up(&config)?;
+        let sockets = DnsSockets::bind(SocketAddr::new(IpAddr::V4(config.cluster_dns_ip), 53))?;
+        let proxy = ServiceProxy::open(&config)?;
         let pods = pods::spawn_pods(&config, links)?;
-        Ok(Arc::new(Self { config, pods }))
+        let idle = Mutex::new(Some(Idle { proxy, sockets }));
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        Ok(Arc::new(Self { config, pods, idle, tasks, stop }))
     }
 
-    /// Removes everything this node's network made, pods' namespaces included, and restores the
-    /// sysctls it changed. Idempotent.
+    /// Starts the service proxy and the DNS server, fed by watches, until `shutdown`. They leave
+    /// the rules in the kernel. A second call does nothing.
+    pub fn spawn(&self, client: kube::Client, shutdown: CancellationToken) {
+        let services = Reflector::<Service>::of_kind();
+        let slices = Reflector::<EndpointSlice>::of_kind();
+        let caches = (services.cache(), slices.cache());
+        let shutdown = self.linked(&shutdown);
+        if self.spawn_from_caches(caches.0, caches.1, shutdown.clone()) {
+            let config = watcher::Config::default;
+            services.spawn(Api::all(client.clone()), config(), &self.tasks, shutdown.clone());
+            slices.spawn(Api::all(client), config(), &self.tasks, shutdown);
+        }
+    }
+
+    /// The same from caches that someone else keeps. Returns false when it was started before.
+    pub fn spawn_from_caches(
+        &self,
+        services: Cache<Service>,
+        slices: Cache<EndpointSlice>,
+        shutdown: CancellationToken,
+    ) -> bool {
+        let Some(Idle { proxy, sockets }) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return false;
+        };
+        let shutdown = self.linked(&shutdown);
+        let zone_config = ZoneConfig {
+            domain: self.config.cluster_domain.trim_matches('.').to_lowercase(),
+            service_cidr: self.config.service_cidr,
+            cluster_pod_cidr: self.config.cluster_pod_cidr,
+        };
+        let zone = Arc::new(ArcSwap::from_pointee(Zone::compile(zone_config.clone(), &[], &[])));
+        let own = SocketAddr::new(IpAddr::V4(self.config.cluster_dns_ip), 53);
+        let upstream = self.config.upstream_dns.iter().copied().filter(|server| *server != own).collect();
+        self.tasks.spawn(dns::serve(sockets, Arc::clone(&zone), upstream, shutdown.clone()));
+        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone };
+        self.tasks.spawn(sync.run(proxy, shutdown));
+        true
+    }
+
+    /// Stops the service proxy and the DNS server, removes everything this node's network made,
+    /// pods' namespaces included, and restores the sysctls it changed. Idempotent; the network is
+    /// of no use afterwards.
     pub async fn teardown(&self) -> Result<(), SetupError> {
-        let failed =
-            |error: NetworkError| SetupError::Kernel { attempt: "detach every pod".to_owned(), why: error.to_string() };
-        self.pods.detach_all().await.map_err(failed)?;
-        setup::take_down(&self.config)
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failed = |attempt: &str, why: String| SetupError::Kernel { attempt: attempt.to_owned(), why };
+        self.pods.detach_all().await.map_err(|error| failed("detach every pod", error.to_string()))?;
+        let config = self.config.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            service_proxy::remove(&config)?;
+            setup::take_down(&config)
+        });
+        removed.await.unwrap_or_else(|error| Err(failed("remove the node's network", error.to_string())))
+    }
+
+    /// Ends with `shutdown` or with teardown.
+    fn linked(&self, shutdown: &CancellationToken) -> CancellationToken {
+        let (linked, stop) = (shutdown.child_token(), self.stop.clone());
+        let cancelled = linked.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => cancelled.cancel(),
+                () = cancelled.cancelled() => {}
+            }
+        });
+        linked
+    }
+
+    fn node_view(&self) -> NodeView {
+        let mut node_addresses = vec![Ipv4Addr::LOCALHOST];
+        if let IpAddr::V4(ip) = self.config.node_ip {
+            node_addresses.push(ip);
+        }
+        NodeView { node_addresses, api_server: self.config.api_server }
     }
 }
 

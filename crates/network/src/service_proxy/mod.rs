@@ -89,12 +89,6 @@ impl ServiceProxy {
         self.applied.is_none()
     }
 
-    /// Deletes the table. Idempotent.
-    pub fn teardown(&mut self) -> Result<(), ApplyError> {
-        self.applied = None;
-        self.socket.batch(self.ruleset.delete()).map_err(refused("delete the nftables table"))
-    }
-
     fn replace(&mut self, tables: Tables) -> Result<usize, ApplyError> {
         let batch: Vec<Message> = self.ruleset.replace(&tables);
         self.socket.batch(batch).map_err(refused("replace the Service rules"))?;
@@ -110,6 +104,13 @@ impl ServiceProxy {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Deletes the node's table. A missing one is no error.
+pub fn remove(config: &NetworkConfig) -> Result<(), SetupError> {
+    let mut socket = NetlinkSocket::netfilter().attempt(|| "open a netfilter socket".to_owned())?;
+    let batch = Ruleset::new(config).delete();
+    socket.batch(batch).attempt(|| format!("delete the nftables table {}", config.table_name))
 }
 
 fn refused(attempt: &'static str) -> impl FnOnce(NetlinkError) -> ApplyError {

@@ -1,6 +1,9 @@
 //! The network on a real kernel, inside a network and mount namespace of each test's own: the
 //! machine's links, routes and rules are never touched. Skipped without root.
 
+#![allow(clippy::unwrap_used, reason = "all of this is test code")]
+
 mod alone;
+mod cluster;
 mod pods;
 mod services;

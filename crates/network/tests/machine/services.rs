@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use cri::NetworkKind;
-use network::service_proxy::{Affinity, Backend, Backends, Frontend, IpProtocol, ServiceProxy, Tables};
+use network::service_proxy::{Affinity, Backend, Backends, Frontend, IpProtocol, ServiceProxy, Tables, remove};
 
 use crate::alone::{LinuxPod, Machine, alone, ask_tcp, ask_udp, greet, greet_udp, rules};
 
@@ -40,8 +40,8 @@ fn with_pods(test: impl FnOnce(&Machine, &mut ServiceProxy, &LinuxPod, &LinuxPod
         machine.attach(&network, "wasm", NetworkKind::Shared);
         let mut proxy = ServiceProxy::open(&machine.config()).unwrap();
         test(machine, &mut proxy, &a, &b);
-        proxy.teardown().unwrap();
-        proxy.teardown().unwrap();
+        remove(&machine.config()).unwrap();
+        remove(&machine.config()).unwrap();
         assert_eq!(rules(), "");
         machine.runtime.block_on(network.teardown()).unwrap();
     });
@@ -208,13 +208,13 @@ fn a_restart_keeps_rules_and_connections_and_a_flush_is_repaired() {
         next.apply(wanted.clone()).unwrap();
         assert_eq!(ask_tcp(vip(80)).unwrap(), "linux 10.32.0.1");
 
-        proxy.teardown().unwrap();
+        remove(&machine.config()).unwrap();
         next.check().unwrap();
         assert!(next.is_stale());
         next.apply(wanted.clone()).unwrap();
         assert_eq!(ask_tcp(vip(80)).unwrap(), "linux 10.32.0.1");
         // without a check the failing change notices by itself
-        proxy.teardown().unwrap();
+        remove(&machine.config()).unwrap();
         next.apply(tables(&[(IpProtocol::Tcp, 81, &[("10.32.0.3", 8080)])])).unwrap();
         assert_eq!(ask_tcp(vip(81)).unwrap(), "linux 10.32.0.1");
     });

@@ -1,0 +1,298 @@
+//! The whole path from objects to packets: caches fed by hand, real DNS questions, real
+//! connections by name.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cri::NetworkKind;
+use hickory_server::proto::op::{Message, Query, ResponseCode};
+use hickory_server::proto::rr::rdata::{A, CNAME};
+use hickory_server::proto::rr::{Name, RData, Record, RecordType};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher::Event;
+use network::{Network, NetworkConfig};
+use reconcile::Reflector;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::alone::{LinuxPod, Machine, PATIENCE, alone, ask_tcp, greet, traces};
+
+const DNS: &str = "10.96.0.10:53";
+
+struct Cluster<'a> {
+    machine: &'a Machine,
+    network: Arc<Network>,
+    services: Reflector<Service>,
+    slices: Reflector<EndpointSlice>,
+    shutdown: CancellationToken,
+}
+
+impl<'a> Cluster<'a> {
+    fn start(machine: &'a Machine, change: impl FnOnce(&mut NetworkConfig)) -> Self {
+        let _inside = machine.runtime.enter();
+        let mut config = machine.config();
+        change(&mut config);
+        let network = Network::open(config).unwrap();
+        let (mut services, mut slices) = (Reflector::of_kind(), Reflector::of_kind());
+        let shutdown = CancellationToken::new();
+        assert!(network.spawn_from_caches(services.cache(), slices.cache(), shutdown.clone()));
+        assert!(!network.spawn_from_caches(services.cache(), slices.cache(), shutdown.clone()));
+        for event in [Event::Init, Event::InitDone] {
+            services.on_event(event);
+        }
+        for event in [Event::Init, Event::InitDone] {
+            slices.on_event(event);
+        }
+        Self { machine, network, services, slices, shutdown }
+    }
+
+    fn service(&mut self, name: &str, spec: Value) {
+        let object = json!({"metadata": {"namespace": "default", "name": name}, "spec": spec});
+        self.services.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
+    }
+
+    fn endpoints(&mut self, service: &str, endpoints: &[(IpAddr, bool)]) {
+        let endpoint = |(ip, ready): &(IpAddr, bool)| json!({"addresses": [ip], "conditions": {"ready": ready}});
+        let object = json!({
+            "metadata": {"namespace": "default", "name": format!("{service}-1"),
+                "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080}],
+            "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        });
+        self.slices.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
+    }
+
+    fn end(self) {
+        self.machine.runtime.block_on(self.network.teardown()).unwrap();
+    }
+}
+
+fn web_spec() -> Value {
+    json!({"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]})
+}
+
+/// Asks until the answer is as expected: changes take some milliseconds.
+fn eventually<T: PartialEq + std::fmt::Debug>(expect: T, ask: impl Fn() -> T) {
+    let deadline = Instant::now() + PATIENCE;
+    while ask() != expect && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(ask(), expect);
+}
+
+fn question(name: &str, kind: RecordType) -> Vec<u8> {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message.to_vec().unwrap()
+}
+
+fn ask_dns(name: &str, kind: RecordType) -> Message {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(DNS).unwrap();
+    socket.send(&question(name, kind)).unwrap();
+    let mut buffer = [0; 4096];
+    let length = socket.recv(&mut buffer).unwrap();
+    Message::from_vec(&buffer[..length]).unwrap()
+}
+
+fn ask_dns_by_tcp(name: &str, kind: RecordType) -> Message {
+    let mut stream = TcpStream::connect(DNS).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let question = question(name, kind);
+    stream.write_all(&u16::try_from(question.len()).unwrap().to_be_bytes()).unwrap();
+    stream.write_all(&question).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer).unwrap();
+    Message::from_vec(&answer).unwrap()
+}
+
+/// `code: data, data`.
+fn text(message: &Message) -> String {
+    let mut answers: Vec<String> = message.answers.iter().map(|record| record.data.to_string()).collect();
+    answers.sort();
+    format!("{}: {}", message.metadata.response_code, answers.join(", "))
+}
+
+fn resolve(name: &str) -> String {
+    text(&ask_dns(name, RecordType::A))
+}
+
+/// Uses the C library's resolver the way a program in a pod does.
+fn resolv_conf_for(machine: &Machine) {
+    let path = machine.dir.path().join("resolv.conf");
+    std::fs::write(
+        &path,
+        "nameserver 10.96.0.10\nsearch default.svc.cluster.local svc.cluster.local\noptions ndots:5\n",
+    )
+    .unwrap();
+    let flags = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(&path), "/etc/resolv.conf", None::<&str>, flags, None::<&str>).unwrap();
+}
+
+#[test]
+fn a_service_is_reached_by_name_from_everywhere_and_follows_its_endpoints() {
+    alone(|machine| {
+        let mut cluster = Cluster::start(machine, |_| {});
+        let linux = machine.linux_pod(&cluster.network, "linux");
+        let client = machine.linux_pod(&cluster.network, "client");
+        let wasm = machine.attach(&cluster.network, "wasm", NetworkKind::Shared).ip();
+        linux.serve_tcp(8080, "linux");
+        greet(TcpListener::bind(SocketAddr::new(wasm, 8080)).unwrap(), "wasm");
+        cluster.service("web", web_spec());
+        eventually("No Error: 10.96.0.7".to_owned(), || resolve("web.default.svc.cluster.local."));
+        let ask = |pod: &LinuxPod| pod.run(|| ask_tcp("10.96.0.7:80".parse().unwrap()).map_err(|e| e.kind()));
+        assert_eq!(ask(&client), Err(std::io::ErrorKind::ConnectionRefused));
+
+        cluster.endpoints("web", &[(linux.ip, true), (wasm, false)]);
+        let started = Instant::now();
+        eventually(Ok("linux 10.32.0.3".to_owned()), || ask(&client));
+        println!("endpoint to reachable: {:?}", started.elapsed());
+        cluster.endpoints("web", &[(linux.ip, false), (wasm, true)]);
+        eventually(Ok("wasm 10.32.0.3".to_owned()), || ask(&client));
+        assert_eq!(client.run(|| resolve("web.default.svc.cluster.local.")), "No Error: 10.96.0.7");
+
+        resolv_conf_for(machine);
+        let by_name = || {
+            let address = ("web", 80).to_socket_addrs().unwrap().next().unwrap();
+            ask_tcp(address).unwrap()
+        };
+        assert_eq!(by_name(), "wasm 10.32.0.1");
+        assert_eq!(client.run(by_name), "wasm 10.32.0.3");
+        cluster.end();
+    });
+}
+
+#[test]
+fn dns_answers_by_udp_and_tcp() {
+    alone(|machine| {
+        let mut cluster = Cluster::start(machine, |_| {});
+        cluster.service("web", web_spec());
+        cluster.service("db", json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}));
+        let many: Vec<_> = (1..=60).map(|last| (IpAddr::V4(Ipv4Addr::new(10, 32, 1, last)), true)).collect();
+        cluster.endpoints("db", &many);
+        eventually(60, || ask_dns_by_tcp("db.default.svc.cluster.local.", RecordType::A).answers.len());
+        eventually("No Error: 10.96.0.7".to_owned(), || resolve("WEB.default.SVC.cluster.local."));
+
+        let message = ask_dns("web.default.svc.cluster.local.", RecordType::A);
+        assert!(message.metadata.authoritative && message.metadata.recursion_available);
+        assert_eq!(message.answers[0].ttl, 5);
+        let message = ask_dns("_http._tcp.web.default.svc.cluster.local.", RecordType::SRV);
+        assert_eq!(text(&message), "No Error: 0 100 80 web.default.svc.cluster.local.");
+        assert_eq!(message.additionals[0].data, RData::A(A(Ipv4Addr::new(10, 96, 0, 7))));
+        let message = ask_dns("7.0.96.10.in-addr.arpa.", RecordType::PTR);
+        assert_eq!(text(&message), "No Error: web.default.svc.cluster.local.");
+
+        // no such record, no such name: with the start of authority, so that it is remembered
+        for (name, code) in [("web", ResponseCode::NoError), ("nope", ResponseCode::NXDomain)] {
+            let message = ask_dns(&format!("{name}.default.svc.cluster.local."), RecordType::AAAA);
+            assert_eq!(message.metadata.response_code, code);
+            assert_eq!((message.answers.len(), message.authorities.len()), (0, 1));
+        }
+        // too long for a datagram: the client asks again by TCP
+        let message = ask_dns("db.default.svc.cluster.local.", RecordType::A);
+        assert!(message.metadata.truncation && message.answers.len() < 60);
+        // no upstream: an immediate failure
+        assert_eq!(resolve("example.org."), "Server Failure: ");
+        cluster.end();
+    });
+}
+
+/// A name server that knows one address for every name, but asks of `silent.` get no answer.
+fn upstream(address: &str) -> SocketAddr {
+    let socket = UdpSocket::bind(address).unwrap();
+    let bound = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            let query = Message::from_vec(&buffer[..length]).unwrap();
+            let name = query.queries[0].name().clone();
+            if name.to_ascii().starts_with("silent") {
+                continue;
+            }
+            let mut answer = query.into_response();
+            answer.add_answer(Record::from_rdata(name, 60, RData::A(A(Ipv4Addr::new(198, 51, 100, 7)))));
+            socket.send_to(&answer.to_vec().unwrap(), client).unwrap();
+        }
+    });
+    bound
+}
+
+#[test]
+fn other_names_are_asked_upstream_and_a_dead_upstream_is_noticed() {
+    alone(|machine| {
+        let server = {
+            // Loopback is down in a fresh namespace until the network is open.
+            machine.runtime.block_on(machine.open().teardown()).unwrap();
+            upstream("127.0.0.1:0")
+        };
+        let mut cluster = Cluster::start(machine, |config| {
+            // its own address would be a loop, and nobody listens at the second
+            config.upstream_dns = vec![DNS.parse().unwrap(), "127.0.0.1:9".parse().unwrap(), server];
+        });
+        cluster.service("out", json!({"type": "ExternalName", "externalName": "example.org"}));
+        assert_eq!(resolve("example.org."), "No Error: 198.51.100.7");
+        let expect = [
+            RData::CNAME(CNAME(Name::from_ascii("example.org.").unwrap())),
+            RData::A(A(Ipv4Addr::new(198, 51, 100, 7))),
+        ];
+        eventually(expect.to_vec(), || {
+            let message = ask_dns("out.default.svc.cluster.local.", RecordType::A);
+            message.answers.into_iter().map(|record| record.data).collect()
+        });
+        let start = Instant::now();
+        assert_eq!(resolve("silent.example.org."), "Server Failure: ");
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        let start = Instant::now();
+        assert_eq!(resolve("other.example.org."), "Server Failure: ");
+        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+        cluster.end();
+    });
+}
+
+#[test]
+fn rules_outlive_the_process_and_teardown_leaves_nothing() {
+    alone(|machine| {
+        machine.runtime.block_on(machine.open().teardown()).unwrap();
+        let before = traces(machine);
+        let mut cluster = Cluster::start(machine, |_| {});
+        let linux = machine.linux_pod(&cluster.network, "linux");
+        linux.serve_tcp(8080, "linux");
+        cluster.service("web", web_spec());
+        cluster.endpoints("web", &[(linux.ip, true)]);
+        let ask = || ask_tcp("10.96.0.7:80".parse().unwrap()).map_err(|e| e.kind());
+        eventually(Ok("linux 10.32.0.1".to_owned()), ask);
+        cluster.shutdown.cancel();
+        drop(cluster);
+        assert_eq!(ask(), Ok("linux 10.32.0.1".to_owned()));
+
+        // the next process: rules are kept until the caches are filled, then replaced
+        let mut second = None;
+        eventually(true, || UdpSocket::bind(DNS).is_ok());
+        second.replace(Cluster::start(machine, |_| {}));
+        eventually(Err(std::io::ErrorKind::ConnectionRefused), ask);
+        second.take().unwrap().end();
+        // the server thread holds the pod's namespace, and with it the veth
+        let without_links = |text: String| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        eventually(without_links(before.clone()), || without_links(traces(machine)));
+    });
+}
+
+#[test]
+fn a_used_dns_port_is_named() {
+    alone(|machine| {
+        let first = machine.open();
+        let _inside = machine.runtime.enter();
+        let error = Network::open(machine.config()).err().unwrap();
+        assert_eq!(error.to_string(), "the DNS server cannot listen on 10.96.0.10:53: another program does");
+        drop(_inside);
+        machine.runtime.block_on(first.teardown()).unwrap();
+    });
+}
