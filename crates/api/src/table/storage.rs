@@ -1,0 +1,117 @@
+//! Volumes, claims, storage classes.
+
+use serde_json::Value;
+
+use super::{AGE, NAME, Printer, UNSET, age_of, list_at, shown, str_at, text, wide};
+use crate::meta;
+
+pub(super) const VOLUME: Printer = Printer {
+    columns: &[
+        NAME,
+        text("Capacity"),
+        text("Access Modes"),
+        text("Reclaim Policy"),
+        text("Status"),
+        text("Claim"),
+        text("StorageClass"),
+        text("VolumeAttributesClass"),
+        text("Reason"),
+        AGE,
+        wide("VolumeMode"),
+    ],
+    cells: |object, now| {
+        let claim = match str_at(object, "/spec/claimRef/name") {
+            "" => String::new(),
+            name => format!("{}/{name}", str_at(object, "/spec/claimRef/namespace")),
+        };
+        vec![
+            meta::name(object).into(),
+            shown(object.pointer("/spec/capacity/storage")).into(),
+            access_modes(object, "/spec/accessModes"),
+            str_at(object, "/spec/persistentVolumeReclaimPolicy").into(),
+            phase(object),
+            claim.into(),
+            str_at(object, "/spec/storageClassName").into(),
+            or_unset(object, "/spec/volumeAttributesClassName"),
+            str_at(object, "/status/reason").into(),
+            age_of(object, now),
+            or_unset(object, "/spec/volumeMode"),
+        ]
+    },
+};
+
+pub(super) const CLAIM: Printer = Printer {
+    columns: &[
+        NAME,
+        text("Status"),
+        text("Volume"),
+        text("Capacity"),
+        text("Access Modes"),
+        text("StorageClass"),
+        text("VolumeAttributesClass"),
+        AGE,
+        wide("VolumeMode"),
+    ],
+    cells: |object, now| {
+        let bound = !str_at(object, "/spec/volumeName").is_empty();
+        let capacity = if bound { shown(object.pointer("/status/capacity/storage")) } else { String::new() };
+        let modes = if bound { access_modes(object, "/status/accessModes") } else { "".into() };
+        vec![
+            meta::name(object).into(),
+            phase(object),
+            str_at(object, "/spec/volumeName").into(),
+            capacity.into(),
+            modes,
+            str_at(object, "/spec/storageClassName").into(),
+            or_unset(object, "/spec/volumeAttributesClassName"),
+            age_of(object, now),
+            or_unset(object, "/spec/volumeMode"),
+        ]
+    },
+};
+
+pub(super) const CLASS: Printer = Printer {
+    columns: &[
+        NAME,
+        text("Provisioner"),
+        text("ReclaimPolicy"),
+        text("VolumeBindingMode"),
+        text("AllowVolumeExpansion"),
+        AGE,
+    ],
+    cells: |object, now| {
+        let is_default = meta::annotation(object, "storageclass.kubernetes.io/is-default-class") == Some("true");
+        let name = meta::name(object);
+        vec![
+            if is_default { format!("{name} (default)") } else { name.to_owned() }.into(),
+            str_at(object, "/provisioner").into(),
+            str_at(object, "/reclaimPolicy").into(),
+            str_at(object, "/volumeBindingMode").into(),
+            if object.get("allowVolumeExpansion") == Some(&Value::Bool(true)) { "true" } else { "false" }.into(),
+            age_of(object, now),
+        ]
+    },
+};
+
+fn phase(object: &Value) -> Value {
+    if meta::deletion_timestamp(object).is_empty() { str_at(object, "/status/phase") } else { "Terminating" }.into()
+}
+
+fn or_unset(object: &Value, pointer: &str) -> Value {
+    match str_at(object, pointer) {
+        "" => UNSET.into(),
+        text => text.into(),
+    }
+}
+
+/// `RWO,ROX`
+fn access_modes(object: &Value, pointer: &str) -> Value {
+    let short = |mode: &Value| match mode.as_str()? {
+        "ReadWriteOnce" => Some("RWO"),
+        "ReadOnlyMany" => Some("ROX"),
+        "ReadWriteMany" => Some("RWX"),
+        "ReadWriteOncePod" => Some("RWOP"),
+        _ => None,
+    };
+    list_at(object, pointer).iter().filter_map(short).collect::<Vec<_>>().join(",").into()
+}

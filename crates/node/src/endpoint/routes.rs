@@ -1,0 +1,76 @@
+//! The routes of the node endpoint.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::EndpointState;
+use super::identity::Identity;
+use super::logs::container_logs;
+
+/// The routes for one connection, whose caller is `identity`.
+pub fn router(state: EndpointState, identity: Option<Identity>) -> Router {
+    Router::new()
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+        .route("/pods", get(pods))
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/stats/summary", get(stats_summary))
+        .route("/exec/{*rest}", any(unbuilt))
+        .route("/attach/{*rest}", any(unbuilt))
+        .route("/portForward/{*rest}", any(unbuilt))
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            let identity = identity.clone();
+            async move { authorize(identity, request, next).await }
+        }))
+        .with_state(state)
+}
+
+async fn authorize(identity: Option<Identity>, request: Request, next: Next) -> Response {
+    match identity {
+        None => (StatusCode::UNAUTHORIZED, "Unauthorized: a client certificate is required\n").into_response(),
+        Some(identity) if identity.may_ask() => next.run(request).await,
+        Some(identity) => {
+            let text = format!("Forbidden (user={}, verb={}, resource=nodes)\n", identity.user, request.method());
+            (StatusCode::FORBIDDEN, text).into_response()
+        }
+    }
+}
+
+async fn unbuilt(request: Request) -> Response {
+    let verb = request.uri().path().split('/').nth(1).unwrap_or_default().to_owned();
+    (StatusCode::NOT_IMPLEMENTED, format!("this node does not serve {verb} yet\n")).into_response()
+}
+
+async fn pods(State(state): State<EndpointState>) -> Json<Value> {
+    let pods = state.supervisor.pods().await;
+    let items: Vec<&k8s_openapi::api::core::v1::Pod> = pods.iter().map(AsRef::as_ref).collect();
+    Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+}
+
+/// The part of the summary that `kubectl top` like tools need: cpu and memory of every container.
+async fn stats_summary(State(state): State<EndpointState>) -> Json<Value> {
+    let now = jiff::Timestamp::now().to_string();
+    let mut by_pod = std::collections::BTreeMap::<String, Vec<Value>>::new();
+    for (_, runtime) in state.context.runtimes.iter() {
+        for stats in runtime.list_stats().await.unwrap_or_default() {
+            by_pod.entry(stats.pod_uid).or_default().push(json!({
+                "name": stats.name,
+                "cpu": {"time": now, "usageCoreNanoSeconds": stats.cpu_usage_nanos},
+                "memory": {"time": now, "workingSetBytes": stats.memory_working_set_bytes},
+            }));
+        }
+    }
+    let pods = state.supervisor.pods().await;
+    let row = |pod: &std::sync::Arc<k8s_openapi::api::core::v1::Pod>| {
+        let meta = &pod.metadata;
+        let containers = meta.uid.as_ref().and_then(|uid| by_pod.get(uid)).cloned().unwrap_or_default();
+        let reference = json!({"name": meta.name, "namespace": meta.namespace, "uid": meta.uid});
+        json!({"podRef": reference, "containers": containers})
+    };
+    let pods: Vec<Value> = pods.iter().map(row).collect();
+    Json(json!({"node": {"nodeName": state.context.config.node_name}, "pods": pods}))
+}

@@ -1,0 +1,19 @@
+//! The life of one pod: `spec` reads it, `state` is what is known, `lifecycle` and `plan` decide (pure),
+//! `execute` does, `status` tells, `worker` joins them in one task per pod.
+
+pub mod action;
+pub mod backoff;
+pub mod container_config;
+pub mod event;
+pub mod execute;
+pub mod lifecycle;
+mod lifecycle_hook;
+pub mod plan;
+pub mod spec;
+pub mod state;
+pub mod status;
+pub mod status_writer;
+pub mod worker;
+
+#[cfg(test)]
+mod plan_tests;

@@ -1,0 +1,236 @@
+//! Reads a Pod: the questions the agent asks of its specification, each answered in one place.
+//! Pure; knows nothing of what runs.
+
+use cri::{Isolation, PlatformPreference};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+
+/// Annotation: `container` prefers the Linux manifest of an index.
+pub const RUNTIME_ANNOTATION: &str = "knarr.dev/runtime";
+/// Annotation: `pod` gives the pod a sandbox host of its own.
+pub const ISOLATION_ANNOTATION: &str = "knarr.dev/isolation";
+/// RuntimeClass names whose handler is `container`.
+const CONTAINER_CLASSES: [&str; 2] = ["container", "runc"];
+/// Kubernetes' default `terminationGracePeriodSeconds`.
+const GRACE_SECONDS_DEFAULT: u64 = 30;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+/// Which list of the pod a container stands in, and how it takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// An init container with `restartPolicy: Always`: stays while the others run.
+    Sidecar,
+    Main,
+}
+
+/// A Pod with its answers. Borrowed, cheap to make.
+#[derive(Clone, Copy)]
+pub struct PodView<'a> {
+    pub pod: &'a Pod,
+}
+
+impl<'a> PodView<'a> {
+    pub fn new(pod: &'a Pod) -> Self {
+        Self { pod }
+    }
+
+    /// The specification; the API server never stores a pod without one.
+    pub fn spec(self) -> Option<&'a PodSpec> {
+        self.pod.spec.as_ref()
+    }
+
+    pub fn uid(self) -> &'a str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    pub fn name(self) -> &'a str {
+        self.pod.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub fn namespace(self) -> &'a str {
+        self.pod.metadata.namespace.as_deref().unwrap_or("default")
+    }
+
+    pub fn annotation(self, key: &str) -> Option<&'a str> {
+        self.pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    pub fn main_containers(self) -> &'a [Container] {
+        self.spec().map_or(&[], |spec| &spec.containers)
+    }
+
+    pub fn init_containers(self) -> &'a [Container] {
+        self.spec().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
+    }
+
+    /// Init containers first, each with its role.
+    pub fn containers(self) -> impl Iterator<Item = (&'a Container, Role)> {
+        let init = self.init_containers().iter().map(|container| (container, init_role(container)));
+        init.chain(self.main_containers().iter().map(|container| (container, Role::Main)))
+    }
+
+    pub fn container(self, name: &str) -> Option<(&'a Container, Role)> {
+        self.containers().find(|(container, _)| container.name == name)
+    }
+
+    pub fn restart_policy(self) -> RestartPolicy {
+        match self.spec().and_then(|spec| spec.restart_policy.as_deref()) {
+            Some("Never") => RestartPolicy::Never,
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            _ => RestartPolicy::Always,
+        }
+    }
+
+    /// The policy one container is under: sidecars always restart, init containers under `Always`
+    /// restart only when they failed.
+    pub fn restart_policy_of(self, role: Role) -> RestartPolicy {
+        match (role, self.restart_policy()) {
+            (Role::Sidecar, _) => RestartPolicy::Always,
+            (Role::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
+            (Role::Init | Role::Main, policy) => policy,
+        }
+    }
+
+    pub fn host_network(self) -> bool {
+        self.spec().and_then(|spec| spec.host_network).unwrap_or(false)
+    }
+
+    /// Seconds containers get to end: of the deletion when there is one, else of the specification.
+    pub fn grace_seconds(self) -> u64 {
+        let asked = self.pod.metadata.deletion_grace_period_seconds;
+        let spec = self.spec().and_then(|spec| spec.termination_grace_period_seconds);
+        asked.or(spec).map_or(GRACE_SECONDS_DEFAULT, |seconds| u64::try_from(seconds).unwrap_or(0))
+    }
+
+    pub fn isolation(self) -> Isolation {
+        match self.annotation(ISOLATION_ANNOTATION) {
+            Some("pod") => Isolation::Pod,
+            _ => Isolation::Namespace,
+        }
+    }
+
+    /// Why the pod asks for Linux containers although a Wasm manifest may be there.
+    pub fn container_wish(self) -> Option<String> {
+        if self.annotation(RUNTIME_ANNOTATION) == Some("container") {
+            return Some(format!("annotation {RUNTIME_ANNOTATION}=container"));
+        }
+        let class = self.spec().and_then(|spec| spec.runtime_class_name.as_deref())?;
+        CONTAINER_CLASSES.contains(&class).then(|| format!("RuntimeClass {class}"))
+    }
+
+    pub fn preference(self) -> PlatformPreference {
+        match self.container_wish() {
+            Some(_) => PlatformPreference::ContainerOnly,
+            None => PlatformPreference::WasmFirst,
+        }
+    }
+
+    /// The phase the API has, when it is a last one.
+    pub fn ended_phase(self) -> Option<&'a str> {
+        let phase = self.pod.status.as_ref()?.phase.as_deref()?;
+        matches!(phase, "Succeeded" | "Failed").then_some(phase)
+    }
+}
+
+fn init_role(container: &Container) -> Role {
+    match container.restart_policy.as_deref() {
+        Some("Always") => Role::Sidecar,
+        _ => Role::Init,
+    }
+}
+
+/// `imagePullPolicy`, defaulted as the API server does it: `Always` for `:latest` or no tag.
+pub fn pull_policy(container: &Container) -> PullPolicy {
+    match container.image_pull_policy.as_deref() {
+        Some("Always") => PullPolicy::Always,
+        Some("IfNotPresent") => PullPolicy::IfNotPresent,
+        Some("Never") => PullPolicy::Never,
+        _ => {
+            let image = container.image.as_deref().unwrap_or_default();
+            let last = image.rsplit('/').next().unwrap_or(image);
+            let latest = !last.contains('@') && (!last.contains(':') || last.ends_with(":latest"));
+            if latest { PullPolicy::Always } else { PullPolicy::IfNotPresent }
+        }
+    }
+}
+
+/// `.status.qosClass`: Guaranteed when every container limits cpu and memory and requests just
+/// that, BestEffort when none asks for anything.
+pub fn qos_class(pod: &Pod) -> &'static str {
+    let (mut any, mut guaranteed) = (false, true);
+    for (container, _) in PodView::new(pod).containers() {
+        let resources = container.resources.as_ref();
+        for name in ["cpu", "memory"] {
+            let limit = resources.and_then(|r| r.limits.as_ref()?.get(name));
+            let request = resources.and_then(|r| r.requests.as_ref()?.get(name));
+            any |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+        (false, _) => "BestEffort",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(spec: Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn qos_classes() {
+        let check = |resources: Value, expect: &str| {
+            let pod = pod(json!({"containers": [{"name": "c", "resources": resources}]}));
+            assert_eq!(qos_class(&pod), expect, "{resources}");
+        };
+        check(json!({}), "BestEffort");
+        check(json!({"requests": {"cpu": "1"}}), "Burstable");
+        check(json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed");
+        check(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), "Burstable");
+        check(json!({"limits": {"cpu": "1"}}), "Burstable");
+    }
+
+    #[test]
+    fn pull_policy_defaults_follow_the_tag() {
+        let check = |image: &str, expect| {
+            let container = Container { image: Some(image.into()), ..Default::default() };
+            assert_eq!(pull_policy(&container), expect, "{image}");
+        };
+        check("hello", PullPolicy::Always);
+        check("hello:latest", PullPolicy::Always);
+        check("hello:v1", PullPolicy::IfNotPresent);
+        check("localhost:5000/hello", PullPolicy::Always);
+        check("localhost:5000/hello:v1", PullPolicy::IfNotPresent);
+        check("hello@sha256:00", PullPolicy::IfNotPresent);
+    }
+
+    #[test]
+    fn the_runtime_wish_comes_from_annotation_or_class() {
+        let plain = pod(json!({"containers": []}));
+        assert_eq!(PodView::new(&plain).preference(), PlatformPreference::WasmFirst);
+        let class = pod(json!({"containers": [], "runtimeClassName": "runc"}));
+        assert_eq!(PodView::new(&class).container_wish().as_deref(), Some("RuntimeClass runc"));
+        let wasm = pod(json!({"containers": [], "runtimeClassName": "wasmtime"}));
+        assert_eq!(PodView::new(&wasm).preference(), PlatformPreference::WasmFirst);
+    }
+}

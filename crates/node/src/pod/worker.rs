@@ -1,0 +1,389 @@
+//! One task per pod: owns what is known of it, plans, lets actions run, writes its status.
+//!
+//! ```text
+//! desired (watch) ─┐                       ┌─► JoinSet<action> ─► outcome ─┐
+//! runtime notices ─┼─► fold ─► next life ─► plan                           ├─► fold …
+//! probe reports  ──┘                       └─► status writer, Events       │
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::{ContainerId, ContainerState, ExitReason, RuntimeError};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use reconcile::TaskTracker;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::action::{ActionError, Outcome, PodAction};
+use super::backoff::Failure;
+use super::event::PodEvent;
+use super::execute::{NodeContext, Subject, execute};
+use super::lifecycle::Lifecycle;
+use super::plan::{finished, plan};
+use super::spec::PodView;
+use super::state::{Inventory, Observed, PodState};
+use super::status::{Before, pod_status};
+use super::status_writer::StatusWriter;
+use crate::config::Handler;
+use crate::probe::{self, Finding, ProbeKind, ProbeReport, ProbeTask, Verdict};
+use crate::{env, objects, volume};
+
+/// Notices that may wait for a worker; a relist makes good what does not fit.
+const NOTICES_MAX: usize = 64;
+/// A runtime that answers no status within this time is asked again at the next relist.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Something outside of the API happened.
+#[derive(Debug)]
+pub enum Notice {
+    /// A container changed in its runtime.
+    Container(Handler, ContainerId),
+    /// Everything the runtimes and the network have of the pod.
+    Relisted(Inventory),
+}
+
+/// Talks to the worker of one pod.
+pub struct WorkerHandle {
+    desired: watch::Sender<Option<Arc<Pod>>>,
+    notices: mpsc::Sender<Notice>,
+    task: JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// The newest object; none when it is gone from the API.
+    pub fn set_desired(&self, pod: Option<Arc<Pod>>) {
+        self.desired.send_replace(pod);
+    }
+
+    pub fn desired(&self) -> Option<Arc<Pod>> {
+        self.desired.borrow().clone()
+    }
+
+    pub fn notify(&self, notice: Notice) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.notices.try_send(notice) {
+            tracing::warn!("a pod worker is behind with runtime events; the next relist makes up for it");
+        }
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+/// What a worker starts from.
+pub struct Start {
+    pub uid: String,
+    pub pod: Option<Arc<Pod>>,
+    pub inventory: Inventory,
+}
+
+pub fn spawn_worker(
+    context: Arc<NodeContext>,
+    start: Start,
+    tracker: &TaskTracker,
+    shutdown: CancellationToken,
+) -> WorkerHandle {
+    let (desired_tx, desired) = watch::channel(start.pod.clone());
+    let (notices_tx, notices) = mpsc::channel(NOTICES_MAX);
+    let (probe_reports_tx, probe_reports) = mpsc::channel(NOTICES_MAX);
+    let (objects_tx, objects_changed) = mpsc::channel(1);
+    let state = PodState::adopt(start.pod.as_deref(), start.inventory, Timestamp::now());
+    let writer = start.pod.as_ref().map(|pod| {
+        let view = PodView::new(pod);
+        StatusWriter::spawn(context.client.clone(), view.namespace(), view.name(), view.uid())
+    });
+    let worker = PodWorker {
+        context,
+        subject: Subject { uid: start.uid, pod: start.pod },
+        state,
+        actions: JoinSet::new(),
+        running: HashMap::new(),
+        probes: BTreeMap::new(),
+        probe_reports_tx,
+        objects_tx: Some(objects_tx),
+        refresh_volumes: false,
+        writer,
+        last_status: None,
+    };
+    let inputs = Inputs { desired, notices, probe_reports, objects_changed };
+    let task = tracker.spawn(worker.run(inputs, shutdown));
+    WorkerHandle { desired: desired_tx, notices: notices_tx, task }
+}
+
+struct Inputs {
+    desired: watch::Receiver<Option<Arc<Pod>>>,
+    notices: mpsc::Receiver<Notice>,
+    probe_reports: mpsc::Receiver<ProbeReport>,
+    objects_changed: mpsc::Receiver<()>,
+}
+
+/// A running probe; dropping it stops the task.
+struct RunningProbe(JoinHandle<()>);
+
+impl Drop for RunningProbe {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct PodWorker {
+    context: Arc<NodeContext>,
+    subject: Subject,
+    state: PodState,
+    actions: JoinSet<Outcome>,
+    /// What each task of `actions` does, for those that panic.
+    running: HashMap<Id, PodAction>,
+    probes: BTreeMap<(ProbeKind, ContainerId), RunningProbe>,
+    probe_reports_tx: mpsc::Sender<ProbeReport>,
+    /// Present until the watch of ConfigMaps and Secrets was started.
+    objects_tx: Option<mpsc::Sender<()>>,
+    refresh_volumes: bool,
+    writer: Option<StatusWriter>,
+    last_status: Option<PodStatus>,
+}
+
+impl PodWorker {
+    async fn run(mut self, mut inputs: Inputs, shutdown: CancellationToken) {
+        loop {
+            let wake_at = self.step();
+            if finished(&self.state) {
+                return;
+            }
+            let wake = sleep_until(wake_at);
+            tokio::select! {
+                changed = inputs.desired.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.subject.pod.clone_from(&inputs.desired.borrow_and_update());
+                }
+                Some(notice) = inputs.notices.recv() => {
+                    self.on_notice(notice).await;
+                    while let Ok(notice) = inputs.notices.try_recv() {
+                        self.on_notice(notice).await;
+                    }
+                }
+                Some(joined) = self.actions.join_next_with_id(), if !self.actions.is_empty() => self.on_joined(joined),
+                Some(report) = inputs.probe_reports.recv() => self.on_probe(report),
+                Some(()) = inputs.objects_changed.recv() => self.on_objects_changed(),
+                () = wake => {}
+                () = shutdown.cancelled() => return self.actions.shutdown().await,
+            }
+        }
+    }
+
+    /// Looks at everything again; answers when to look without a reason.
+    fn step(&mut self) -> Option<Timestamp> {
+        let now = Timestamp::now();
+        let pod = self.subject.pod.clone();
+        loop {
+            let next = self.state.life.next(pod.as_deref(), &self.state, now);
+            if next == self.state.life {
+                break;
+            }
+            // A pod whose object vanished keeps its deadline; the clock alone does not change a life.
+            tracing::debug!(pod_uid = self.subject.uid, from = ?self.state.life, to = ?next, "pod life changes");
+            self.state.life = next;
+        }
+        if let Some(pod) = pod.as_deref() {
+            self.state.settle(pod);
+        }
+        self.sync_probes();
+        let plan = plan(pod.as_deref(), &self.state, now);
+        for announcement in plan.announcements {
+            self.state.mark_announced(&announcement.what, announcement.until);
+            self.tell(announcement.event);
+        }
+        for action in plan.actions {
+            self.begin(action);
+        }
+        if std::mem::take(&mut self.refresh_volumes) && self.state.volumes_ready {
+            self.begin(PodAction::PrepareVolumes);
+        }
+        self.watch_objects();
+        self.write_status(now);
+        plan.wake_at
+    }
+
+    fn begin(&mut self, action: PodAction) {
+        if self.state.in_flight.contains(&action.key()) {
+            return;
+        }
+        tracing::debug!(pod_uid = self.subject.uid, %action, "begins");
+        self.state.begin(&action);
+        if let Some(event) = action.announcement() {
+            self.tell(event);
+        }
+        let flush = self.writer.as_ref().filter(|_| action == PodAction::DeletePodObject).map(StatusWriter::flush);
+        let (context, subject, copy) = (Arc::clone(&self.context), self.subject.clone(), action.clone());
+        let task = self.actions.spawn(async move {
+            if let Some(flush) = flush {
+                flush.wait().await;
+            }
+            execute(context, subject, action).await
+        });
+        self.running.insert(task.id(), copy);
+    }
+
+    fn on_joined(&mut self, joined: Result<(Id, Outcome), tokio::task::JoinError>) {
+        let outcome = match joined {
+            Ok((id, outcome)) => {
+                self.running.remove(&id);
+                outcome
+            }
+            Err(error) => {
+                let Some(action) = self.running.remove(&error.id()) else { return };
+                tracing::error!(pod_uid = self.subject.uid, %action, %error, "a step of the node agent broke off");
+                let failure = Failure::new("InternalError", format!("the node agent broke off: {error}"));
+                Outcome { action, result: Err(ActionError::Retry(failure)) }
+            }
+        };
+        let events = self.state.fold(self.subject.pod.as_deref(), outcome, Timestamp::now());
+        for event in events {
+            self.tell(event);
+        }
+    }
+
+    async fn on_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Relisted(inventory) => {
+                if self.state.in_flight.is_empty() {
+                    self.state.observe(&inventory, Timestamp::now());
+                }
+            }
+            Notice::Container(handler, id) => self.refresh(handler, &id).await,
+        }
+    }
+
+    async fn refresh(&mut self, handler: Handler, id: &ContainerId) {
+        let Some(runtime) = self.context.runtimes.get(handler) else { return };
+        let asked = tokio::time::timeout(STATUS_TIMEOUT, runtime.container_status(id)).await;
+        match asked {
+            Ok(Ok(status)) => {
+                let lost = matches!(&status.state, ContainerState::Exited { reason: ExitReason::SandboxLost, .. });
+                self.state.observe_container(Observed { handler, status });
+                if lost && let Some(sandbox) = self.state.sandboxes.get_mut(&handler) {
+                    sandbox.ready = false;
+                }
+            }
+            Ok(Err(RuntimeError::NotFound { .. })) => self.state.lose_container(id, Timestamp::now()),
+            Ok(Err(error)) => tracing::warn!(pod_uid = self.subject.uid, %error, "cannot ask for a container"),
+            Err(_) => tracing::warn!(pod_uid = self.subject.uid, container = %id, "the runtime does not answer"),
+        }
+    }
+
+    fn tell(&self, event: PodEvent) {
+        if let Some(pod) = self.subject.pod.as_deref() {
+            self.context.tell(pod, event);
+        }
+    }
+
+    // ---- status ----
+
+    fn write_status(&mut self, now: Timestamp) {
+        let (Some(pod), Some(writer)) = (self.subject.pod.as_deref(), &self.writer) else { return };
+        let before = Before { status: self.last_status.as_ref(), host_ip: self.context.config.node_ip };
+        let Some(status) = pod_status(pod, &self.state, before, now) else { return };
+        if self.last_status.as_ref() != Some(&status) {
+            writer.write(&status);
+            self.last_status = Some(status);
+        }
+    }
+
+    // ---- ConfigMaps and Secrets ----
+
+    fn watch_objects(&mut self) {
+        let Some(pod) = self.subject.pod.as_deref().filter(|_| self.state.life == Lifecycle::Active) else { return };
+        let Some(changed) = self.objects_tx.take() else { return };
+        let view = PodView::new(pod);
+        let mut references = volume::all_references(view);
+        references.extend(view.containers().flat_map(|(container, _)| env::references(view.namespace(), container)));
+        references.sort();
+        references.dedup();
+        if !references.is_empty() {
+            tokio::spawn(objects::watch(self.context.client.clone(), references, changed));
+        }
+    }
+
+    fn on_objects_changed(&mut self) {
+        self.refresh_volumes = true;
+        self.state.release_holds(|key| key == "prepare-volumes" || key.starts_with("create "));
+    }
+
+    // ---- probes ----
+
+    fn sync_probes(&mut self) {
+        let Some(pod) = self.subject.pod.clone() else { return self.probes.clear() };
+        let Some(attachment) = &self.state.network else { return self.probes.clear() };
+        let pod_ip = attachment.ip();
+        let active = self.state.life == Lifecycle::Active;
+        let mut wanted = BTreeMap::new();
+        for (container, _) in PodView::new(&pod).containers() {
+            let Some(record) = self.state.containers.get(&container.name) else { continue };
+            let Some(running) = record.running().filter(|_| record.probes.condemned.is_none()) else { continue };
+            for kind in ProbeKind::ALL {
+                let due = match kind {
+                    ProbeKind::Startup => active && !record.probes.started,
+                    ProbeKind::Liveness => active && record.probes.started,
+                    ProbeKind::Readiness => record.probes.started,
+                };
+                if due && probe::of(container, kind).is_some() {
+                    let carried = (kind == ProbeKind::Readiness && record.probes.ready).then_some(Verdict::Good);
+                    wanted.insert((kind, running.status.id.clone()), (container, running.handler, carried));
+                }
+            }
+        }
+        self.probes.retain(|key, _| wanted.contains_key(key));
+        for ((kind, id), (container, handler, carried)) in wanted {
+            let Some(runtime) = self.context.runtimes.get(handler) else { continue };
+            self.probes.entry((kind, id.clone())).or_insert_with(|| {
+                let task = ProbeTask {
+                    kind,
+                    container: container.clone(),
+                    id,
+                    runtime: Arc::clone(runtime),
+                    pod_ip,
+                    reports: self.probe_reports_tx.clone(),
+                    carried,
+                };
+                RunningProbe(tokio::spawn(task.run()))
+            });
+        }
+    }
+
+    fn on_probe(&mut self, report: ProbeReport) {
+        let ProbeReport { container, id, kind, finding } = report;
+        let Some(record) = self.state.containers.get_mut(&container) else { return };
+        if record.probes.of.as_ref() != Some(&id) {
+            return;
+        }
+        match finding {
+            Finding::Unhealthy(why) => {
+                let text = format!("{} probe failed: {why}", kind.word());
+                return self.tell(PodEvent::warning("Unhealthy", text).of(&container));
+            }
+            Finding::Verdict(verdict) => {
+                let pod = self.subject.pod.as_deref();
+                let has_readiness = pod
+                    .and_then(|pod| PodView::new(pod).container(&container))
+                    .is_some_and(|(container, _)| container.readiness_probe.is_some());
+                record.probes.fold(kind, verdict, has_readiness);
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Timestamp>) {
+    match at {
+        None => std::future::pending().await,
+        Some(at) => {
+            let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO);
+            // One millisecond more: a timer that fires early would look before the time came.
+            tokio::time::sleep(wait + Duration::from_millis(1)).await;
+        }
+    }
+}
