@@ -1,10 +1,14 @@
-//! Patches: JSON Patch (RFC 6902) and JSON Merge Patch (RFC 7386).
+//! Patches: JSON Patch (RFC 6902), JSON Merge Patch (RFC 7386), strategic merge patch.
 //!
 //! Owns: applying a patch document to an object, with Kubernetes' limits.
 //! May not know: storage, conflicts, kinds.
 
+mod strategic;
+
 use serde_json::Value;
 use thiserror::Error;
+
+pub use strategic::strategic;
 
 /// Most operations of one JSON Patch, as kube-apiserver.
 pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
