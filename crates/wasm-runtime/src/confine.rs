@@ -1,0 +1,149 @@
+//! Taking rights away from a helper process before it touches anything untrusted.
+//!
+//! Owns: the order cgroup, network namespace, user, capabilities, no_new_privs, system-call filter.
+//! Each step needs a right that a later one drops. Everything runs while the process has one
+//! thread. Without root the steps that need it are left out and the rest still holds.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use cgroups_rs::CgroupPid;
+use cgroups_rs::fs::memory::MemController;
+use cgroups_rs::fs::{Cgroup, hierarchies};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
+use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Controllers a helper is put under; others would only cost a slow first attach.
+const CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
+
+/// Where and as whom a helper process runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Relative to the root of each hierarchy. `None`: stay in the parent's.
+    pub cgroup: Option<String>,
+    /// Join this network namespace.
+    pub netns: Option<PathBuf>,
+    /// Become this user and group.
+    pub uid_gid: Option<(u32, u32)>,
+}
+
+#[derive(Debug, Error)]
+#[error("cannot {attempt} before running Wasm code: {why}")]
+pub struct ConfineError {
+    pub attempt: &'static str,
+    pub why: String,
+}
+
+fn failed(attempt: &'static str) -> impl Fn(&dyn std::fmt::Display) -> ConfineError {
+    move |why| ConfineError { attempt, why: why.to_string() }
+}
+
+/// Moves this process into its cgroup and limits it. A machine without cgroups only warns: the
+/// other fences hold without it.
+pub fn enter_cgroup(confinement: &Confinement, memory_bytes_max: Option<u64>) {
+    let Some(path) = confinement.cgroup.as_deref().filter(|_| geteuid().is_root()) else { return };
+    let entered = open_cgroup(path).and_then(|cgroup| {
+        if let (Some(most), Some(memory)) = (memory_bytes_max, cgroup.controller_of::<MemController>()) {
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            memory.set_limit(most).map_err(|error| io::Error::other(error.to_string()))?;
+        }
+        let pid = CgroupPid::from(u64::from(std::process::id()));
+        cgroup.add_task_by_tgid(pid).map_err(|error| io::Error::other(error.to_string()))
+    });
+    if let Err(error) = entered {
+        tracing::warn!(cgroup = path, %error, "cannot enter the cgroup");
+    }
+}
+
+fn open_cgroup(path: &str) -> io::Result<Cgroup> {
+    let controllers = CONTROLLERS.iter().map(|name| (*name).to_owned()).collect();
+    Cgroup::new_with_specified_controllers(hierarchies::auto(), path, Some(controllers))
+        .map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// Removes an empty cgroup in every hierarchy; one that is in use, or absent, stays as it is.
+pub fn remove_cgroup(path: &str) {
+    let controllers = CONTROLLERS.iter().map(|name| (*name).to_owned()).collect();
+    let cgroup = Cgroup::load_with_specified_controllers(hierarchies::auto(), path, controllers);
+    if cgroup.exists() {
+        let _ = cgroup.delete();
+    }
+}
+
+/// Joins the pod's network namespace.
+pub fn enter_network(confinement: &Confinement) -> Result<(), ConfineError> {
+    let Some(path) = &confinement.netns else { return Ok(()) };
+    let attempt = failed("join the pod's network namespace");
+    let namespace = File::open(path).map_err(|error| attempt(&format!("{}: {error}", path.display())))?;
+    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|error| attempt(&error))
+}
+
+/// Becomes the unprivileged user and keeps only `kept` capabilities (ambient too). Always sets
+/// no_new_privs. Must run before any other thread exists: credentials are per thread.
+pub fn drop_privileges(confinement: &Confinement, kept: &[Capability]) -> Result<(), ConfineError> {
+    if geteuid().is_root() {
+        drop_root(confinement, kept)?;
+    }
+    prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs")(&error))
+}
+
+fn drop_root(confinement: &Confinement, kept: &[Capability]) -> Result<(), ConfineError> {
+    let keep: CapsHashSet = kept.iter().copied().collect();
+    let bounding = failed("empty the bounding set");
+    for capability in caps::read(None, CapSet::Bounding).map_err(|error| bounding(&error))? {
+        if !keep.contains(&capability) {
+            caps::drop(None, CapSet::Bounding, capability).map_err(|error| bounding(&error))?;
+        }
+    }
+    if let Some((uid, gid)) = confinement.uid_gid {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        prctl::set_keepcaps(!kept.is_empty()).map_err(|error| failed("keep capabilities over setuid")(&error))?;
+        setgroups(&[]).map_err(|error| failed("drop supplementary groups")(&error))?;
+        setresgid(gid, gid, gid).map_err(|error| failed("change the group")(&error))?;
+        setresuid(uid, uid, uid).map_err(|error| failed("change the user")(&error))?;
+    }
+    let capabilities = failed("drop capabilities");
+    for set in [CapSet::Effective, CapSet::Inheritable] {
+        caps::set(None, set, &keep).map_err(|error| capabilities(&error))?;
+    }
+    caps::set(None, CapSet::Permitted, &keep).map_err(|error| capabilities(&error))?;
+    for capability in kept {
+        caps::raise(None, CapSet::Ambient, *capability).map_err(|error| capabilities(&error))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_made_and_removed() {
+        if !geteuid().is_root() {
+            println!("skipped: needs root");
+            return;
+        }
+        let path = format!("knarr/test-wasm-{}", std::process::id());
+        match open_cgroup(&path) {
+            Ok(cgroup) => {
+                assert!(cgroup.exists());
+                remove_cgroup(&path);
+                assert!(!cgroup.exists());
+            }
+            Err(error) => println!("skipped: no writable cgroups: {error}"),
+        }
+    }
+
+    #[test]
+    fn errors_name_the_attempt() {
+        let missing = Confinement { netns: Some("/nonexistent/ns".into()), ..Confinement::default() };
+        let error = enter_network(&missing).unwrap_err().to_string();
+        assert!(error.starts_with("cannot join the pod's network namespace before running Wasm code"), "{error}");
+        assert!(error.contains("/nonexistent/ns"), "{error}");
+    }
+}

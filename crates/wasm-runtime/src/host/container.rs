@@ -1,0 +1,104 @@
+//! One container in a host: what its instances share, and its one-way life Running → Exited.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::logs::ContainerLog;
+use crate::host::meter::{MemoryShare, Usage};
+use crate::host::program::Program;
+use crate::protocol::{Egress, HostContainer, HostState, HostStats, Outcome, StartContainer};
+
+pub struct Container {
+    pub spec: StartContainer,
+    pub program: Arc<Program>,
+    pub log: Arc<ContainerLog>,
+    /// One per `spec.preopens`.
+    pub preopens: Vec<OwnedFd>,
+    pub egress: Arc<Egress>,
+    pub usage: Arc<Usage>,
+    pub stop: StopSignal,
+    state: watch::Sender<HostState>,
+}
+
+/// "Finish what you have" and, later, "now".
+#[derive(Debug, Clone, Default)]
+pub struct StopSignal {
+    /// Take no new work.
+    pub drain: CancellationToken,
+    /// The grace period is over.
+    pub kill: CancellationToken,
+}
+
+/// The open files a start request brings.
+pub struct ContainerFiles {
+    pub log: File,
+    pub preopens: Vec<OwnedFd>,
+}
+
+impl Container {
+    pub fn new(spec: StartContainer, program: Arc<Program>, files: ContainerFiles) -> Arc<Self> {
+        let (state, _) = watch::channel(HostState::Running { started_at: SystemTime::now() });
+        Arc::new(Self {
+            egress: Arc::new(spec.egress.clone()),
+            log: ContainerLog::new(files.log),
+            preopens: files.preopens,
+            usage: Arc::new(Usage::default()),
+            stop: StopSignal::default(),
+            spec,
+            program,
+            state,
+        })
+    }
+
+    pub fn memory_share(&self) -> MemoryShare {
+        MemoryShare::new(Arc::clone(&self.usage), self.spec.limits.memory_bytes)
+    }
+
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.spec.limits.request_timeout_ms)
+    }
+
+    pub fn describe(&self) -> HostContainer {
+        HostContainer {
+            id: self.spec.id.clone(),
+            workload: self.spec.description.workload(),
+            state: self.state.borrow().clone(),
+        }
+    }
+
+    pub fn stats(&self) -> HostStats {
+        HostStats {
+            id: self.spec.id.clone(),
+            cpu_nanos: self.usage.cpu_nanos.load(Ordering::Relaxed),
+            memory_bytes: self.usage.memory_bytes.load(Ordering::Relaxed),
+            requests: self.usage.requests.load(Ordering::Relaxed),
+            traps: self.usage.traps.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Records the end; only the task that runs the container calls this, once.
+    pub fn ended(&self, outcome: Outcome) {
+        self.state.send_modify(|state| {
+            if let HostState::Running { started_at } = *state {
+                *state = HostState::Exited { started_at, finished_at: SystemTime::now(), outcome };
+            }
+        });
+    }
+
+    pub fn is_running(&self) -> bool {
+        matches!(*self.state.borrow(), HostState::Running { .. })
+    }
+
+    /// Resolves when the container has ended.
+    pub async fn wait_ended(&self) {
+        let mut state = self.state.subscribe();
+        // The sender lives in `self`, so this cannot fail before the value is there.
+        let _ = state.wait_for(|state| matches!(state, HostState::Exited { .. })).await;
+    }
+}

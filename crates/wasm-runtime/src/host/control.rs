@@ -1,0 +1,197 @@
+//! The host's door: a unix socket, one request per connection.
+//!
+//! Owns: the containers of this host (through its worker) and who may ask. Only root, or the user
+//! that started the host, is answered.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::broadcast;
+
+use crate::host::container::{Container, ContainerFiles};
+use crate::host::program::Programs;
+use crate::host::ticker::Ticker;
+use crate::host::{invoke, run};
+use crate::owned::Owned;
+use crate::protocol::{HostEvent, Request, Response, StartContainer};
+use crate::wire::{self, Receiver};
+
+/// Events a slow subscriber may lag behind before it loses some (it lists again then).
+const EVENTS: usize = 1024;
+
+/// What the host's worker owns.
+struct Containers {
+    programs: Programs,
+    running: BTreeMap<String, Arc<Container>>,
+    /// Since when there was nothing here.
+    idle_since: Option<Instant>,
+}
+
+#[derive(Clone)]
+pub struct Host {
+    containers: Owned<Containers>,
+    events: broadcast::Sender<HostEvent>,
+    ticker: Ticker,
+}
+
+impl Host {
+    pub fn new(programs: Programs, ticker: Ticker) -> Self {
+        let containers = Containers { programs, running: BTreeMap::new(), idle_since: Some(Instant::now()) };
+        Self { containers: Owned::spawn(containers), events: broadcast::Sender::new(EVENTS), ticker }
+    }
+
+    /// Answers requests until the host was idle for `idle_exit`.
+    pub async fn serve(self, listener: UnixListener, controller_uid: u32, idle_exit: Duration) {
+        let mut check_idle = tokio::time::interval(idle_exit / 2);
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) if may_ask(&stream, controller_uid) => {
+                        let host = self.clone();
+                        tokio::spawn(async move {
+                            if let Err(error) = host.converse(stream).await {
+                                tracing::debug!(%error, "a control connection broke");
+                            }
+                        });
+                    }
+                    Ok(_) => tracing::warn!("refused a control connection of another user"),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a control connection");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                },
+                _ = check_idle.tick() => {
+                    let idle = self.containers.with(|all| all.idle_since).await;
+                    if idle.is_some_and(|since| since.elapsed() >= idle_exit) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn converse(self, mut stream: UnixStream) -> io::Result<()> {
+        let Some((request, files)) = Receiver::new().next::<Request>(&stream).await? else { return Ok(()) };
+        let response = match request {
+            Request::Subscribe => return self.publish(stream).await,
+            Request::Start(spec) => match self.start(*spec, files).await {
+                Ok(()) => Response::Done,
+                Err(why) => Response::Failed { why },
+            },
+            Request::Stop { id, grace_ms } => match self.find(id).await {
+                Some(container) => stop(&container, Duration::from_millis(grace_ms)).await,
+                None => Response::Unknown,
+            },
+            Request::Status { id } => match self.find(id).await {
+                Some(container) => Response::Containers(vec![container.describe()]),
+                None => Response::Unknown,
+            },
+            Request::List => Response::Containers(self.all().await.iter().map(|one| one.describe()).collect()),
+            Request::Stats => Response::Stats(self.all().await.iter().map(|one| one.stats()).collect()),
+            Request::Forget { id } => self.forget(id).await,
+            Request::Invoke { id, export, args, timeout_ms } => match self.find(id).await {
+                Some(container) if container.is_running() => {
+                    let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+                    invoke::invoke(container, self.ticker.clone(), export, args, deadline).await
+                }
+                Some(_) => Response::Failed { why: "it is not running".to_owned() },
+                None => Response::Unknown,
+            },
+        };
+        wire::send(&mut stream, &response, &[]).await
+    }
+
+    async fn publish(&self, mut stream: UnixStream) -> io::Result<()> {
+        let mut events = self.events.subscribe();
+        wire::send(&mut stream, &Response::Done, &[]).await?;
+        loop {
+            match events.recv().await {
+                Ok(event) => wire::send(&mut stream, &event, &[]).await?,
+                // The subscriber lists when its connection ends, so ending it loses nothing.
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    async fn find(&self, id: String) -> Option<Arc<Container>> {
+        self.containers.with(move |all| all.running.get(&id).cloned()).await
+    }
+
+    async fn all(&self) -> Vec<Arc<Container>> {
+        self.containers.with(|all| all.running.values().cloned().collect()).await
+    }
+
+    async fn forget(&self, id: String) -> Response {
+        self.containers
+            .with(move |all| match all.running.get(&id) {
+                Some(container) if container.is_running() => Response::Failed { why: "it is still running".to_owned() },
+                _ => {
+                    all.running.remove(&id);
+                    if all.running.is_empty() {
+                        all.idle_since = Some(Instant::now());
+                    }
+                    Response::Done
+                }
+            })
+            .await
+    }
+
+    async fn start(&self, spec: StartContainer, files: Vec<OwnedFd>) -> Result<(), String> {
+        let mut files = files.into_iter();
+        let (Some(log), Some(code)) = (files.next(), files.next()) else {
+            return Err("the request came without its files".to_owned());
+        };
+        let files = ContainerFiles { log: File::from(log), preopens: files.collect() };
+        if files.preopens.len() != spec.preopens.len() {
+            return Err(format!("{} directories for {} mounts", files.preopens.len(), spec.preopens.len()));
+        }
+        let listener = match spec.listen {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|error| format!("cannot listen on {address}: {error}"))?)
+            }
+            None => None,
+        };
+        let container = self
+            .containers
+            .with(move |all| {
+                if all.running.contains_key(&spec.id) {
+                    return Err("it was started before".to_owned());
+                }
+                let program = all
+                    .programs
+                    .load(&spec.digest, &spec.description, File::from(code))
+                    .map_err(|error| format!("cannot load its native code: {error:#}"))?;
+                let container = Container::new(spec, program, files);
+                all.running.insert(container.spec.id.clone(), Arc::clone(&container));
+                all.idle_since = None;
+                Ok(container)
+            })
+            .await?;
+        let (events, ticker) = (self.events.clone(), self.ticker.clone());
+        tokio::spawn(async move {
+            run::run(Arc::clone(&container), listener, ticker).await;
+            // Nobody listening is fine: the agent lists when it comes back.
+            let _ = events.send(HostEvent { container: container.describe() });
+        });
+        Ok(())
+    }
+}
+
+fn may_ask(stream: &UnixStream, controller_uid: u32) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == controller_uid)
+}
+
+async fn stop(container: &Container, grace: Duration) -> Response {
+    container.stop.drain.cancel();
+    if tokio::time::timeout(grace, container.wait_ended()).await.is_err() {
+        container.stop.kill.cancel();
+        container.wait_ended().await;
+    }
+    Response::Done
+}

@@ -1,0 +1,149 @@
+//! What a container used: CPU time, memory, requests.
+//!
+//! CPU time is the thread's clock around every poll of a future that runs guest code, so host work
+//! done for the guest counts and waiting does not.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::ResourceLimiter;
+
+/// Most core instances, memories and tables one store may hold.
+const PER_STORE_MAX: usize = 200;
+/// A table element is a pointer.
+const TABLE_ELEMENT_BYTES: usize = 8;
+
+/// Shared by all instances of a container.
+#[derive(Debug, Default)]
+pub struct Usage {
+    pub cpu_nanos: AtomicU64,
+    pub memory_bytes: AtomicU64,
+    pub requests: AtomicU64,
+    pub traps: AtomicU64,
+}
+
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Charges the CPU time of polling `future` to `usage`.
+pub struct Metered<F> {
+    future: Pin<Box<F>>,
+    usage: Arc<Usage>,
+}
+
+impl<F> Metered<F> {
+    pub fn new(usage: Arc<Usage>, future: F) -> Self {
+        Self { future: Box::pin(future), usage }
+    }
+}
+
+impl<F: Future> Future for Metered<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let before = thread_nanos();
+        let polled = self.future.as_mut().poll(cx);
+        self.usage.cpu_nanos.fetch_add(thread_nanos().saturating_sub(before), Ordering::Relaxed);
+        polled
+    }
+}
+
+fn thread_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// One instance's share of its container's memory limit; given back when the store is dropped.
+#[derive(Debug)]
+pub struct MemoryShare {
+    usage: Arc<Usage>,
+    limit_bytes: u64,
+    taken_bytes: u64,
+    refused: Arc<AtomicBool>,
+}
+
+impl MemoryShare {
+    pub fn new(usage: Arc<Usage>, limit_bytes: u64) -> Self {
+        Self { usage, limit_bytes, taken_bytes: 0, refused: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Turns true when the limit refused this instance memory: a trap after that is an OOM.
+    pub fn refused(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.refused)
+    }
+
+    fn take(&mut self, current: usize, desired: usize) -> bool {
+        let more = desired.saturating_sub(current) as u64;
+        let fits = |used: u64| used.checked_add(more).filter(|sum| *sum <= self.limit_bytes);
+        let taken = self.usage.memory_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok();
+        if taken {
+            self.taken_bytes += more;
+        } else {
+            self.refused.store(true, Ordering::Release);
+        }
+        taken
+    }
+}
+
+impl ResourceLimiter for MemoryShare {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.take(current, desired))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.take(current * TABLE_ELEMENT_BYTES, desired.saturating_mul(TABLE_ELEMENT_BYTES)))
+    }
+
+    fn instances(&self) -> usize {
+        PER_STORE_MAX
+    }
+
+    fn tables(&self) -> usize {
+        PER_STORE_MAX
+    }
+
+    fn memories(&self) -> usize {
+        PER_STORE_MAX
+    }
+}
+
+impl Drop for MemoryShare {
+    fn drop(&mut self) {
+        self.usage.memory_bytes.fetch_sub(self.taken_bytes, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_share_one_limit() {
+        let usage = Arc::new(Usage::default());
+        let mut a = MemoryShare::new(Arc::clone(&usage), 100);
+        let mut b = MemoryShare::new(Arc::clone(&usage), 100);
+        assert!(a.take(0, 60) && b.take(0, 40));
+        assert!(!b.take(40, 41) && b.refused().load(Ordering::Acquire) && !a.refused().load(Ordering::Acquire));
+        drop(a);
+        assert!(b.take(40, 100));
+        drop(b);
+        assert_eq!(usage.memory_bytes.load(Ordering::Acquire), 0);
+    }
+
+    #[tokio::test]
+    async fn waiting_is_free_and_working_is_not() {
+        let usage = Arc::new(Usage::default());
+        Metered::new(Arc::clone(&usage), tokio::time::sleep(std::time::Duration::from_millis(50))).await;
+        assert!(usage.cpu_nanos.load(Ordering::Relaxed) < 20_000_000);
+        let spin = async {
+            let begin = thread_nanos();
+            while thread_nanos() - begin < 20_000_000 {}
+        };
+        Metered::new(Arc::clone(&usage), spin).await;
+        assert!(usage.cpu_nanos.load(Ordering::Relaxed) >= 20_000_000);
+    }
+}

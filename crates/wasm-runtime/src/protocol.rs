@@ -1,0 +1,151 @@
+//! What the agent's side and a sandbox host say to each other: one JSON line each way per
+//! connection over a unix socket, open files passed along with the request.
+//!
+//! Owns: the messages. A request names no paths of the machine: the privileged side opens the log,
+//! the native code and every preopened directory and passes the descriptors.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use crate::artifact::{Description, Workload};
+
+/// Longest message either way.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Most descriptors with one request (the kernel takes 253).
+pub const FILES_MAX: usize = 250;
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// With files: log, native code, then one directory per preopen.
+    Start(Box<StartContainer>),
+    /// Answers when the container has ended.
+    Stop {
+        id: String,
+        grace_ms: u64,
+    },
+    Status {
+        id: String,
+    },
+    List,
+    /// Forgets an ended container.
+    Forget {
+        id: String,
+    },
+    Invoke {
+        id: String,
+        export: String,
+        args: Vec<String>,
+        timeout_ms: u64,
+    },
+    Stats,
+    /// The connection then carries one [`HostEvent`] per line until either side ends.
+    Subscribe,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    Done,
+    Containers(Vec<HostContainer>),
+    Stats(Vec<HostStats>),
+    Invoked { exit_code: i32, stdout: String, stderr: String },
+    Failed { why: String },
+    TimedOut,
+    Unknown,
+}
+
+/// Everything a host needs to run one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartContainer {
+    pub id: String,
+    /// Key of the code that containers share.
+    pub digest: String,
+    pub description: Description,
+    /// `argv[0]` first.
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub working_dir: Option<String>,
+    pub preopens: Vec<Preopen>,
+    /// For HTTP workloads.
+    pub listen: Option<SocketAddr>,
+    pub limits: Limits,
+    pub egress: Egress,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preopen {
+    pub guest_path: String,
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Sum of the linear memories and tables of all instances of the container.
+    pub memory_bytes: u64,
+    pub request_timeout_ms: u64,
+    pub requests_at_once: usize,
+    pub connections: usize,
+}
+
+/// Whom a container may talk to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Egress {
+    pub nameservers: Vec<SocketAddr>,
+    pub searches: Vec<String>,
+    pub ndots: usize,
+    /// Names in this domain are in the cluster: `cluster.local`.
+    pub cluster_domain: String,
+    /// Host names outside of the cluster; `*` is all, `*.example.org` its subdomains.
+    pub allowed_hosts: Vec<String>,
+    /// The host has a network namespace of its own, so localhost is the pod.
+    pub own_localhost: bool,
+    pub sockets: Sockets,
+}
+
+/// What `wasi:sockets` may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sockets {
+    #[default]
+    Denied,
+    /// Only the pod's own loopback.
+    Localhost,
+    All,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostContainer {
+    pub id: String,
+    pub workload: Workload,
+    pub state: HostState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostState {
+    Running { started_at: SystemTime },
+    Exited { started_at: SystemTime, finished_at: SystemTime, outcome: Outcome },
+}
+
+/// How a container ended, in Kubernetes' terms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub exit_code: i32,
+    pub reason: cri::ExitReason,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStats {
+    pub id: String,
+    pub cpu_nanos: u64,
+    pub memory_bytes: u64,
+    pub requests: u64,
+    pub traps: u64,
+}
+
+/// A container changed its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostEvent {
+    pub container: HostContainer,
+}

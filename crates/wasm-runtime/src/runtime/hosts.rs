@@ -1,0 +1,280 @@
+//! Which host serves which sandboxes: ensure, adopt, watch, end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use cri::{ContainerEvent, ContainerId, Isolation, NetworkAttachment, RuntimeError};
+use nix::unistd::geteuid;
+use tokio::sync::broadcast;
+
+use crate::confine::{self, Confinement};
+use crate::host::HostConfig;
+use crate::keyed_locks::KeyedLocks;
+use crate::owned::Owned;
+use crate::protocol::{HostContainer, Request, Response};
+use crate::runtime::host_link::{HostError, HostEvents, HostLink};
+use crate::runtime::record::{Records, SandboxRecord, after_loss};
+
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// Cgroup of the hosts that serve a whole namespace.
+const NAMESPACES_CGROUP: &str = "knarr/wasm";
+
+/// What the runtime's worker owns.
+pub struct State {
+    pub records: Records,
+    pub links: BTreeMap<String, HostLink>,
+}
+
+#[derive(Clone)]
+pub struct HostSettings {
+    pub dir: PathBuf,
+    pub helper_binary: PathBuf,
+    pub uid_gid: Option<(u32, u32)>,
+    pub idle_exit: Duration,
+}
+
+pub struct Hosts {
+    settings: HostSettings,
+    state: Owned<State>,
+    events: broadcast::Sender<ContainerEvent>,
+    starting: KeyedLocks,
+}
+
+impl Hosts {
+    pub fn new(settings: HostSettings, state: Owned<State>, events: broadcast::Sender<ContainerEvent>) -> Self {
+        Self { settings, state, events, starting: KeyedLocks::default() }
+    }
+
+    /// Takes over the hosts of an earlier agent, and learns what became of their containers.
+    pub async fn adopt_all(&self) -> io::Result<()> {
+        std::fs::create_dir_all(&self.settings.dir)?;
+        for entry in std::fs::read_dir(&self.settings.dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match HostLink::adopt(&entry.path()) {
+                Some(link) if self.watch(&name, &link).await.is_ok() => {
+                    tracing::info!(host = name, pid = link.process.pid, "adopted a sandbox host");
+                    self.state.with(move |state| state.links.insert(name, link)).await;
+                }
+                _ => drop(std::fs::remove_dir_all(entry.path())),
+            }
+        }
+        // What ran in a host that is not there any more is lost.
+        let lost = self.state.with(|state| {
+            let hosts: Vec<String> = state.records.sandboxes.values().map(SandboxRecord::host).collect();
+            hosts.into_iter().filter(|host| !state.links.contains_key(host)).collect::<Vec<_>>()
+        });
+        for host in lost.await {
+            lose(&self.state, &self.events, &host).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a request to the sandbox's host, which is started when it is not there.
+    pub async fn call_started(
+        &self,
+        sandbox: &SandboxRecord,
+        request: &Request,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<Response, RuntimeError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let link = self.ensure(sandbox).await.map_err(helper_error("start"))?;
+            match link.call(request, files).await {
+                // An idle host may end while we knock.
+                Err(HostError::Gone { .. }) if attempts < 3 => self.forget(&sandbox.host(), &link).await,
+                answered => return answered.map_err(helper_error("answer")),
+            }
+        }
+    }
+
+    /// Sends a request to a host if it is there.
+    pub async fn call(&self, host: &str, request: &Request) -> Result<Option<Response>, RuntimeError> {
+        let key = host.to_owned();
+        let Some(link) = self.state.with(move |state| state.links.get(&key).cloned()).await else { return Ok(None) };
+        match link.call(request, &[]).await {
+            Ok(response) => Ok(Some(response)),
+            Err(HostError::Gone { .. }) => Ok(None),
+            Err(error) => Err(helper_error("answer")(error)),
+        }
+    }
+
+    async fn ensure(&self, sandbox: &SandboxRecord) -> Result<HostLink, HostError> {
+        let name = sandbox.host();
+        let _alone = self.starting.lock(&name).await;
+        let key = name.clone();
+        if let Some(link) = self.state.with(move |state| state.links.get(&key).cloned()).await
+            && link.process.is_alive()
+        {
+            return Ok(link);
+        }
+        let config = self.config(sandbox);
+        let link = HostLink::spawn(&self.settings.helper_binary, &self.settings.dir.join(&name), &config).await?;
+        tracing::info!(host = name, pid = link.process.pid, "started a sandbox host");
+        self.watch(&name, &link).await?;
+        let known = link.clone();
+        self.state.with(move |state| state.links.insert(name, known)).await;
+        Ok(link)
+    }
+
+    fn config(&self, sandbox: &SandboxRecord) -> HostConfig {
+        let netns = match (&sandbox.config.network, sandbox.config.isolation) {
+            (NetworkAttachment::Namespace { path, .. }, Isolation::Pod) => Some(path.clone()),
+            _ => None,
+        };
+        HostConfig {
+            confinement: Confinement { cgroup: Some(cgroup(sandbox)), netns, uid_gid: self.settings.uid_gid },
+            controller_uid: geteuid().as_raw(),
+            idle_exit_ms: u64::try_from(self.settings.idle_exit.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Subscribes first and lists then, so that no change falls in between.
+    async fn watch(&self, name: &str, link: &HostLink) -> Result<(), HostError> {
+        let events = link.subscribe().await?;
+        report_all(&self.state, &self.events, link).await?;
+        let watcher = Watcher { name: name.to_owned(), link: link.clone(), state: self.state.clone() };
+        tokio::spawn(watcher.run(events, self.events.clone()));
+        Ok(())
+    }
+
+    async fn forget(&self, name: &str, link: &HostLink) {
+        let (name, link) = (name.to_owned(), link.clone());
+        self.state
+            .with(move |state| {
+                if state.links.get(&name) == Some(&link) {
+                    state.links.remove(&name);
+                }
+            })
+            .await;
+        tokio::time::sleep(RECONNECT_PAUSE).await;
+    }
+
+    /// Ends the host that served `sandbox`, and removes what it left.
+    pub async fn end(&self, sandbox: &SandboxRecord) {
+        let name = sandbox.host();
+        let _alone = self.starting.lock(&name).await;
+        let key = name.clone();
+        if let Some(link) = self.state.with(move |state| state.links.remove(&key)).await {
+            link.end().await;
+        }
+        let _ = std::fs::remove_dir_all(self.settings.dir.join(&name));
+        if geteuid().is_root() {
+            confine::remove_cgroup(&cgroup(sandbox));
+            if sandbox.config.isolation == Isolation::Namespace {
+                confine::remove_cgroup(NAMESPACES_CGROUP);
+            }
+        }
+    }
+}
+
+/// A namespace's hosts are accounted together; a pod's host is part of its pod.
+fn cgroup(sandbox: &SandboxRecord) -> String {
+    match sandbox.config.isolation {
+        Isolation::Namespace => format!("{NAMESPACES_CGROUP}/{}", sandbox.config.namespace),
+        // A child, because a v2 group with children holds no processes itself.
+        Isolation::Pod => format!("{}/wasm", sandbox.config.cgroup_parent.trim_matches('/')),
+    }
+}
+
+fn helper_error(attempt: &'static str) -> impl Fn(HostError) -> RuntimeError {
+    move |error| {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        RuntimeError::Helper { helper: "sandbox host", attempt: attempt.to_owned(), why: format!("{error}{source}") }
+    }
+}
+
+/// Follows one host until it is gone.
+struct Watcher {
+    name: String,
+    link: HostLink,
+    state: Owned<State>,
+}
+
+impl Watcher {
+    async fn run(self, mut events: HostEvents, publish: broadcast::Sender<ContainerEvent>) {
+        loop {
+            while let Some(event) = events.next().await {
+                report(&self.state, &publish, event.container).await;
+            }
+            // The connection ended: a slow reader is cut off, a dead host cannot be reached.
+            match self.link.subscribe().await {
+                Ok(again) => {
+                    events = again;
+                    if report_all(&self.state, &publish, &self.link).await.is_err() {
+                        continue;
+                    }
+                }
+                Err(_) if self.link.process.is_alive() => tokio::time::sleep(RECONNECT_PAUSE).await,
+                Err(_) => break,
+            }
+        }
+        let (name, link) = (self.name.clone(), self.link.clone());
+        let was_current = self.state.with(move |state| {
+            let current = state.links.get(&name) == Some(&link);
+            if current {
+                state.links.remove(&name);
+            }
+            current
+        });
+        // A host that was ended on purpose, or replaced, is not lost.
+        if was_current.await {
+            lose(&self.state, &publish, &self.name).await;
+        }
+    }
+}
+
+async fn report_all(
+    state: &Owned<State>,
+    publish: &broadcast::Sender<ContainerEvent>,
+    link: &HostLink,
+) -> Result<(), HostError> {
+    if let Response::Containers(list) = link.call(&Request::List, &[]).await? {
+        for container in list {
+            report(state, publish, container).await;
+        }
+    }
+    Ok(())
+}
+
+async fn report(state: &Owned<State>, publish: &broadcast::Sender<ContainerEvent>, container: HostContainer) {
+    let id = container.id.clone();
+    if state.with(move |state| state.records.report(&container)).await {
+        tell(state, publish, id).await;
+    }
+}
+
+/// Ends the records of everything that ran in a host that is gone.
+async fn lose(state: &Owned<State>, publish: &broadcast::Sender<ContainerEvent>, host: &str) {
+    let host = host.to_owned();
+    let lost = state.with(move |state| {
+        let ids = state.records.running_in(&host);
+        for id in &ids {
+            state.records.update(id, |before| after_loss(before, SystemTime::now()));
+        }
+        ids
+    });
+    for id in lost.await {
+        tell(state, publish, id).await;
+    }
+}
+
+/// Publishes that a container changed.
+pub async fn tell(state: &Owned<State>, publish: &broadcast::Sender<ContainerEvent>, id: String) {
+    let key = id.clone();
+    let pod_uid =
+        state.with(move |state| state.records.containers.get(&key).map(|one| state.records.pod_uid(one))).await;
+    if let Some(pod_uid) = pod_uid {
+        // No receiver: the agent lists when it starts to listen.
+        let _ = publish.send(ContainerEvent { pod_uid, container: ContainerId(id) });
+    }
+}
+
+/// Where the records and hosts live below the run directory.
+pub fn hosts_dir(run_dir: &Path) -> PathBuf {
+    run_dir.join("hosts")
+}

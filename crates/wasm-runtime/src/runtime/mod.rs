@@ -1,0 +1,105 @@
+//! `RuntimeService` for Wasm: the agent's side.
+//!
+//! Owns: the records of sandboxes and containers (through its worker) and the order of steps. It
+//! never runs guest code and never compiles: hosts and compilers are other processes.
+
+mod host_link;
+mod hosts;
+mod open;
+mod plan;
+mod record;
+mod service;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::{ContainerEvent, RuntimeError};
+use nix::unistd::geteuid;
+use tokio::sync::broadcast;
+
+use crate::confine::Confinement;
+use crate::native::NativeCache;
+use crate::native::compile::CompilerProcess;
+use crate::owned::Owned;
+use hosts::{HostSettings, Hosts, State};
+use record::Records;
+
+/// Events a slow listener may lag behind; the agent lists from time to time anyway.
+const EVENTS: usize = 4096;
+const COMPILER_CGROUP: &str = "knarr/wasm-compile";
+/// `nobody` and `nogroup`: no file of the machine is theirs.
+const NOBODY: (u32, u32) = (65534, 65534);
+
+/// Where the runtime keeps its things and whom its processes become.
+#[derive(Debug, Clone)]
+pub struct WasmRuntimeConfig {
+    /// Records and host directories; made with mode 0700.
+    pub run_dir: PathBuf,
+    /// Native code; made with mode 0700.
+    pub native_dir: PathBuf,
+    /// Re-executed as `internal wasm-host` and `internal wasm-compile`.
+    pub helper_binary: PathBuf,
+    /// The user that hosts and compilers become when this process is root.
+    pub host_uid_gid: Option<(u32, u32)>,
+    /// A host that has nothing to run ends after this long.
+    pub idle_exit: Duration,
+}
+
+impl WasmRuntimeConfig {
+    pub fn new(run_dir: impl Into<PathBuf>, native_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            run_dir: run_dir.into(),
+            native_dir: native_dir.into(),
+            helper_binary: PathBuf::from("/proc/self/exe"),
+            host_uid_gid: Some(NOBODY),
+            idle_exit: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Handle to the Wasm runtime.
+pub struct WasmRuntime {
+    config: WasmRuntimeConfig,
+    cache: NativeCache,
+    hosts: Hosts,
+    state: Owned<State>,
+    events: broadcast::Sender<ContainerEvent>,
+}
+
+impl WasmRuntime {
+    /// Opens the runtime and adopts the hosts that still run from an earlier agent.
+    pub async fn open(config: WasmRuntimeConfig) -> Result<Arc<Self>, RuntimeError> {
+        let io = |attempt: String| move |source| RuntimeError::Io { attempt, source };
+        let mut config = config;
+        if config.helper_binary == PathBuf::from("/proc/self/exe") {
+            // The link would name the wrong program in a process that was replaced on disk.
+            config.helper_binary = std::env::current_exe().map_err(io("find this program".to_owned()))?;
+        }
+        let private = |dir: &PathBuf| {
+            use std::os::unix::fs::DirBuilderExt;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+        };
+        private(&config.run_dir).map_err(io(format!("make {}", config.run_dir.display())))?;
+        let uid_gid = config.host_uid_gid.filter(|_| geteuid().is_root());
+        let compiler = CompilerProcess {
+            helper_binary: config.helper_binary.clone(),
+            confinement: Confinement { cgroup: Some(COMPILER_CGROUP.to_owned()), netns: None, uid_gid },
+        };
+        let cache = NativeCache::open(config.native_dir.clone(), compiler)
+            .map_err(io(format!("open {}", config.native_dir.display())))?;
+        let records =
+            Records::open(&config.run_dir).map_err(io(format!("read the records in {}", config.run_dir.display())))?;
+        let state = Owned::spawn(State { records, links: Default::default() });
+        let events = broadcast::Sender::new(EVENTS);
+        let settings = HostSettings {
+            dir: hosts::hosts_dir(&config.run_dir),
+            helper_binary: config.helper_binary.clone(),
+            uid_gid,
+            idle_exit: config.idle_exit,
+        };
+        let hosts = Hosts::new(settings, state.clone(), events.clone());
+        hosts.adopt_all().await.map_err(io("adopt the sandbox hosts".to_owned()))?;
+        Ok(Arc::new(Self { config, cache, hosts, state, events }))
+    }
+}

@@ -1,0 +1,197 @@
+//! From a container's configuration to what its host is told. Pure: no files, no clock.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use cri::{ContainerConfig, DnsConfig, ImageKind, NetworkAttachment, PodSandboxConfig, Protocol};
+
+use crate::artifact::Description;
+use crate::protocol::{Egress, Limits, Preopen, Sockets, StartContainer};
+
+const ALLOWED_HOSTS: &str = "knarr.dev/allowed-hosts";
+const ALLOW_SOCKETS: &str = "knarr.dev/allow-sockets";
+const REQUEST_TIMEOUT: &str = "knarr.dev/request-timeout";
+/// Set by the agent for pods of a Spin RuntimeClass.
+const RUNTIME_CLASS: &str = "knarr.dev/runtime-class";
+const SPIN_LISTEN: &str = "SPIN_HTTP_LISTEN_ADDR";
+
+const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
+const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+const REQUESTS_AT_ONCE: usize = 256;
+const CONNECTIONS: usize = 4096;
+const HTTP_PORT_DEFAULT: u16 = 8080;
+const HTTP_PORT_SPIN: u16 = 80;
+const DNS_PORT: u16 = 53;
+const NDOTS_DEFAULT: usize = 1;
+const CLUSTER_DOMAIN_DEFAULT: &str = "cluster.local";
+
+/// What to send, and what to open for it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StartPlan {
+    pub spec: StartContainer,
+    /// One per `spec.preopens`.
+    pub sources: Vec<Source>,
+}
+
+/// The host side of a preopened directory.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Source {
+    Directory(PathBuf),
+    /// Single files that are mounted into one guest directory: name and host path. WASI knows only
+    /// directories, so they are linked into one of their own.
+    Files(Vec<(String, PathBuf)>),
+}
+
+/// `is_file` tells which mounts are single files.
+pub fn start(
+    id: &str,
+    sandbox: &PodSandboxConfig,
+    container: &ContainerConfig,
+    description: &Description,
+    is_file: impl Fn(&Path) -> bool,
+) -> StartPlan {
+    let (argv0, digest, layers) = match &container.image.kind {
+        ImageKind::Wasm { argv0, digest, layers, .. } => (argv0.clone(), digest.clone(), layers.as_slice()),
+        ImageKind::Rootfs { .. } => (String::new(), String::new(), [].as_slice()),
+    };
+    let (preopens, sources) = mounts(container, layers, is_file).into_iter().unzip();
+    let env = env(container);
+    let serves_http = description.workload().serves_http();
+    let spec = StartContainer {
+        id: id.to_owned(),
+        digest,
+        description: description.clone(),
+        args: args(argv0, container),
+        working_dir: container.working_dir.clone().or_else(|| container.image.config.working_dir.clone()),
+        preopens,
+        listen: serves_http.then(|| listen(sandbox, container, &env)),
+        env,
+        limits: limits(sandbox, container),
+        egress: egress(sandbox, container),
+    };
+    StartPlan { spec, sources }
+}
+
+/// The first word of a command names the program, which here is the image itself.
+fn args(argv0: String, container: &ContainerConfig) -> Vec<String> {
+    let image = &container.image.config;
+    let (command, args) = match (container.command.is_empty(), container.args.is_empty()) {
+        (true, true) => (&image.entrypoint, &image.cmd),
+        (true, false) => (&image.entrypoint, &container.args),
+        (false, _) => (&container.command, &container.args),
+    };
+    std::iter::once(argv0).chain(command.iter().skip(1).cloned()).chain(args.iter().cloned()).collect()
+}
+
+/// The image's variables, overridden by the pod's, in that order.
+fn env(container: &ContainerConfig) -> Vec<(String, String)> {
+    let image = container.image.config.env.iter().filter_map(|pair| pair.split_once('='));
+    let image = image.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut env: Vec<(String, String)> = Vec::new();
+    for (name, value) in image.chain(container.env.iter().cloned()) {
+        match env.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => env.push((name, value)),
+        }
+    }
+    env
+}
+
+fn mounts(container: &ContainerConfig, layers: &[PathBuf], is_file: impl Fn(&Path) -> bool) -> Vec<(Preopen, Source)> {
+    let mut directories = Vec::new();
+    if let Some(root) = layers.last() {
+        let preopen = Preopen { guest_path: "/".to_owned(), read_only: true };
+        directories.push((preopen, Source::Directory(root.clone())));
+    }
+    let mut files: BTreeMap<(String, bool), Vec<(String, PathBuf)>> = BTreeMap::new();
+    for mount in container.mounts.iter().chain(&container.termination_message) {
+        let guest_path = mount.container_path.clone();
+        if !is_file(&mount.host_path) {
+            let preopen = Preopen { guest_path, read_only: mount.read_only };
+            directories.push((preopen, Source::Directory(mount.host_path.clone())));
+        } else if let Some((parent, name)) = guest_path.rsplit_once('/') {
+            let parent = if parent.is_empty() { "/" } else { parent };
+            let group = files.entry((parent.to_owned(), mount.read_only)).or_default();
+            group.push((name.to_owned(), mount.host_path.clone()));
+        }
+    }
+    for ((guest_path, read_only), files) in files {
+        // A directory mounted at the same place wins: its content is what the pod asked for there.
+        if directories.iter().all(|(preopen, _)| preopen.guest_path != guest_path) {
+            directories.push((Preopen { guest_path, read_only }, Source::Files(files)));
+        }
+    }
+    directories
+}
+
+fn annotation<'a>(sandbox: &'a PodSandboxConfig, container: &'a ContainerConfig, name: &str) -> Option<&'a str> {
+    container.annotations.get(name).or_else(|| sandbox.annotations.get(name)).map(String::as_str)
+}
+
+fn listen(sandbox: &PodSandboxConfig, container: &ContainerConfig, env: &[(String, String)]) -> SocketAddr {
+    let ip = match &sandbox.network {
+        NetworkAttachment::Shared { ip } => *ip,
+        // The pod's own namespace (or the machine): localhost has to answer too.
+        NetworkAttachment::Namespace { .. } | NetworkAttachment::Host { .. } => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    let declared = container.ports.iter().find(|port| port.protocol == Protocol::Tcp).map(|port| port.container_port);
+    let spin = env.iter().find(|(name, _)| name == SPIN_LISTEN);
+    let spin = spin.and_then(|(_, address)| address.rsplit_once(':')?.1.parse().ok());
+    let class = annotation(sandbox, container, RUNTIME_CLASS).filter(|class| class.contains("spin"));
+    let port = declared.or(spin).or(class.map(|_| HTTP_PORT_SPIN)).unwrap_or(HTTP_PORT_DEFAULT);
+    SocketAddr::new(ip, port)
+}
+
+fn limits(sandbox: &PodSandboxConfig, container: &ContainerConfig) -> Limits {
+    let memory = container.resources.memory_limit_bytes.or(sandbox.resources.memory_limit_bytes);
+    let timeout = annotation(sandbox, container, REQUEST_TIMEOUT)
+        .and_then(|text| text.trim().trim_end_matches('s').parse::<f64>().ok())
+        .filter(|seconds| *seconds > 0.0 && seconds.is_finite());
+    Limits {
+        memory_bytes: memory.filter(|bytes| *bytes > 0).unwrap_or(MEMORY_BYTES_DEFAULT),
+        request_timeout_ms: timeout.map_or(REQUEST_TIMEOUT_MS_DEFAULT, |seconds| (seconds * 1000.0).ceil() as u64),
+        requests_at_once: REQUESTS_AT_ONCE,
+        connections: CONNECTIONS,
+    }
+}
+
+fn egress(sandbox: &PodSandboxConfig, container: &ContainerConfig) -> Egress {
+    let own_localhost = matches!(sandbox.network, NetworkAttachment::Namespace { .. });
+    let allowed = annotation(sandbox, container, ALLOWED_HOSTS).unwrap_or_default();
+    let allowed = allowed.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty());
+    let sockets = match annotation(sandbox, container, ALLOW_SOCKETS) {
+        Some("true") => Sockets::All,
+        _ if own_localhost => Sockets::Localhost,
+        _ => Sockets::Denied,
+    };
+    let dns = &sandbox.dns;
+    Egress {
+        nameservers: dns.servers.iter().filter_map(|server| nameserver(server)).collect(),
+        searches: dns.searches.clone(),
+        ndots: dns
+            .options
+            .iter()
+            .find_map(|option| option.strip_prefix("ndots:")?.parse().ok())
+            .unwrap_or(NDOTS_DEFAULT),
+        cluster_domain: cluster_domain(dns),
+        allowed_hosts: allowed.collect(),
+        own_localhost,
+        sockets,
+    }
+}
+
+fn nameserver(text: &str) -> Option<SocketAddr> {
+    let bare = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS_PORT));
+    bare.ok().or_else(|| text.parse().ok())
+}
+
+/// The search list of a cluster pod is `<ns>.svc.<domain> svc.<domain> <domain>`.
+fn cluster_domain(dns: &DnsConfig) -> String {
+    let domain = dns.searches.iter().find_map(|search| search.strip_prefix("svc."));
+    domain.unwrap_or(CLUSTER_DOMAIN_DEFAULT).trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,302 @@
+//! The calls of the seam, step by step.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use cri::{
+    ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus, ExecOutcome,
+    ImageKind, PodSandboxConfig, ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxStatus,
+};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::native::{NativeCode, PrepareError};
+use crate::protocol::{FILES_MAX, Request, Response};
+use crate::runtime::record::{ContainerRecord, SandboxRecord};
+use crate::runtime::{WasmRuntime, hosts, open, plan};
+
+const RUNTIME: &str = "wasm";
+/// What `exec_sync` keeps of each stream.
+const EXEC_OUTPUT_BYTES_MAX: usize = 64 << 10;
+
+#[async_trait]
+impl RuntimeService for WasmRuntime {
+    fn handler(&self) -> &'static str {
+        RUNTIME
+    }
+
+    async fn prepare_image(&self, image: &ResolvedImage) -> Result<(), RuntimeError> {
+        self.native_code(image).await.map(drop)
+    }
+
+    async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxId, RuntimeError> {
+        let id = SandboxId(format!("{RUNTIME}-{}", config.pod_uid));
+        let record = SandboxRecord { id: id.clone(), config, created_at: SystemTime::now(), stopped: false };
+        let put = self.state.with(move |state| match state.records.sandboxes.get(&record.id.0) {
+            Some(known) if !known.stopped => Ok(()),
+            _ => state.records.put_sandbox(record),
+        });
+        put.await.map_err(|source| RuntimeError::Io { attempt: format!("record sandbox {id}"), source })?;
+        Ok(id)
+    }
+
+    async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
+        let key = id.0.clone();
+        let found = self.state.with(move |state| {
+            let sandbox = state.records.sandboxes.get(&key)?.clone();
+            Some((sandbox, state.records.containers_of(&key)))
+        });
+        let Some((sandbox, containers)) = found.await else { return Ok(()) };
+        for container in containers.iter().filter(|one| one.is_running()) {
+            self.stop_container(&container.id, Duration::ZERO).await?;
+        }
+        let stopped = SandboxRecord { stopped: true, ..sandbox };
+        let put = self.state.with(move |state| state.records.put_sandbox(stopped)).await;
+        put.map_err(|source| RuntimeError::Io { attempt: format!("record that sandbox {id} stopped"), source })
+    }
+
+    async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
+        self.stop_pod_sandbox(id).await?;
+        let key = id.0.clone();
+        let containers = self.state.with(move |state| state.records.containers_of(&key)).await;
+        for container in containers {
+            self.remove_container(&container.id).await?;
+        }
+        let key = id.0.clone();
+        let removed = self.state.with(move |state| {
+            let sandbox = state.records.sandboxes.get(&key).cloned()?;
+            state.records.remove_sandbox(&key);
+            let host = sandbox.host();
+            let last = state.records.sandboxes.values().all(|other| other.host() != host);
+            Some((sandbox, last))
+        });
+        if let Some((sandbox, true)) = removed.await {
+            self.hosts.end(&sandbox).await;
+        }
+        Ok(())
+    }
+
+    async fn list_pod_sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError> {
+        Ok(self.state.with(|state| state.records.sandboxes.values().map(SandboxRecord::status).collect()).await)
+    }
+
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, RuntimeError> {
+        if let Some(mount) = config.mounts.iter().find(|mount| !mount.host_path.exists()) {
+            let why = format!("mount {}: {} does not exist", mount.container_path, mount.host_path.display());
+            return Err(RuntimeError::CreateContainer { container: config.name, why });
+        }
+        let id = ContainerId(format!("{}.{}.{}", sandbox.0, config.name, config.attempt));
+        let record = ContainerRecord {
+            id: id.clone(),
+            sandbox: sandbox.clone(),
+            config,
+            created_at: SystemTime::now(),
+            state: ContainerState::Created,
+        };
+        self.state
+            .with(move |state| {
+                let known = state.records.sandboxes.get(&record.sandbox.0).filter(|sandbox| !sandbox.stopped);
+                if known.is_none() {
+                    return Err(not_found("sandbox", &record.sandbox.0));
+                }
+                if state.records.containers.get(&record.id.0).is_some_and(ContainerRecord::is_running) {
+                    let why = "a container of that name and attempt runs".to_owned();
+                    return Err(RuntimeError::CreateContainer { container: record.config.name, why });
+                }
+                let attempt = format!("record container {}", record.id);
+                state.records.put_container(record).map_err(|source| RuntimeError::Io { attempt, source })
+            })
+            .await?;
+        Ok(id)
+    }
+
+    async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let (container, sandbox) = self.lookup(id).await?;
+        if !matches!(container.state, ContainerState::Created) {
+            return Ok(());
+        }
+        let code = self.native_code(&container.config.image).await?;
+        let is_file = |path: &std::path::Path| path.is_file();
+        let start = plan::start(&id.0, &sandbox.config, &container.config, &code.description, is_file);
+        let failed = |why: String| RuntimeError::StartContainer { container: container.config.name.clone(), why };
+        if start.sources.len() + 2 > FILES_MAX {
+            return Err(failed(format!("{} mounts, the limit is {}", start.sources.len(), FILES_MAX - 2)));
+        }
+        let log = open::log(&container.config.log_path)
+            .map_err(|error| failed(format!("log {}: {error}", container.config.log_path.display())))?;
+        let staging = open::staging_dir(&self.config.run_dir, &id.0);
+        let mut files = vec![log, code.file];
+        for (number, (source, preopen)) in start.sources.iter().zip(&start.spec.preopens).enumerate() {
+            let opened = open::source(source, &staging, number, self.config.host_uid_gid);
+            files.push(opened.map_err(|error| failed(format!("mount {}: {error}", preopen.guest_path)))?);
+        }
+        let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let request = Request::Start(Box::new(start.spec));
+        match self.hosts.call_started(&sandbox, &request, &descriptors).await? {
+            Response::Done => {}
+            Response::Failed { why } => return Err(failed(why)),
+            other => return Err(failed(format!("the sandbox host answered {other:?}"))),
+        }
+        let (key, started_at) = (id.0.clone(), SystemTime::now());
+        let marked = self.state.with(move |state| {
+            state.records.update(&key, |before| match before {
+                ContainerState::Created => ContainerState::Running { started_at },
+                // Its end was reported before we got here.
+                ContainerState::Running { .. } | ContainerState::Exited { .. } => before.clone(),
+            })
+        });
+        if marked.await {
+            hosts::tell(&self.state, &self.events, id.0.clone()).await;
+        }
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
+        let Ok((container, sandbox)) = self.lookup(id).await else { return Ok(()) };
+        if !container.is_running() {
+            return Ok(());
+        }
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let host = sandbox.host();
+        self.hosts.call(&host, &Request::Stop { id: id.0.clone(), grace_ms }).await?;
+        // Its end may still be on its way to us as an event; ask, so that the caller sees it now.
+        if let Some(Response::Containers(list)) = self.hosts.call(&host, &Request::Status { id: id.0.clone() }).await? {
+            for report in list {
+                if self.state.with(move |state| state.records.report(&report)).await {
+                    hosts::tell(&self.state, &self.events, id.0.clone()).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let Ok((container, sandbox)) = self.lookup(id).await else { return Ok(()) };
+        if container.is_running() {
+            self.stop_container(id, Duration::ZERO).await?;
+        }
+        self.hosts.call(&sandbox.host(), &Request::Forget { id: id.0.clone() }).await?;
+        let _ = std::fs::remove_dir_all(open::staging_dir(&self.config.run_dir, &id.0));
+        let key = id.0.clone();
+        self.state.with(move |state| state.records.remove_container(&key)).await;
+        Ok(())
+    }
+
+    async fn list_containers(&self) -> Result<Vec<ContainerStatus>, RuntimeError> {
+        let list = self.state.with(|state| {
+            let records = &state.records;
+            records.containers.values().map(|one| one.status(&records.pod_uid(one))).collect()
+        });
+        Ok(list.await)
+    }
+
+    async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
+        let (container, sandbox) = self.lookup(id).await?;
+        Ok(container.status(&sandbox.config.pod_uid))
+    }
+
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        let (container, sandbox) = self.lookup(id).await?;
+        let failed =
+            |why: String| RuntimeError::Helper { helper: "sandbox host", attempt: format!("exec in {id}"), why };
+        let Some((export, args)) = command.split_first() else { return Err(failed("no command given".to_owned())) };
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let request = Request::Invoke { id: id.0.clone(), export: export.clone(), args: args.to_vec(), timeout_ms };
+        let cut = |text: String| {
+            let mut bytes = text.into_bytes();
+            bytes.truncate(EXEC_OUTPUT_BYTES_MAX);
+            bytes
+        };
+        match self.hosts.call(&sandbox.host(), &request).await? {
+            Some(Response::Invoked { exit_code, stdout, stderr }) => {
+                Ok(ExecOutcome { exit_code, stdout: cut(stdout), stderr: cut(stderr) })
+            }
+            Some(Response::TimedOut) => {
+                let timeout_seconds = timeout.as_secs();
+                Err(RuntimeError::ExecTimeout { container: container.config.name, timeout_seconds })
+            }
+            Some(Response::Failed { why }) => Err(failed(why)),
+            Some(Response::Unknown) | None => Err(failed("the container is not running".to_owned())),
+            Some(other) => Err(failed(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    fn events(&self) -> BoxStream<'static, ContainerEvent> {
+        let stream = futures::stream::unfold(self.events.subscribe(), |mut events| async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => return Some((event, events)),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        stream.boxed()
+    }
+
+    async fn list_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
+        let hosts = self.state.with(|state| state.links.keys().cloned().collect::<Vec<_>>()).await;
+        let mut stats = Vec::new();
+        for host in hosts {
+            if let Some(Response::Stats(list)) = self.hosts.call(&host, &Request::Stats).await? {
+                stats.extend(list);
+            }
+        }
+        let joined = self.state.with(move |state| {
+            let named = stats.into_iter().filter_map(|one| {
+                let record = state.records.containers.get(&one.id)?;
+                Some(ContainerStats {
+                    id: record.id.clone(),
+                    pod_uid: state.records.pod_uid(record),
+                    name: record.config.name.clone(),
+                    cpu_usage_nanos: one.cpu_nanos,
+                    memory_working_set_bytes: one.memory_bytes,
+                })
+            });
+            named.collect()
+        });
+        Ok(joined.await)
+    }
+}
+
+impl WasmRuntime {
+    async fn lookup(&self, id: &ContainerId) -> Result<(ContainerRecord, SandboxRecord), RuntimeError> {
+        let key = id.0.clone();
+        let found = self.state.with(move |state| {
+            let container = state.records.containers.get(&key)?.clone();
+            let sandbox = state.records.sandboxes.get(&container.sandbox.0)?.clone();
+            Some((container, sandbox))
+        });
+        found.await.ok_or_else(|| not_found("container", &id.0))
+    }
+
+    async fn native_code(&self, image: &ResolvedImage) -> Result<NativeCode, RuntimeError> {
+        let unsupported =
+            |why: String| RuntimeError::Unsupported { runtime: RUNTIME, image: image.reference.clone(), why };
+        let ImageKind::Wasm { file, digest, .. } = &image.kind else {
+            return Err(unsupported("it is a Linux root file system, no WebAssembly".to_owned()));
+        };
+        self.cache.prepare(file, digest).await.map_err(|error| match error {
+            PrepareError::Io { attempt, source } => RuntimeError::Io { attempt, source },
+            PrepareError::Compile(error @ crate::native::compile::CompileError::Spawn { .. }) => {
+                RuntimeError::Helper { helper: "compiler", attempt: "start".to_owned(), why: error.to_string() }
+            }
+            other => unsupported(other.to_string()),
+        })
+    }
+}
+
+fn not_found(what: &'static str, id: &str) -> RuntimeError {
+    RuntimeError::NotFound { runtime: RUNTIME, what, id: id.to_owned() }
+}
