@@ -1,0 +1,163 @@
+//! Amounts of what nodes have and pods ask for, as whole numbers. Pure.
+
+use std::collections::BTreeMap;
+
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
+
+pub const CPU: &str = "cpu";
+pub const MEMORY: &str = "memory";
+pub const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
+pub const PODS: &str = "pods";
+
+/// Taken for scoring when a container asks for nothing, so that such pods spread too.
+const SCORED_CPU_MILLIS: i64 = 100;
+const SCORED_MEMORY_BYTES: i64 = 200 * 1024 * 1024;
+
+/// cpu in thousandths, memory and storage in bytes, everything else in its units.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    pub cpu_millis: i64,
+    pub memory_bytes: i64,
+    pub ephemeral_bytes: i64,
+    /// Extended resources (`example.com/gpu`, `hugepages-2Mi`).
+    pub other: BTreeMap<String, i64>,
+}
+
+impl Resources {
+    pub fn from_map(map: Option<&BTreeMap<String, Written>>) -> Self {
+        let mut resources = Self::default();
+        for (name, written) in map.into_iter().flatten() {
+            // The API server validates quantities; an unreadable one can only be asked of nobody.
+            let Ok(quantity) = Quantity::parse(&written.0) else { continue };
+            match name.as_str() {
+                CPU => resources.cpu_millis = quantity.as_millis(),
+                MEMORY => resources.memory_bytes = quantity.as_units(),
+                EPHEMERAL_STORAGE => resources.ephemeral_bytes = quantity.as_units(),
+                PODS => {}
+                _ => {
+                    resources.other.insert(name.clone(), quantity.as_units());
+                }
+            }
+        }
+        resources
+    }
+
+    /// What a pod occupies: the larger of its running containers (sidecars included) and its largest init step.
+    pub fn asked(spec: &PodSpec) -> Self {
+        Self::asked_with(spec, |container| Self::from_map(requests(container)))
+    }
+
+    /// The same with a floor per container.
+    pub fn asked_for_scoring(spec: &PodSpec) -> Self {
+        Self::asked_with(spec, |container| {
+            let mut resources = Self::from_map(requests(container));
+            if resources.cpu_millis == 0 {
+                resources.cpu_millis = SCORED_CPU_MILLIS;
+            }
+            if resources.memory_bytes == 0 {
+                resources.memory_bytes = SCORED_MEMORY_BYTES;
+            }
+            resources
+        })
+    }
+
+    fn asked_with(spec: &PodSpec, of: impl Fn(&Container) -> Self) -> Self {
+        let mut total = Self::default();
+        for container in &spec.containers {
+            total.add(&of(container));
+        }
+        let (mut sidecars, mut largest_init) = (Self::default(), Self::default());
+        for container in spec.init_containers.iter().flatten() {
+            let mut step = of(container);
+            if container.restart_policy.as_deref() == Some("Always") {
+                sidecars.add(&step);
+                step = Self::default();
+            }
+            step.add(&sidecars);
+            largest_init.raise_to(&step);
+        }
+        total.add(&sidecars);
+        total.raise_to(&largest_init);
+        total.add(&Self::from_map(spec.overhead.as_ref()));
+        total
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.cpu_millis += other.cpu_millis;
+        self.memory_bytes += other.memory_bytes;
+        self.ephemeral_bytes += other.ephemeral_bytes;
+        for (name, amount) in &other.other {
+            *self.other.entry(name.clone()).or_insert(0) += amount;
+        }
+    }
+
+    pub fn subtract(&mut self, other: &Self) {
+        self.cpu_millis -= other.cpu_millis;
+        self.memory_bytes -= other.memory_bytes;
+        self.ephemeral_bytes -= other.ephemeral_bytes;
+        for (name, amount) in &other.other {
+            *self.other.entry(name.clone()).or_insert(0) -= amount;
+        }
+        self.other.retain(|_, amount| *amount != 0);
+    }
+
+    fn raise_to(&mut self, other: &Self) {
+        self.cpu_millis = self.cpu_millis.max(other.cpu_millis);
+        self.memory_bytes = self.memory_bytes.max(other.memory_bytes);
+        self.ephemeral_bytes = self.ephemeral_bytes.max(other.ephemeral_bytes);
+        for (name, amount) in &other.other {
+            let present = self.other.entry(name.clone()).or_insert(0);
+            *present = (*present).max(*amount);
+        }
+    }
+}
+
+fn requests(container: &Container) -> Option<&BTreeMap<String, Written>> {
+    container.resources.as_ref()?.requests.as_ref()
+}
+
+/// What a node offers to pods, and how many of them.
+pub fn allocatable(node: &Node) -> (Resources, i64) {
+    let status = node.status.as_ref();
+    let map = status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
+    let pods = map.and_then(|map| map.get(PODS)).and_then(|written| Quantity::parse(&written.0).ok());
+    (Resources::from_map(map), pods.map_or(0, |pods| pods.as_units()))
+}
+
+/// `amount` of `resource` as people write it.
+pub fn written(resource: &str, amount: i64) -> String {
+    match resource {
+        CPU => Quantity::from_millis(amount).to_string(),
+        MEMORY | EPHEMERAL_STORAGE => Quantity::from_bytes(amount.max(0).unsigned_abs()).to_string(),
+        _ => amount.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn init_containers_count_by_their_largest_and_sidecars_stay() {
+        let ask = |cpu: &str, memory: &str| json!({ "requests": { "cpu": cpu, "memory": memory } });
+        let spec: PodSpec = serde_json::from_value(json!({
+            "initContainers": [
+                { "name": "big", "resources": ask("2", "1Gi") },
+                { "name": "side", "restartPolicy": "Always", "resources": ask("100m", "10Mi") },
+                { "name": "late", "resources": ask("1", "2Gi") },
+            ],
+            "containers": [{ "name": "a", "resources": ask("500m", "1Gi") }, { "name": "b" }],
+            "overhead": { "memory": "1Mi" },
+        }))
+        .unwrap();
+        let asked = Resources::asked(&spec);
+        assert_eq!(asked.cpu_millis, 2000);
+        let mebibyte = 1024 * 1024;
+        assert_eq!(asked.memory_bytes, (2048 + 10 + 1) * mebibyte);
+        assert_eq!(Resources::asked_for_scoring(&spec).cpu_millis, 2000);
+    }
+}
