@@ -163,7 +163,14 @@ impl Handler {
                 Lookup::Found(records) => {
                     let Some(alias) = records.alias.as_deref().filter(|_| query.query_type() != RecordType::CNAME)
                     else {
-                        self.add_records(&mut answer, &zone, &owner, query.query_type(), &records);
+                        let own = self.records(&mut answer.additionals, &zone, query.query_type(), &records);
+                        answer.answers.extend(own.into_iter().map(|data| record(owner.clone(), data)));
+                        if query.query_type() == RecordType::SOA && name == zone.domain() {
+                            answer.answers.push(start_of_authority(zone.domain()));
+                        }
+                        if answer.answers.is_empty() {
+                            answer.authorities.push(start_of_authority(zone.domain()));
+                        }
                         return answer;
                     };
                     let Ok(target) = Name::from_ascii(format!("{alias}.")) else {
@@ -177,7 +184,8 @@ impl Handler {
         Answer::failed(ResponseCode::ServFail)
     }
 
-    fn add_records(&self, answer: &mut Answer, zone: &Zone, owner: &Name, kind: RecordType, records: &Records) {
+    /// The records of the type asked for; addresses of SRV targets go to `additionals`.
+    fn records(&self, additionals: &mut Vec<Record>, zone: &Zone, kind: RecordType, records: &Records) -> Vec<RData> {
         let any = kind == RecordType::ANY;
         let mut found = Vec::new();
         if any || kind == RecordType::A {
@@ -188,7 +196,7 @@ impl Handler {
                 let Ok(target) = Name::from_ascii(format!("{}.", service.target)) else { continue };
                 if let Lookup::Found(records) = zone.lookup(&service.target) {
                     let addresses = records.addresses.iter().map(|address| RData::A(A(*address)));
-                    answer.additionals.extend(addresses.map(|data| record(target.clone(), data)));
+                    additionals.extend(addresses.map(|data| record(target.clone(), data)));
                 }
                 found.push(RData::SRV(SRV::new(0, 100, service.port, target)));
             }
@@ -203,13 +211,7 @@ impl Handler {
         if let Some(name) = records.alias.as_deref().and_then(|name| Name::from_ascii(format!("{name}.")).ok()) {
             found.push(RData::CNAME(CNAME(name)));
         }
-        if kind == RecordType::SOA && plain(owner) == zone.domain() {
-            answer.answers.push(start_of_authority(zone.domain()));
-        }
-        answer.answers.extend(found.into_iter().map(|data| record(owner.clone(), data)));
-        if answer.answers.is_empty() {
-            answer.authorities.push(start_of_authority(zone.domain()));
-        }
+        found
     }
 
     fn addresses(&self, records: &Records) -> impl Iterator<Item = Ipv4Addr> {

@@ -1,7 +1,7 @@
 //! The node's nftables ruleset, rendered to netlink messages. Pure.
 //!
 //! ```text
-//! raw        prerouting -300  from a pod, to or from 127/8: drop
+//! from-pods  prerouting -300  from a pod, to or from 127/8: drop
 //! prerouting nat -100         dnat to daddr . l4proto . dport . bucket map @services-N  (one rule per map)
 //! output     nat -100         the same
 //! postrouting nat 100         hairpin, loopback clients: snat to the gateway's address;
@@ -91,7 +91,10 @@ impl Ruleset {
     fn rules(&self) -> Vec<(&'static str, Vec<Expression>)> {
         let mut rules = Vec::new();
         for direction in [SOURCE, DESTINATION] {
-            rules.push(("raw", [in_by_pod_link(), within(direction, loopback()), vec![Expression::Drop]].concat()));
+            rules.push((
+                "from-pods",
+                [in_by_pod_link(), within(direction, loopback()), vec![Expression::Drop]].concat(),
+            ));
         }
         for chain in ["prerouting", "output"] {
             rules.extend(BUCKET_MAPS.iter().map(|map| (chain, translate(*map))));
@@ -130,7 +133,7 @@ const LOCAL_OUT: u32 = 3;
 const POST_ROUTING: u32 = 4;
 
 const CHAINS: [(&str, Hook); 6] = [
-    ("raw", Hook { kind: "filter", number: PRE_ROUTING, priority: -300 }),
+    ("from-pods", Hook { kind: "filter", number: PRE_ROUTING, priority: -300 }),
     ("prerouting", Hook { kind: "nat", number: PRE_ROUTING, priority: -100 }),
     ("output", Hook { kind: "nat", number: LOCAL_OUT, priority: -100 }),
     ("postrouting", Hook { kind: "nat", number: POST_ROUTING, priority: 100 }),

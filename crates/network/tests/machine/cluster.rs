@@ -170,6 +170,44 @@ fn a_service_is_reached_by_name_from_everywhere_and_follows_its_endpoints() {
     });
 }
 
+/// An API server that lists one Service and one EndpointSlice and then has nothing new.
+fn api_server(backend: IpAddr) -> kube::Client {
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| async move {
+        let (uri, kind) = (
+            request.uri().clone(),
+            if request.uri().path().ends_with("services") { "Service" } else { "EndpointSlice" },
+        );
+        if uri.query().unwrap_or_default().contains("watch=") {
+            std::future::pending::<()>().await;
+        }
+        let item = if kind == "Service" {
+            json!({"metadata": {"namespace": "default", "name": "web", "uid": "u"}, "spec": web_spec()})
+        } else {
+            json!({"metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}], "endpoints": [{"addresses": [backend]}]})
+        };
+        let list = json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [item]});
+        let body = kube::client::Body::from(serde_json::to_vec(&list).unwrap());
+        Ok::<_, std::convert::Infallible>(http::Response::new(body))
+    });
+    kube::Client::new(service, "default")
+}
+
+#[test]
+fn a_client_of_the_api_server_is_all_it_takes() {
+    alone(|machine| {
+        let network = machine.open();
+        let pod = machine.linux_pod(&network, "pod");
+        pod.serve_tcp(8080, "linux");
+        let _inside = machine.runtime.enter();
+        network.spawn(api_server(pod.ip), CancellationToken::new());
+        let ask = || ask_tcp("10.96.0.7:80".parse().unwrap()).map_err(|e| e.kind());
+        eventually(Ok("linux 10.32.0.1".to_owned()), ask);
+        eventually("No Error: 10.96.0.7".to_owned(), || resolve("web.default.svc.cluster.local."));
+        machine.runtime.block_on(network.teardown()).unwrap();
+    });
+}
+
 #[test]
 fn dns_answers_by_udp_and_tcp() {
     alone(|machine| {

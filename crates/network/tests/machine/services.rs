@@ -20,9 +20,11 @@ fn v4(address: &str) -> Ipv4Addr {
     address.parse().unwrap()
 }
 
-/// Rows of `(protocol, port, backends)` at [`VIP`].
-fn tables(rows: &[(IpProtocol, u16, &[(&str, u16)])]) -> Tables {
-    let row = |(protocol, port, backends): &(IpProtocol, u16, &[(&str, u16)])| {
+/// `(protocol, port, backends)` at [`VIP`].
+type Row<'a> = (IpProtocol, u16, &'a [(&'a str, u16)]);
+
+fn tables(rows: &[Row<'_>]) -> Tables {
+    let row = |(protocol, port, backends): &Row<'_>| {
         let list = backends.iter().map(|(address, port)| Backend { address: v4(address), port: *port }).collect();
         let frontend = Frontend { address: VIP, protocol: *protocol, port: *port };
         (frontend, Backends { affinity: Affinity::None, list })
@@ -168,18 +170,98 @@ fn udp_flows_leave_an_endpoint_that_is_gone() {
 }
 
 #[test]
-fn the_api_server_on_loopback_is_reached_but_nothing_else_there() {
+fn the_api_server_on_loopback_is_reached() {
     with_pods(|_, proxy, a, _| {
         greet(TcpListener::bind("127.0.0.1:6443").unwrap(), "api");
         proxy.apply(tables(&[(IpProtocol::Tcp, 443, &[("127.0.0.1", 6443)])])).unwrap();
         assert_eq!(ask_tcp(vip(443)).unwrap(), "api 10.32.0.1");
         assert_eq!(a.run(|| ask_tcp(vip(443))).unwrap(), "api 10.32.0.2");
-        // a pod that sends packets for 127.0.0.1 to the node gets no answer
-        a.run(|| {
+    });
+}
+
+#[test]
+fn pods_reach_nothing_else_on_the_nodes_loopback() {
+    with_pods(|_, _, a, _| {
+        let private = UdpSocket::bind("127.0.0.1:6443").unwrap();
+        private.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        // A hostile pod sends what it addresses to 127.0.0.1 to the node.
+        let hostile = a.run(|| {
             std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
-            let socket = UdpSocket::bind("10.32.0.2:0").unwrap();
-            socket.connect("127.0.0.1:6443").unwrap();
+            ip("route delete local 127.0.0.0/8 dev lo table local")
+                && ip("route delete local 127.0.0.1/32 dev lo table local")
+                && ip("route add 127.0.0.1/32 via 10.32.0.1 dev eth0 onlink src 10.32.0.2")
         });
+        if !hostile {
+            println!("skipped: needs the ip command");
+            return;
+        }
+        let arrives = || {
+            let client = a.run(|| UdpSocket::bind("10.32.0.2:0").unwrap());
+            client.send_to(b"?", "127.0.0.1:6443").unwrap();
+            private.recv(&mut [0; 8]).is_ok()
+        };
+        assert!(!arrives());
+        // The rules are what keeps it out.
+        let flushed = std::process::Command::new("nft").args(["flush", "chain", "ip", "knarr", "from-pods"]).status();
+        if flushed.is_ok_and(|status| status.success()) {
+            assert!(arrives());
+        }
+    });
+}
+
+/// Connects from a given source address, as a Wasm pod's host process does.
+fn ask_from(machine: &Machine, source: &str, address: SocketAddr) -> String {
+    let source: IpAddr = source.parse().unwrap();
+    let connecting = async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source, 0)).unwrap();
+        let mut text = String::new();
+        let mut stream = socket.connect(address).await.unwrap();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.unwrap();
+        text
+    };
+    machine.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), connecting).await.unwrap() })
+}
+
+#[test]
+fn a_pod_without_a_namespace_is_a_client_under_its_own_address() {
+    with_pods(|machine, proxy, _, b| {
+        b.serve_tcp(8080, "linux");
+        greet(TcpListener::bind("10.32.32.1:8080").unwrap(), "wasm");
+        let rows: [Row<'_>; 2] =
+            [(IpProtocol::Tcp, 80, &[("10.32.0.3", 8080)]), (IpProtocol::Tcp, 81, &[("10.32.32.1", 8080)])];
+        proxy.apply(tables(&rows)).unwrap();
+        assert_eq!(ask_from(machine, "10.32.32.1", vip(80)), "linux 10.32.32.1");
+        assert_eq!(ask_from(machine, "10.32.32.1", vip(81)), "wasm 10.32.32.1", "itself, by its Service");
+        assert_eq!(ask_from(machine, "10.32.32.1", "10.32.0.3:8080".parse().unwrap()), "linux 10.32.32.1");
+    });
+}
+
+/// Runs Debian's `ip`; false where that is not installed.
+fn ip(arguments: &str) -> bool {
+    match std::process::Command::new("ip").args(arguments.split(' ')).status() {
+        Ok(status) => {
+            assert!(status.success(), "ip {arguments}");
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+#[test]
+fn pods_leave_the_cluster_under_the_nodes_address() {
+    with_pods(|machine, _, a, b| {
+        // 198.51.100.1 is "outside": an address behind pod b that no range of ours covers.
+        if !b.run(|| ip("address add 198.51.100.1/32 dev lo")) {
+            println!("skipped: needs the ip command");
+            return;
+        }
+        ip("route add 198.51.100.1/32 dev knp0a200003 src 10.32.0.1");
+        ip("address add 203.0.113.9/32 dev knp0a200003");
+        b.run(|| greet(TcpListener::bind("198.51.100.1:80").unwrap(), "outside"));
+        let outside: SocketAddr = "198.51.100.1:80".parse().unwrap();
+        assert_eq!(a.run(|| ask_tcp(outside)).unwrap(), "outside 203.0.113.9");
+        assert_eq!(ask_from(machine, "10.32.32.1", outside), "outside 203.0.113.9");
     });
 }
 
