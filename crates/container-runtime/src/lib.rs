@@ -1,1 +1,38 @@
-//! container-runtime
+//! `RuntimeService` for Linux containers: namespaces, overlayfs, cgroups, seccomp.
+//!
+//! Three kinds of process, one folder each:
+//! - `runtime/`: in the node agent. Turns CRI values into a spec (`plan.rs`, pure) and talks to shims.
+//! - `shim/`: one small process per pod sandbox. Owns the containers, their logs and their exits;
+//!   outlives the agent.
+//! - `init/`: what becomes the container. Builds the root file system, gives up every privilege,
+//!   executes the user's program.
+//!
+//! `protocol.rs` and `spec.rs` are what they say to each other. Nothing here knows a Kubernetes object.
+
+mod cgroup;
+mod files;
+mod init;
+mod plan;
+mod process;
+mod protocol;
+mod runtime;
+mod seccomp;
+mod seccomp_table;
+mod shim;
+mod spec;
+mod sys;
+
+pub use runtime::{ContainerRuntime, ContainerRuntimeConfig};
+
+/// The hidden subcommands of this crate: `shim` and `container-init`. Call it first in `main`, before
+/// any thread exists. Answers the exit code, or `None` when the name belongs to somebody else.
+pub fn internal_main(name: &str, args: &[String]) -> Option<i32> {
+    match name {
+        "shim" => Some(shim::main(args)),
+        "container-init" => Some(init::main(args)),
+        _ => None,
+    }
+}
+
+/// The name of this runtime in errors.
+const RUNTIME: &str = "container";

@@ -1,0 +1,321 @@
+//! Cgroups of pods and containers on v1 and v2. cgroups-rs finds the hierarchies and makes the
+//! directories; what is written into them is decided by [`limit_writes`], a pure table.
+//!
+//! On a hybrid machine (v1 controllers, an almost empty v2 tree beside them) this is v1.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cgroups_rs::fs::hierarchies::{self, V1};
+use cgroups_rs::fs::{Cgroup, Controllers};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::spec::{CPU_PERIOD_MICROS, Limits};
+
+/// How often a directory that is still busy is tried again, and how long apart.
+const REMOVE_ATTEMPTS: u32 = 100;
+const REMOVE_PAUSE: Duration = Duration::from_millis(5);
+/// Rounds of "kill everybody in it": a fork may slip through between reading and killing.
+const KILL_ROUNDS: u32 = 50;
+
+/// Where this machine has its controllers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// Controller name and mount point.
+    V1(Vec<(&'static str, PathBuf)>),
+    V2(PathBuf),
+}
+
+const V1_CONTROLLERS: [(&str, Controllers); 4] = [
+    ("memory", Controllers::Mem),
+    ("cpu", Controllers::Cpu),
+    ("cpuacct", Controllers::CpuAcct),
+    ("pids", Controllers::Pids),
+];
+const V2_CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
+
+impl Layout {
+    /// Looks at the mounts. An error names the controller that is missing.
+    pub fn detect() -> Result<Self, String> {
+        if hierarchies::is_cgroup2_unified_mode() {
+            let root = PathBuf::from(hierarchies::UNIFIED_MOUNTPOINT);
+            let offered = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+            let offered: BTreeSet<&str> = offered.split_whitespace().collect();
+            return match V2_CONTROLLERS.iter().find(|name| !offered.contains(*name)) {
+                Some(missing) => Err(format!("the cgroup v2 tree does not offer the {missing} controller")),
+                None => Ok(Self::V2(root)),
+            };
+        }
+        let v1 = V1::new();
+        let mut mounts = Vec::new();
+        for (name, controller) in V1_CONTROLLERS {
+            match v1.get_mount_point(controller) {
+                Some((point, _)) => mounts.push((name, point)),
+                None => return Err(format!("no cgroup hierarchy with the {name} controller is mounted")),
+            }
+        }
+        Ok(Self::V1(mounts))
+    }
+
+    /// The group at this path below every hierarchy's root.
+    pub fn group(&self, relative: &str) -> Group {
+        let at = |point: &Path| point.join(relative);
+        let dirs = match self {
+            Self::V1(mounts) => mounts.iter().map(|(name, point)| (*name, at(point))).collect(),
+            Self::V2(root) => vec![("", at(root))],
+        };
+        Group { v2: matches!(self, Self::V2(_)), relative: relative.to_owned(), dirs }
+    }
+}
+
+/// One cgroup, in every hierarchy we use. May or may not exist.
+#[derive(Debug, Clone)]
+pub struct Group {
+    v2: bool,
+    relative: String,
+    /// Controller and directory; on v2 one row with an empty name.
+    dirs: Vec<(&'static str, PathBuf)>,
+}
+
+impl Group {
+    /// Makes it (and its parents) and sets its limits. Idempotent.
+    pub fn create(&self, limits: &Limits) -> io::Result<()> {
+        let names: &[&str] = if self.v2 { &V2_CONTROLLERS } else { &["memory", "cpu", "cpuacct", "pids"] };
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Cgroup::new_with_specified_controllers(hierarchies::auto(), &self.relative, Some(names))
+            .map_err(io::Error::other)?;
+        for write in limit_writes(self.v2, limits) {
+            let path = self.dir(write.controller).join(write.file);
+            match fs::write(&path, &write.value) {
+                Err(error) if !(write.optional && error.kind() == io::ErrorKind::NotFound) => {
+                    return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn dir(&self, controller: &str) -> &Path {
+        let found = self.dirs.iter().find(|(name, _)| self.v2 || *name == controller);
+        &found.expect("every controller of the table is in the layout").1
+    }
+
+    pub fn is_v2(&self) -> bool {
+        self.v2
+    }
+
+    /// The v2 directory to be born in; `None` on v1, where [`Group::attach`] is the only way.
+    pub fn birth_place(&self) -> io::Result<Option<fs::File>> {
+        if self.v2 { fs::File::open(self.dir("")).map(Some) } else { Ok(None) }
+    }
+
+    /// Moves a process in. On v1 the first move after a quiet time waits for an RCU grace period.
+    pub fn attach(&self, pid: i32) -> io::Result<()> {
+        self.unique_dirs().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// cpu and cpuacct often share one hierarchy.
+    fn unique_dirs(&self) -> impl Iterator<Item = &Path> {
+        let mut seen = BTreeSet::new();
+        self.dirs.iter().map(|(_, dir)| dir.as_path()).filter(move |dir| seen.insert(dir.to_path_buf()))
+    }
+
+    pub fn processes(&self) -> Vec<i32> {
+        let text = fs::read_to_string(self.dir("pids").join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
+    }
+
+    /// SIGKILLs every process in it until none is left (or they are being very stubborn).
+    pub fn kill_all(&self) {
+        if self.v2 && fs::write(self.dir("").join("cgroup.kill"), "1").is_ok() {
+            return;
+        }
+        for _ in 0..KILL_ROUNDS {
+            let processes = self.processes();
+            if processes.is_empty() {
+                return;
+            }
+            for pid in processes {
+                // It may have ended meanwhile; the next round looks again.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Removes it in every hierarchy. Waits a little for processes that are just dying.
+    pub fn remove(&self) -> io::Result<()> {
+        self.unique_dirs().try_for_each(|dir| remove_dir(dir, REMOVE_ATTEMPTS))
+    }
+
+    /// Removes it where it is empty: somebody else may have a group in there.
+    pub fn remove_if_empty(&self) {
+        for dir in self.unique_dirs() {
+            let _ = remove_dir(dir, 1);
+        }
+    }
+
+    /// How many of its processes the kernel killed for memory.
+    pub fn oom_kills(&self) -> u64 {
+        let file = if self.v2 { "memory.events" } else { "memory.oom_control" };
+        keyed_number(&self.read("memory", file), "oom_kill").unwrap_or(0)
+    }
+
+    pub fn cpu_usage_nanos(&self) -> u64 {
+        if self.v2 {
+            keyed_number(&self.read("cpu", "cpu.stat"), "usage_usec").unwrap_or(0) * 1000
+        } else {
+            self.read("cpuacct", "cpuacct.usage").trim().parse().unwrap_or(0)
+        }
+    }
+
+    /// Memory in use without file pages that were not touched lately, as the kubelet counts.
+    pub fn working_set_bytes(&self) -> u64 {
+        let (usage, inactive) = if self.v2 {
+            ("memory.current", "inactive_file")
+        } else {
+            ("memory.usage_in_bytes", "total_inactive_file")
+        };
+        let usage: u64 = self.read("memory", usage).trim().parse().unwrap_or(0);
+        usage.saturating_sub(keyed_number(&self.read("memory", "memory.stat"), inactive).unwrap_or(0))
+    }
+
+    fn read(&self, controller: &str, file: &str) -> String {
+        fs::read_to_string(self.dir(controller).join(file)).unwrap_or_default()
+    }
+}
+
+fn remove_dir(dir: &Path, attempts: u32) -> io::Result<()> {
+    for attempt in 1.. {
+        match fs::remove_dir(dir) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if attempt >= attempts => return Err(error),
+            Err(_) => std::thread::sleep(REMOVE_PAUSE),
+        }
+    }
+    Ok(())
+}
+
+/// `key value` lines, as in `memory.events`.
+fn keyed_number(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// One file to write. `optional`: not every kernel has it (swap accounting).
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Write {
+    controller: &'static str,
+    file: &'static str,
+    value: String,
+    optional: bool,
+}
+
+/// What to write for these limits, in this order: v1 refuses a memory+swap limit below the memory
+/// limit, so memory comes first.
+fn limit_writes(v2: bool, limits: &Limits) -> Vec<Write> {
+    let mut writes = Vec::new();
+    let mut push = |controller, file, value: String, optional| {
+        writes.push(Write { controller, file, value, optional });
+    };
+    if let Some(bytes) = limits.memory_bytes {
+        if v2 {
+            push("memory", "memory.max", bytes.to_string(), false);
+            push("memory", "memory.swap.max", "0".to_owned(), true);
+            push("memory", "memory.oom.group", "1".to_owned(), true);
+        } else {
+            push("memory", "memory.limit_in_bytes", bytes.to_string(), false);
+            push("memory", "memory.memsw.limit_in_bytes", bytes.to_string(), true);
+        }
+    }
+    if let Some(shares) = limits.cpu_shares {
+        if v2 {
+            push("cpu", "cpu.weight", weight_of_shares(shares).to_string(), false);
+        } else {
+            push("cpu", "cpu.shares", shares.to_string(), false);
+        }
+    }
+    if let Some(quota) = limits.cpu_quota_micros {
+        if v2 {
+            push("cpu", "cpu.max", format!("{quota} {CPU_PERIOD_MICROS}"), false);
+        } else {
+            push("cpu", "cpu.cfs_period_us", CPU_PERIOD_MICROS.to_string(), false);
+            push("cpu", "cpu.cfs_quota_us", quota.to_string(), false);
+        }
+    }
+    if let Some(pids) = limits.pids {
+        push("pids", "pids.max", pids.to_string(), false);
+    }
+    writes
+}
+
+/// Shares 2..=262144 onto weights 1..=10000, linearly, as Kubernetes does (KEP-2254).
+fn weight_of_shares(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(v2: bool, limits: Limits, expect: &[&str]) {
+        let writes: Vec<String> =
+            limit_writes(v2, &limits).into_iter().map(|write| format!("{}={}", write.file, write.value)).collect();
+        assert_eq!(writes, expect);
+    }
+
+    #[test]
+    fn limits_become_files() {
+        let all = Limits {
+            memory_bytes: Some(1 << 25),
+            cpu_quota_micros: Some(50_000),
+            cpu_shares: Some(1024),
+            pids: Some(64),
+        };
+        check(false, Limits::default(), &[]);
+        check(true, Limits::default(), &[]);
+        check(
+            false,
+            all.clone(),
+            &[
+                "memory.limit_in_bytes=33554432",
+                "memory.memsw.limit_in_bytes=33554432",
+                "cpu.shares=1024",
+                "cpu.cfs_period_us=100000",
+                "cpu.cfs_quota_us=50000",
+                "pids.max=64",
+            ],
+        );
+        check(
+            true,
+            all,
+            &[
+                "memory.max=33554432",
+                "memory.swap.max=0",
+                "memory.oom.group=1",
+                "cpu.weight=39",
+                "cpu.max=50000 100000",
+                "pids.max=64",
+            ],
+        );
+    }
+
+    #[test]
+    fn weights_cover_the_range() {
+        for (shares, weight) in [(0, 1), (2, 1), (1024, 39), (262_144, 10_000), (u64::MAX, 10_000)] {
+            assert_eq!(weight_of_shares(shares), weight, "{shares}");
+        }
+    }
+
+    #[test]
+    fn counters_are_found_by_whole_key() {
+        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
+        assert_eq!(keyed_number(text, "oom_kill"), Some(3));
+        assert_eq!(keyed_number(text, "oom"), None);
+    }
+}

@@ -1,0 +1,76 @@
+//! Small files that must be whole after a crash.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How sure a write must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Survives the end of any process.
+    Process,
+    /// Survives a power cut: fsync of file and directory.
+    PowerCut,
+}
+
+/// Replaces `path` by the JSON of `value`: readers see the old or the new file, never a part.
+pub fn write_json<T: Serialize>(path: &Path, value: &T, durability: Durability) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    serde_json::to_writer(io::BufWriter::new(&mut file), value)?;
+    file.flush()?;
+    if durability == Durability::PowerCut {
+        file.sync_all()?;
+    }
+    fs::rename(&temporary, path)?;
+    if durability == Durability::PowerCut {
+        let parent = path.parent().expect("a state file has a directory");
+        fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+/// Makes a directory (and its parents) that only root may enter.
+pub fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Calls with a path for `dir/name` that fits a socket address however long `dir` is.
+pub fn with_short_path<T>(dir: &Path, name: &str, call: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let dir = fs::File::open(dir)?;
+    call(Path::new(&format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())))
+}
+
+/// Removes a tree; a missing one is no error. Does not follow symlinks.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_whole_files_and_leaves_no_temporary() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        for (value, durability) in [(vec![1, 2], Durability::Process), (vec![3], Durability::PowerCut)] {
+            write_json(&path, &value, durability).unwrap();
+            assert_eq!(read_json::<Vec<i32>>(&path).unwrap(), value);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        remove_tree(&dir.path().join("missing")).unwrap();
+    }
+}

@@ -1,0 +1,143 @@
+//! JSON lines between agent and shim (unix socket), and between shim and container-init (socket pair).
+//! A shim outlives the agent that started it, so an agent must understand shims of older protocols.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use cri::{ContainerId, ContainerState, PodSandboxConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{ContainerSpec, ProcessSpec};
+
+/// Raised when a message changes its meaning.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Longest line either side accepts. A spec has environment, mounts and a seccomp program in it.
+pub const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How much of each stream `exec_sync` keeps.
+pub const EXEC_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// `sandbox.json`: written once by the agent, read by the shim and by later agents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxRecord {
+    pub config: PodSandboxConfig,
+    pub created_at: SystemTime,
+}
+
+/// `state.json`: written by the shim while it lives, by the agent after that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimState {
+    pub protocol: u32,
+    pub shim: crate::process::Identity,
+    pub containers: Vec<ContainerReport>,
+}
+
+/// A container as its shim knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerReport {
+    pub about: ContainerAbout,
+    pub state: ContainerState,
+    /// Its first process, in the host's numbering; `None` once it has ended.
+    pub pid: Option<i32>,
+}
+
+/// What does not change about a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerAbout {
+    pub id: ContainerId,
+    pub name: String,
+    pub attempt: u32,
+    pub image: String,
+    pub image_id: String,
+    pub created_at: SystemTime,
+    pub log_path: PathBuf,
+    /// Its cgroup, relative to the hierarchies' roots.
+    pub cgroup: String,
+    /// Signal number that asks it to end.
+    pub stop_signal: i32,
+    /// Its writable layer: `upper`, `work`, `merged`.
+    pub writable: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RequestLine {
+    pub id: u64,
+    pub request: Request,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Request {
+    Hello,
+    Create {
+        about: ContainerAbout,
+        spec: Box<ContainerSpec>,
+    },
+    Start {
+        container: ContainerId,
+    },
+    Signal {
+        container: ContainerId,
+        signal: i32,
+    },
+    Exec {
+        container: ContainerId,
+        command: Vec<String>,
+        timeout_millis: u64,
+    },
+    /// Forgets an ended container and removes its cgroup and writable layer.
+    Remove {
+        container: ContainerId,
+    },
+    /// Kills every container, waits for them, then answers and exits.
+    Shutdown,
+}
+
+/// Shim to agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ShimLine {
+    Answer { id: u64, answer: Answer },
+    Changed(Box<ContainerReport>),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Answer {
+    Hello { protocol: u32, containers: Vec<ContainerReport> },
+    Done,
+    Created(Box<ContainerReport>),
+    Exec { exit_code: i32, stdout: Vec<u8>, stderr: Vec<u8> },
+    ExecTimeout,
+    NotFound,
+    Failed { why: String },
+}
+
+/// The first line from shim to container-init.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum InitRequest {
+    /// Prepare, wait for [`InitGo`] twice (in its cgroups; start), then execute.
+    Container(Box<ContainerSpec>),
+    /// Enter the namespaces of the process behind fd 4, then execute.
+    Exec(Box<ProcessSpec>),
+    /// Be the first process of a shared pid namespace: reap, nothing else.
+    Pause,
+}
+
+/// Later lines from shim to container-init.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InitGo {
+    Attached,
+    Start,
+}
+
+/// container-init to shim. A closed socket without `Failed` after `Start` means: executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InitReport {
+    Prepared,
+    Failed(InitFailure),
+}
+
+/// Why container-init could not do it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitFailure {
+    /// 126: not executable, 127: not found, 128: anything before that.
+    pub exit_code: i32,
+    pub message: String,
+}
