@@ -24,6 +24,10 @@ pub const WASM_BYTES_MAX: u64 = 256 << 20;
 /// Compilers at a time: each takes every core for seconds and up to a gigabyte.
 const COMPILERS_MAX: usize = 2;
 
+/// An unprivileged host reads it again through the descriptor it was passed; by its path nobody
+/// else can, because the directory is 0700.
+const CODE_MODE: u32 = 0o644;
+
 /// Sealed native code, open for reading, and what it is.
 #[derive(Debug)]
 pub struct NativeCode {
@@ -99,7 +103,7 @@ impl NativeCache {
             .truncate(true)
             .write(true)
             .read(true)
-            .mode(0o600)
+            .mode(CODE_MODE)
             .open(&staged)
             .map_err(io("create", &staged))?;
         let compiled = compile::run(&self.compiler, wasm, &output, description.format).await;

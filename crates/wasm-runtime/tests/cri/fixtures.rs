@@ -1,0 +1,188 @@
+//! Guests in Wasm text, so that the tests need no toolchain.
+
+/// A component that answers HTTP: its core function `handle` gets the response-outparam and may
+/// call `answer`, which sends an empty 200.
+fn http(body: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+  (import "wasi:http/types@0.2.0" (instance $types
+    (export "fields" (type $fields (sub resource)))
+    (export "incoming-request" (type $request (sub resource)))
+    (export "outgoing-response" (type $response (sub resource)))
+    (export "response-outparam" (type $outparam (sub resource)))
+    (type $dns' (record (field "rcode" (option string)) (field "info-code" (option u16))))
+    (export "DNS-error-payload" (type $dns (eq $dns')))
+    (type $tls' (record (field "alert-id" (option u8)) (field "alert-message" (option string))))
+    (export "TLS-alert-received-payload" (type $tls (eq $tls')))
+    (type $size' (record (field "field-name" (option string)) (field "field-size" (option u32))))
+    (export "field-size-payload" (type $size (eq $size')))
+    (type $error' (variant
+      (case "DNS-timeout") (case "DNS-error" $dns) (case "destination-not-found")
+      (case "destination-unavailable") (case "destination-IP-prohibited")
+      (case "destination-IP-unroutable") (case "connection-refused") (case "connection-terminated")
+      (case "connection-timeout") (case "connection-read-timeout") (case "connection-write-timeout")
+      (case "connection-limit-reached") (case "TLS-protocol-error") (case "TLS-certificate-error")
+      (case "TLS-alert-received" $tls) (case "HTTP-request-denied")
+      (case "HTTP-request-length-required") (case "HTTP-request-body-size" (option u64))
+      (case "HTTP-request-method-invalid") (case "HTTP-request-URI-invalid")
+      (case "HTTP-request-URI-too-long") (case "HTTP-request-header-section-size" (option u32))
+      (case "HTTP-request-header-size" (option $size))
+      (case "HTTP-request-trailer-section-size" (option u32))
+      (case "HTTP-request-trailer-size" $size) (case "HTTP-response-incomplete")
+      (case "HTTP-response-header-section-size" (option u32)) (case "HTTP-response-header-size" $size)
+      (case "HTTP-response-body-size" (option u64))
+      (case "HTTP-response-trailer-section-size" (option u32))
+      (case "HTTP-response-trailer-size" $size) (case "HTTP-response-transfer-coding" (option string))
+      (case "HTTP-response-content-coding" (option string)) (case "HTTP-response-timeout")
+      (case "HTTP-upgrade-failed") (case "HTTP-protocol-error") (case "loop-detected")
+      (case "configuration-error") (case "internal-error" (option string))))
+    (export "error-code" (type $error (eq $error')))
+    (export "[constructor]fields" (func (result (own $fields))))
+    (export "[constructor]outgoing-response" (func (param "headers" (own $fields)) (result (own $response))))
+    (export "[static]response-outparam.set"
+      (func (param "param" (own $outparam)) (param "response" (result (own $response) (error $error)))))))
+  (alias export $types "incoming-request" (type $request))
+  (alias export $types "response-outparam" (type $outparam))
+  (core module $memory (memory (export "memory") 1))
+  (core instance $memory (instantiate $memory))
+  (core func $fields (canon lower (func $types "[constructor]fields")))
+  (core func $response (canon lower (func $types "[constructor]outgoing-response")))
+  (core func $set (canon lower (func $types "[static]response-outparam.set") (memory (core memory $memory "memory"))))
+  (core module $guest
+    (import "http" "fields" (func $fields (result i32)))
+    (import "http" "response" (func $response (param i32) (result i32)))
+    (import "http" "set" (func $set (param i32 i32 i32 i32 i64 i32 i32 i32 i32)))
+    (memory 1)
+    (func $answer (param $out i32)
+      (call $set (local.get $out) (i32.const 0) (call $response (call $fields))
+        (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))
+    (func $handle (export "handle") (param $request i32) (param $out i32) {body}))
+  (core instance $guest (instantiate $guest
+    (with "http" (instance
+      (export "fields" (func $fields)) (export "response" (func $response)) (export "set" (func $set))))))
+  (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
+    (canon lift (core func $guest "handle")))
+  (component $shape
+    (import "request" (type $request (sub resource)))
+    (import "outparam" (type $outparam (sub resource)))
+    (import "handle" (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))))
+    (export "handle" (func $handle)))
+  (instance $exported (instantiate $shape
+    (with "request" (type $request)) (with "outparam" (type $outparam)) (with "handle" (func $handle))))
+  (export "wasi:http/incoming-handler@0.2.0" (instance $exported)))"#
+    );
+    wat::parse_str(text).expect("the HTTP fixture is valid")
+}
+
+pub fn http_ok() -> Vec<u8> {
+    http("(call $answer (local.get $out))")
+}
+
+pub fn http_trap() -> Vec<u8> {
+    http("unreachable")
+}
+
+pub fn http_spin() -> Vec<u8> {
+    http("(loop $again (br $again))")
+}
+
+/// Wants 64 MiB, and traps when it does not get them.
+pub fn http_grow() -> Vec<u8> {
+    http(
+        "(if (i32.eq (memory.grow (i32.const 1024)) (i32.const -1)) (then unreachable)) (call $answer (local.get $out))",
+    )
+}
+
+/// A component whose import nobody offers.
+pub fn missing_import() -> Vec<u8> {
+    let text = r#"(component (import "acme:db/store@1.2.0" (instance))
+        (instance $i) (export "wasi:cli/run@0.2.0" (instance $i)))"#;
+    wat::parse_str(text).expect("valid")
+}
+
+/// A component that calls an interface by the right name with the wrong type.
+pub fn wrong_import_type() -> Vec<u8> {
+    let text = r#"(component (import "wasi:random/random@0.2.0" (instance (export "get-random-u64" (func (result string))))))"#;
+    wat::parse_str(text).expect("valid")
+}
+
+/// `wasi:cli/run` that answers ok (0) or error (1).
+pub fn run_component(result: i32) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+          (core module $m (func (export "run") (result i32) (i32.const {result})))
+          (core instance $i (instantiate $m))
+          (func $run (result (result)) (canon lift (core func $i "run")))
+          (instance $e (export "run" (func $run)))
+          (export "wasi:cli/run@0.2.0" (instance $e)))"#
+    );
+    wat::parse_str(text).expect("valid")
+}
+
+/// A plugin: `add(a, b)`, and `spin()` which never returns.
+pub fn plugin() -> Vec<u8> {
+    let text = r#"(component
+        (core module $m
+          (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+          (func (export "spin") (loop $again (br $again))))
+        (core instance $i (instantiate $m))
+        (func (export "add") (param "a" u32) (param "b" u32) (result u32) (canon lift (core func $i "add")))
+        (func (export "spin") (canon lift (core func $i "spin"))))"#;
+    wat::parse_str(text).expect("valid")
+}
+
+/// A WASI 0.1 module with `text` in memory at 64, running `body`; `$print fd` writes the text.
+fn module(text: &str, body: &str) -> Vec<u8> {
+    let escaped: String = text.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+    let length = text.len();
+    let text = format!(
+        r#"(module
+          (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+          (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+          (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+          (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+          (memory (export "memory") 1)
+          (data (i32.const 64) "{escaped}")
+          (data (i32.const 4096) "greeting.txt")
+          (func $print (param $fd i32)
+            (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const {length}))
+            (drop (call $write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8))))
+          (func (export "_start") {body}))"#
+    );
+    wat::parse_str(text).expect("the module fixture is valid")
+}
+
+pub fn prints_and_exits(code: i32) -> Vec<u8> {
+    let body = format!("(call $print (i32.const 1)) (call $print (i32.const 2)) (call $exit (i32.const {code}))");
+    module("first\nsecond", &body)
+}
+
+pub fn module_traps() -> Vec<u8> {
+    module("", "unreachable")
+}
+
+pub fn module_spins() -> Vec<u8> {
+    module("", "(loop $again (br $again))")
+}
+
+pub fn module_grows() -> Vec<u8> {
+    module("", "(if (i32.eq (memory.grow (i32.const 4096)) (i32.const -1)) (then unreachable))")
+}
+
+/// Prints the file `greeting.txt` of its first mount, then tries to create a file there: exits 0
+/// when that is refused, 9 when it works.
+pub fn reads_its_mount() -> Vec<u8> {
+    module(
+        "",
+        r#"(local $fd i32)
+        (if (call $open (i32.const 3) (i32.const 0) (i32.const 4096) (i32.const 12) (i32.const 0)
+              (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 16)) (then (call $exit (i32.const 7))))
+        (local.set $fd (i32.load (i32.const 16)))
+        (i32.store (i32.const 0) (i32.const 8192)) (i32.store (i32.const 4) (i32.const 1024))
+        (if (call $read (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8)) (then (call $exit (i32.const 8))))
+        (i32.store (i32.const 4) (i32.load (i32.const 8)))
+        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (if (i32.eqz (call $open (i32.const 3) (i32.const 0) (i32.const 4096) (i32.const 5) (i32.const 1)
+              (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 16))) (then (call $exit (i32.const 9))))"#,
+    )
+}

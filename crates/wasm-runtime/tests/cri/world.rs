@@ -1,0 +1,171 @@
+//! A runtime in a directory of its own, with images made from bytes.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use cri::{
+    ContainerConfig, ContainerId, ContainerPort, ContainerState, ContainerStatus, DnsConfig, ImageConfig, ImageKind,
+    Isolation, NetworkAttachment, PodSandboxConfig, Protocol, ResolvedImage, Resources, RuntimeService, SandboxId,
+    SecurityContext,
+};
+use sha2::{Digest, Sha256};
+use wasm_runtime::{WasmRuntime, WasmRuntimeConfig};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct World {
+    dir: tempfile::TempDir,
+    pub runtime: Arc<WasmRuntime>,
+    pub namespace: String,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        // Short: socket paths are limited. Namespaced by process: cgroups are shared by tests.
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = tempfile::Builder::new().prefix("kw").tempdir().unwrap();
+        let runtime = WasmRuntime::open(config(dir.path())).await.unwrap();
+        Self { dir, runtime, namespace: format!("t{}-{number}", std::process::id()) }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// As after a restart of the agent: the old handle is gone, hosts are not.
+    pub async fn reopen(&mut self) {
+        self.runtime = WasmRuntime::open(config(self.dir.path())).await.unwrap();
+    }
+
+    pub fn image(&self, bytes: &[u8]) -> ResolvedImage {
+        let hex = hex::encode(Sha256::digest(bytes));
+        let file = self.dir.path().join(&hex);
+        std::fs::write(&file, bytes).unwrap();
+        let digest = format!("sha256:{hex}");
+        ResolvedImage {
+            reference: "test/image:v1".to_owned(),
+            manifest_digest: digest.clone(),
+            image_id: format!("test/image@{digest}"),
+            kind: ImageKind::Wasm { file, digest, argv0: "guest.wasm".to_owned(), layers: vec![] },
+            config: ImageConfig::default(),
+            size_bytes: bytes.len() as u64,
+            has_other_kind: false,
+        }
+    }
+
+    pub fn pod(&self, uid: &str) -> PodSandboxConfig {
+        PodSandboxConfig {
+            pod_uid: uid.to_owned(),
+            name: uid.to_owned(),
+            namespace: self.namespace.clone(),
+            hostname: uid.to_owned(),
+            network: NetworkAttachment::Shared { ip: [127, 0, 0, 1].into() },
+            dns: DnsConfig::default(),
+            cgroup_parent: format!("knarr/pods/{}-{uid}", self.namespace),
+            resources: Resources::default(),
+            isolation: Isolation::Namespace,
+            share_process_namespace: false,
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    pub fn container(&self, name: &str, bytes: &[u8], port: u16) -> ContainerConfig {
+        let log_path = self.dir.path().join(format!("{name}.log"));
+        let ports = vec![ContainerPort { name: None, container_port: port, protocol: Protocol::Tcp }];
+        ContainerConfig {
+            name: name.to_owned(),
+            attempt: 0,
+            image: self.image(bytes),
+            command: vec![],
+            args: vec![],
+            working_dir: None,
+            env: vec![],
+            mounts: vec![],
+            ports,
+            resources: Resources::default(),
+            security: SecurityContext::default(),
+            log_path,
+            termination_message: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    pub async fn run(&self, pod: PodSandboxConfig, container: ContainerConfig) -> (SandboxId, ContainerId) {
+        let sandbox = self.runtime.run_pod_sandbox(pod).await.unwrap();
+        let id = self.runtime.create_container(&sandbox, container).await.unwrap();
+        self.runtime.start_container(&id).await.unwrap();
+        (sandbox, id)
+    }
+
+    /// Runs a guest alone in a new pod.
+    pub async fn run_guest(&self, name: &str, bytes: &[u8]) -> (SandboxId, ContainerId) {
+        self.run(self.pod(name), self.container(name, bytes, free_port())).await
+    }
+
+    pub async fn exited(&self, id: &ContainerId) -> ContainerStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.runtime.container_status(id).await.unwrap();
+            if matches!(status.state, ContainerState::Exited { .. }) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{id} did not end: {:?}", status.state);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap()
+    }
+
+    /// The pid of the only host process of this world.
+    pub fn host_pid(&self) -> u32 {
+        let mut hosts = std::fs::read_dir(self.dir.path().join("run/hosts")).unwrap();
+        let host = hosts.next().expect("a host runs").unwrap();
+        let text = std::fs::read(host.path().join("process.json")).unwrap();
+        let process: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        u32::try_from(process["pid"].as_u64().unwrap()).unwrap()
+    }
+
+    pub async fn clean(&self) {
+        for sandbox in self.runtime.list_pod_sandboxes().await.unwrap() {
+            self.runtime.remove_pod_sandbox(&sandbox.id).await.unwrap();
+        }
+        let hosts: Vec<PathBuf> =
+            std::fs::read_dir(self.dir.path().join("run/hosts")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(hosts.is_empty(), "left behind: {hosts:?}");
+    }
+}
+
+fn config(dir: &Path) -> WasmRuntimeConfig {
+    WasmRuntimeConfig {
+        helper_binary: PathBuf::from(env!("CARGO_BIN_EXE_wasm-helper")),
+        ..WasmRuntimeConfig::new(dir.join("run"), dir.join("native"))
+    }
+}
+
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Status line and the rest of the answer to a GET.
+pub async fn get(port: u16, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let answer = answer.await.unwrap();
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    (status, answer)
+}
