@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use api::status::Status;
 use axum::Router;
 use store::Store;
 use thiserror::Error;
 
-use crate::authz::spawn_rbac_upkeep;
+use crate::authz::{Attributes, authorize, spawn_rbac_upkeep};
 use crate::bootstrap::{self, BootstrapError};
 use crate::client::InProcessClient;
 use crate::config::ApiServerConfig;
@@ -43,6 +44,12 @@ impl ApiServer {
     /// Creates what every cluster has; does nothing where it is there. Returns when it is in effect.
     pub async fn bootstrap(&self) -> Result<(), BootstrapError> {
         bootstrap::run(&self.core).await
+    }
+
+    /// May the user do this to a path that is no resource (the embedded registry's, for one)?
+    pub fn authorize_path(&self, user: &UserInfo, verb: &str, path: &str) -> Result<(), Status> {
+        let attributes = Attributes { verb, path, ..Attributes::default() };
+        authorize(&self.core.rbac.current(), user, &attributes)
     }
 
     /// The whole REST surface. A request without a `UserInfo` extension is anonymous.

@@ -6,13 +6,10 @@
 mod conditions;
 mod deployment;
 mod endpointslice;
-mod kinds;
 #[cfg(test)]
 mod model;
-mod namespace;
 mod pods;
 mod replicaset;
-mod serviceaccount;
 mod setup;
 
 use kube::Client;
@@ -21,17 +18,9 @@ use reconcile::{CancellationToken, TaskTracker};
 pub use crate::setup::ControllersConfig;
 use crate::setup::Setup;
 
-/// Subscribes a controller to its watches and starts its workers.
-type Start = fn(&mut Setup);
-
-/// Every controller there is.
-const CONTROLLERS: &[(&str, Start)] = &[
-    ("deployment", deployment::start),
-    ("endpointslice", endpointslice::start),
-    ("namespace", namespace::start),
-    ("replicaset", replicaset::start),
-    ("serviceaccount", serviceaccount::start),
-];
+/// Every controller there is, by the function which subscribes it to its watches and starts its workers.
+const CONTROLLERS: &[(&str, fn(&mut Setup))] =
+    &[("deployment", deployment::start), ("endpointslice", endpointslice::start), ("replicaset", replicaset::start)];
 
 /// Starts all controllers; they end with `shutdown`, and the tracker's `wait` returns when they have.
 #[must_use]

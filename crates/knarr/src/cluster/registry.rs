@@ -1,0 +1,47 @@
+//! Puts the embedded registry behind the API server's front door.
+//!
+//! Owns: who may read and write images. The registry's paths are non-resource URLs for RBAC, so a
+//! ClusterRole with `nonResourceURLs: ["/v2/*"]` and verbs `get`, `head`, `post`, `patch`, `put`,
+//! `delete` grants access. May not know: what the registry stores.
+
+use std::sync::Arc;
+
+use apiserver::{ApiServer, UserInfo};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use image::{ImageStore, registry_router};
+use tower::ServiceExt;
+
+/// The API server's routes with `/v2/` served by the registry.
+pub fn with_registry(api_server: &ApiServer, store: Arc<ImageStore>) -> Router {
+    let guarded = registry_router(store).layer(from_fn_with_state(api_server.clone(), authorize));
+    let api = api_server.router();
+    let pick = move |request: Request| {
+        let path = request.uri().path();
+        let router = if path == "/v2" || path.starts_with("/v2/") { guarded.clone() } else { api.clone() };
+        router.oneshot(request)
+    };
+    Router::new().fallback_service(tower::service_fn(pick))
+}
+
+async fn authorize(State(api_server): State<ApiServer>, request: Request, next: Next) -> Response {
+    let anonymous = UserInfo::anonymous();
+    let user = request.extensions().get::<UserInfo>().unwrap_or(&anonymous);
+    let verb = request.method().as_str().to_lowercase();
+    if user.is_anonymous() {
+        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"knarr\"")];
+        let body =
+            r#"{"errors":[{"code":"UNAUTHORIZED","message":"a client certificate of this cluster is required"}]}"#;
+        return (StatusCode::UNAUTHORIZED, challenge, body).into_response();
+    }
+    match api_server.authorize_path(user, &verb, request.uri().path()) {
+        Ok(()) => next.run(request).await,
+        Err(status) => {
+            let body = serde_json::json!({ "errors": [{ "code": "DENIED", "message": status.message }] });
+            (StatusCode::FORBIDDEN, axum::Json(body)).into_response()
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What each command does: one file per command, one visible list.
+
+mod completion;
+mod demo;
+mod image;
+mod kubeconfig;
+mod status;
+mod up;
+
+use anyhow::{Context, Result};
+
+use crate::cli::{Cli, Command};
+
+/// Runs the command that was asked for.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Up(args) => runtime()?.block_on(up::run(args)),
+        Command::Demo(args) => runtime()?.block_on(demo::run(args)),
+        Command::Image(command) => runtime()?.block_on(image::run(command)),
+        Command::Kubeconfig(args) => kubeconfig::run(&args),
+        Command::Status(args) => runtime()?.block_on(status::run(args)),
+        Command::Completion { shell } => completion::run(shell),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
+}

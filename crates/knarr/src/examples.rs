@@ -1,0 +1,43 @@
+//! The example images and manifests that `knarr demo` uses, part of the binary.
+
+use anyhow::{Context, Result};
+use image::build::{self, BuildOptions, ImageFile, StartConfig};
+use image::{ImageStore, Platform, this_architecture};
+
+mod embedded {
+    include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+}
+
+/// `deploy/examples/`, in the order in which they are applied.
+pub const MANIFESTS: [(&str, &str); 4] = [
+    ("10-backend.yaml", include_str!("../../../deploy/examples/10-backend.yaml")),
+    ("20-hello.yaml", include_str!("../../../deploy/examples/20-hello.yaml")),
+    ("30-mixed.yaml", include_str!("../../../deploy/examples/30-mixed.yaml")),
+    ("40-dual.yaml", include_str!("../../../deploy/examples/40-dual.yaml")),
+];
+
+fn embedded(bytes: Option<&'static [u8]>) -> Result<&'static [u8]> {
+    bytes.context("this binary was built without the example images; build it with `cargo xtask build`")
+}
+
+/// Builds the example images into the store, tagged `v1`.
+pub fn put_images(store: &ImageStore) -> Result<()> {
+    let v1 = |repository: &'static str| BuildOptions { repository, tag: "v1" };
+    let untagged = BuildOptions { repository: "examples/dual", tag: "" };
+    let hello = embedded(embedded::HELLO_HTTP_WASM)?;
+    build::wasm_artifact(store, hello, &v1("examples/hello-http"))?;
+    build::wasm_artifact(store, embedded(embedded::HELLO_COMMAND_WASM)?, &v1("examples/hello-command"))?;
+    let program = ImageFile { path: "/backend", mode: 0o755, content: embedded(embedded::BACKEND)? };
+    let start = StartConfig { entrypoint: vec!["/backend".to_owned()], ..StartConfig::default() };
+    build::linux_files(store, std::slice::from_ref(&program), &start, &v1("examples/backend"))?;
+    let wasm = build::wasm_artifact(store, hello, &untagged)?;
+    let native = build::linux_files(store, &[program], &start, &untagged)?;
+    let platform = |os: &str, architecture: &str| Platform {
+        os: os.to_owned(),
+        architecture: architecture.to_owned(),
+        variant: None,
+    };
+    let entries = [(wasm, platform("wasi", "wasm")), (native, platform("linux", this_architecture()))];
+    build::index(store, &entries, &v1("examples/dual"))?;
+    Ok(())
+}
