@@ -14,29 +14,6 @@ pub mod validate {
     }
 }
 
-pub mod table {
-    use api::kinds::Kind;
-    use jiff::Timestamp;
-    use serde_json::{Value, json};
-
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub enum IncludeObject {
-        None,
-        Metadata,
-        Object,
-    }
-
-    pub fn table(_kind: &Kind, objects: &[&Value], _now: Timestamp, _include: IncludeObject) -> Value {
-        let rows: Vec<Value> = objects
-            .iter()
-            .map(|o| json!({ "cells": [api::meta::name(o), api::meta::creation_timestamp(o)], "object": o }))
-            .collect();
-        json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": [
-            { "name": "Name", "type": "string", "format": "name", "description": "", "priority": 0 },
-            { "name": "Created At", "type": "date", "format": "", "description": "", "priority": 0 } ], "rows": rows })
-    }
-}
-
 pub mod protobuf {
     use serde_json::Value;
 

@@ -1,9 +1,9 @@
 //! The form in which objects leave: as stored, converted to the served version, as Table or as metadata.
 
-use crate::rules::table::IncludeObject;
 use api::kinds::Kind;
 use api::kinds::convert::convert;
 use api::status::Status;
+use api::table::{IncludeObject, partial_metadata};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -43,12 +43,9 @@ impl ListMeta {
 
 impl Presenter {
     pub fn new(request: &Request) -> Result<Self, Status> {
-        let include = match request.parameters.include_object.as_str() {
-            "" | "Metadata" => IncludeObject::Metadata,
-            "None" => IncludeObject::None,
-            "Object" => IncludeObject::Object,
-            other => return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
-        };
+        let text = &request.parameters.include_object;
+        let include = IncludeObject::from_query(text)
+            .ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: {text:?}")))?;
         Ok(Self { kind: request.kind, form: request.form, include })
     }
 
@@ -78,7 +75,7 @@ impl Presenter {
                 let revision = api::meta::resource_version(&object).to_owned();
                 encode(&object).stamped(&revision)
             }
-            Form::Partial | Form::PartialList => to_bytes(&partial(&object)),
+            Form::Partial | Form::PartialList => to_bytes(&partial_metadata(&object)),
             Form::Table => {
                 let revision = api::meta::resource_version(&object).parse().unwrap_or(0);
                 let meta = ListMeta { revision, ..ListMeta::default() };
@@ -93,7 +90,7 @@ impl Presenter {
         let (kind, api_version, items) = match self.form {
             Form::Table => return to_bytes(&self.table(&objects.iter().collect::<Vec<_>>(), meta)),
             Form::Partial | Form::PartialList => {
-                let items = objects.iter().map(partial).collect();
+                let items = objects.iter().map(partial_metadata).collect();
                 ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned(), items)
             }
             Form::Object | Form::Discovery => (self.kind.list_kind, self.kind.api_version(), objects),
@@ -102,7 +99,7 @@ impl Presenter {
     }
 
     fn table(&self, objects: &[&Value], meta: &ListMeta) -> Value {
-        let mut table = crate::rules::table::table(self.kind, objects, Timestamp::now(), self.include);
+        let mut table = api::table::table(self.kind, objects, Timestamp::now(), self.include);
         table["metadata"] = meta.to_value();
         table
     }
@@ -144,11 +141,4 @@ impl Presenter {
         };
         to_bytes(&object)
     }
-}
-
-fn partial(object: &Value) -> Value {
-    json!({
-        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
-        "metadata": object.get("metadata").cloned().unwrap_or_default(),
-    })
 }

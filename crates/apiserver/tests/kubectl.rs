@@ -1,0 +1,217 @@
+//! The real kubectl against the server over TLS. Skipped, with a line saying so, where there is none.
+
+mod harness;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use harness::Cluster;
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+fn kubectl() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file())
+}
+
+fn params(name: &str, group: Option<&str>) -> CertificateParams {
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    if let Some(group) = group {
+        params.distinguished_name.push(DnType::OrganizationName, group);
+    }
+    params
+}
+
+struct Pki {
+    ca: String,
+    ca_der: rustls::pki_types::CertificateDer<'static>,
+    server: (rustls::pki_types::CertificateDer<'static>, KeyPair),
+    client: (String, String),
+}
+
+fn pki(user: &str, group: &str) -> Pki {
+    let ca_key = KeyPair::generate().expect("key");
+    let mut ca_params = params("ca", None);
+    ca_params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = ca_params.self_signed(&ca_key).expect("ca");
+    let issuer = Issuer::new(ca_params, ca_key);
+    let sign = |params: CertificateParams| {
+        let key = KeyPair::generate().expect("key");
+        (params.signed_by(&key, &issuer).expect("certificate"), key)
+    };
+    let (server, server_key) = sign(params("server", None));
+    let (client, client_key) = sign(params(user, Some(group)));
+    Pki {
+        ca: ca.pem(),
+        ca_der: ca.der().clone(),
+        server: (server.der().clone(), server_key),
+        client: (client.pem(), client_key.serialize_pem()),
+    }
+}
+
+fn tls(pki: &Pki) -> rustls::ServerConfig {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pki.ca_der.clone()).expect("root");
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build().expect("verifier");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(pki.server.1.serialize_der()).expect("key");
+    rustls::ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![pki.server.0.clone()], key)
+        .expect("tls")
+}
+
+/// A server on a loopback port and a kubeconfig for it.
+struct Session {
+    kubectl: PathBuf,
+    home: tempfile::TempDir,
+    cluster: Cluster,
+    stop: CancellationToken,
+}
+
+impl Session {
+    async fn start() -> Option<Self> {
+        let Some(kubectl) = kubectl() else {
+            println!("skipped: no kubectl on PATH");
+            return None;
+        };
+        let cluster = Cluster::new().await;
+        let pki = pki("jane", "system:masters");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let stop = CancellationToken::new();
+        tokio::spawn(apiserver::serve(listener, tls(&pki), cluster.server.router(), stop.clone()));
+        let home = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).expect("a file");
+        write("ca.pem", &pki.ca);
+        write("client.pem", &pki.client.0);
+        write("client.key", &pki.client.1);
+        write(
+            "config",
+            &format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: k\nclusters:\n- name: k\n  cluster:\n    server: \
+                 https://{address}\n    certificate-authority: ca.pem\nusers:\n- name: k\n  user:\n    \
+                 client-certificate: client.pem\n    client-key: client.key\ncontexts:\n- name: k\n  context: \
+                 {{cluster: k, user: k}}\n"
+            ),
+        );
+        Some(Self { kubectl, home, cluster, stop })
+    }
+
+    async fn run(&self, arguments: &[&str], input: &str) -> (bool, String) {
+        let config: &Path = &self.home.path().join("config");
+        let mut child = tokio::process::Command::new(&self.kubectl)
+            .args(arguments)
+            .env("KUBECONFIG", config)
+            .env("HOME", self.home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("kubectl starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(input.as_bytes()).await.expect("input");
+        drop(stdin);
+        let output = child.wait_with_output().await.expect("kubectl ends");
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.success(), text)
+    }
+
+    /// Runs a line of arguments; the output must hold every text of `expect`.
+    async fn ok(&self, line: &str, input: &str, expect: &[&str]) {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (success, text) = self.run(&arguments, input).await;
+        assert!(success, "kubectl {line}: {text}");
+        for part in expect {
+            assert!(text.contains(part), "kubectl {line}: no {part:?} in\n{text}");
+        }
+    }
+
+    async fn fails(&self, line: &str, expect: &str) {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (success, text) = self.run(&arguments, "").await;
+        assert!(!success && text.contains(expect), "kubectl {line}: {text}");
+    }
+}
+
+const WEB: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - {name: c, image: registry.local/web:1, ports: [{containerPort: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everyday_commands() {
+    let Some(k) = Session::start().await else { return };
+    k.ok("version", "", &["Server Version: v1.36"]).await;
+    k.ok("get ns", "", &["NAME", "STATUS", "default", "Active", "kube-node-lease"]).await;
+    k.ok("api-resources", "", &["deployments", "deploy", "apps/v1", "configmaps", "cm"]).await;
+    k.ok("apply -f -", WEB, &["deployment.apps/web created", "service/web created"]).await;
+    k.ok("apply -f -", WEB, &["deployment.apps/web unchanged", "service/web unchanged"]).await;
+    k.ok("apply -f -", &WEB.replace("web:1", "web:2"), &["deployment.apps/web configured"]).await;
+    k.ok(
+        "get deploy,svc",
+        "",
+        &["deployment.apps/web", "0/2", "service/web", "10.96.", "service/kubernetes", "443/TCP"],
+    )
+    .await;
+    k.ok("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}", "", &["registry.local/web:2"]).await;
+    k.ok("get deploy -o wide", "", &["IMAGES", "SELECTOR", "app=web"]).await;
+    k.ok("scale deploy web --replicas=3", "", &["scaled"]).await;
+    k.ok("set image deploy/web c=registry.local/web:3", "", &["image updated"]).await;
+    k.ok("label deploy web tier=x", "", &["labeled"]).await;
+    k.ok("annotate deploy web note=y", "", &["annotated"]).await;
+    k.ok("get deploy -l tier=x -o yaml", "", &["replicas: 3", "note: \"y\"", "web:3"]).await;
+    k.ok("describe deploy web", "", &["registry.local/web:3", "3 desired"]).await;
+    k.ok("explain deployment.spec.replicas", "", &["replicas <integer>"]).await;
+    k.ok("delete deploy web --wait=false", "", &["deployment.apps \"web\" deleted"]).await;
+    k.ok("delete svc web", "", &["deleted"]).await;
+    k.fails("get deploy web", "Error from server (NotFound): deployments.apps \"web\" not found").await;
+    k.fails("get nonsense", "the server doesn't have a resource type \"nonsense\"").await;
+    k.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_and_other_users() {
+    let Some(k) = Session::start().await else { return };
+    let typo = WEB.replace("replicas: 2", "replica: 2");
+    let (success, text) = k.run(&["apply", "-f", "-"], &typo).await;
+    assert!(!success && text.contains("unknown field \"spec.replica\""), "{text}");
+    k.fails(
+        "get pods --as=bob",
+        "pods is forbidden: User \"bob\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"",
+    )
+    .await;
+    k.ok("get --raw /readyz?verbose", "", &["[+]store ok", "readyz check passed"]).await;
+    k.ok(
+        "apply -f -",
+        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}",
+        &["pod/p created"],
+    )
+    .await;
+    k.ok("get pods", "", &["NAME", "READY", "STATUS", "p ", "0/1", "Pending"]).await;
+    k.fails("logs p", "pod p does not have a host assigned").await;
+    k.ok("delete pod p", "", &["pod \"p\" deleted"]).await;
+    assert!(k.cluster.store.view().get(b"/registry/core/pods/default/p").is_none());
+    k.stop.cancel();
+}
