@@ -95,11 +95,9 @@ async fn answer(core: Arc<Core>, request: HttpRequest<Body>) -> Result<Response,
     match target {
         Target::NonResource => non_resource(&core, &user, &parts),
         Target::Resource(path) => {
-            let method = parts.method.clone();
-            let upgrade = parts;
-            let parameters = Parameters::parse(&upgrade.uri)?;
-            let exchange = Exchange { core, user, path, parameters, headers: upgrade.headers };
-            exchange.answer(&method, body).await
+            let parameters = Parameters::parse(&parts.uri)?;
+            let exchange = Exchange { core, user, path, parameters, headers: parts.headers };
+            exchange.answer(&parts.method, body).await
         }
     }
 }
@@ -201,6 +199,9 @@ fn not_acceptable() -> Status {
 
 async fn verbs(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {
     check_scope(request.kind, request, verb)?;
+    if verb == Verb::Create && !request.name.is_empty() {
+        return Err(Status::method_not_allowed());
+    }
     if !request.kind.is_stored() {
         return review(request, verb, input).await;
     }

@@ -13,21 +13,3 @@ pub mod validate {
         Vec::new()
     }
 }
-
-pub mod protobuf {
-    use serde_json::Value;
-
-    pub fn decode(_bytes: &[u8]) -> Result<Value, &'static str> {
-        Err("protobuf request bodies are not served yet")
-    }
-}
-
-pub mod patch {
-    use api::kinds::Kind;
-    use api::patch::PatchError;
-    use serde_json::Value;
-
-    pub fn strategic(_kind: &Kind, original: &Value, patch: &Value) -> Result<Value, PatchError> {
-        api::patch::merge_patch(original, patch)
-    }
-}

@@ -160,6 +160,13 @@ metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 ";
 
+const POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec: {containers: [{name: c, image: i}]}
+";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everyday_commands() {
     let Some(k) = Session::start().await else { return };
@@ -191,6 +198,32 @@ async fn everyday_commands() {
     k.stop.cancel();
 }
 
+/// kubectl sends these bodies as protobuf.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn protobuf_commands() {
+    let Some(k) = Session::start().await else { return };
+    k.ok("create ns shop", "", &["namespace/shop created"]).await;
+    k.ok("create deployment web --image=i --replicas=2 -n shop", "", &["deployment.apps/web created"]).await;
+    k.ok("create configmap c --from-literal=a=b", "", &["configmap/c created"]).await;
+    k.ok("get configmap c -o jsonpath={.data.a}", "", &["b"]).await;
+    k.ok("create secret generic s --from-literal=a=b", "", &["secret/s created"]).await;
+    k.ok("create job j --image=i", "", &["job.batch/j created"]).await;
+    k.ok("create role r --verb=get --resource=pods", "", &["role.rbac.authorization.k8s.io/r created"]).await;
+    k.ok("create rolebinding rb --role=r --user=bob", "", &["created"]).await;
+    k.ok("create service clusterip cs --tcp=80:80", "", &["service/cs created"]).await;
+    k.ok("autoscale deployment web --max=3 -n shop", "", &["autoscaled"]).await;
+    k.ok("auth can-i create pods", "", &["yes"]).await;
+    k.ok("auth whoami", "", &["jane", "system:masters"]).await;
+    let (_, text) = k.run(&["auth", "can-i", "list", "pods", "--as=bob"], "").await;
+    assert_eq!(text.trim(), "no");
+    let (_, text) = k.run(&["auth", "can-i", "get", "pods", "--as=bob"], "").await;
+    assert_eq!(text.trim(), "yes");
+    k.ok("delete ns shop --wait=false", "", &["namespace \"shop\" deleted"]).await;
+    k.ok("get ns shop", "", &["Terminating"]).await;
+    k.fails("create configmap c -n shop", "because it is being terminated").await;
+    k.stop.cancel();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_and_other_users() {
     let Some(k) = Session::start().await else { return };
@@ -203,12 +236,7 @@ async fn errors_and_other_users() {
     )
     .await;
     k.ok("get --raw /readyz?verbose", "", &["[+]store ok", "readyz check passed"]).await;
-    k.ok(
-        "apply -f -",
-        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}",
-        &["pod/p created"],
-    )
-    .await;
+    k.ok("apply -f -", POD, &["pod/p created"]).await;
     k.ok("get pods", "", &["NAME", "READY", "STATUS", "p ", "0/1", "Pending"]).await;
     k.fails("logs p", "pod p does not have a host assigned").await;
     k.ok("delete pod p", "", &["pod \"p\" deleted"]).await;

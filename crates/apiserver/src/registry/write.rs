@@ -188,12 +188,12 @@ fn decide_update(review: &Review<'_>, part: Part, mut new: Value, old: &Value) -
     if part == Part::Main {
         admission::mutate(review, &mut new)?;
     }
+    let mut guards = admission::validate(review, Some(&new))?;
     if new == *old {
         return Ok(None);
     }
     let strategy = strategy_of(kind);
     invalid(request, &new, &crate::rules::validate::update(kind, &new, old))?;
-    let mut guards = admission::validate(review, Some(&new))?;
     let mut ops = Vec::new();
     let key = request.key();
     if may_go(&new) && !strategy.holds_back(&new) {

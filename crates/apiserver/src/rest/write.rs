@@ -101,7 +101,7 @@ impl Patch {
         let patched = match self {
             Self::Json(patch) => api::patch::json_patch(object, patch),
             Self::Merge(patch) => api::patch::merge_patch(object, patch),
-            Self::Strategic(patch) => crate::rules::patch::strategic(request.kind, object, patch),
+            Self::Strategic(patch) => api::patch::strategic(request.kind, object, patch),
         };
         patched.map_err(|error| match &error {
             PatchError::Decode { .. } => Status::bad_request(error.to_string()),

@@ -65,7 +65,7 @@ pub fn decode(encoding: Encoding, bytes: &[u8]) -> Result<(Value, Vec<String>), 
 }
 
 fn protobuf(bytes: &[u8]) -> Result<Value, Status> {
-    crate::rules::protobuf::decode(bytes)
+    api::protobuf::decode(bytes)
         .map_err(|e| Status::bad_request(format!("the protobuf body of the request does not decode: {e}")))
 }
 
