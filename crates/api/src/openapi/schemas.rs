@@ -41,6 +41,7 @@ pub(super) fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
     for kind in kinds {
         if let Some(definition) = definitions.get_mut(&*kind.type_name()) {
             definition["x-kubernetes-group-version-kind"] = group_version_kinds(kind.group, kind.version, kind.kind);
+            metadata_is_optional(definition);
         }
         if kind.is_stored() {
             definitions.insert(list_type_name(kind), list(kind));
@@ -58,6 +59,17 @@ pub(super) fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
     let patch = "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body.";
     definitions.insert(format!("{META}.Patch"), json!({ "description": patch, "type": "object" }));
     definitions
+}
+
+/// The Rust types always have metadata; a manifest need not (`kubectl explain` would say `-required-`).
+fn metadata_is_optional(definition: &mut Value) {
+    let Some(required) = definition.get_mut("required").and_then(Value::as_array_mut) else { return };
+    required.retain(|field| field != "metadata");
+    if required.is_empty()
+        && let Some(fields) = definition.as_object_mut()
+    {
+        fields.remove("required");
+    }
 }
 
 pub(super) fn list_type_name(kind: &Kind) -> String {

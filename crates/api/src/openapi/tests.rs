@@ -78,6 +78,8 @@ fn schemas_are_in_kubernetes_form() {
     let schemas = &document["components"]["schemas"];
     let gvk = &schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"];
     assert_eq!(*gvk, json!([{ "group": "apps", "version": "v1", "kind": "Deployment" }]));
+    assert_eq!(schemas["io.k8s.api.apps.v1.Deployment"].get("required"), None);
+    assert_eq!(schemas["io.k8s.api.core.v1.PodSpec"]["required"], json!(["containers"]));
     let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
     let cases = [
         ("/type", json!("array")),

@@ -65,6 +65,7 @@ fn terminated(reason: &str, exit_code: i64) -> Value {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn pod_states() {
     let one = json!([{ "name": "c" }]);
     let two_inits = json!([{ "name": "i" }, { "name": "j" }]);
