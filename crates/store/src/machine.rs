@@ -2,6 +2,7 @@
 //! the timeline and publishes it. Knows no raft and no files.
 
 use std::any::Any;
+use std::fmt;
 use std::io;
 
 use crate::mvcc::{HistoryLimits, State, Timeline};
@@ -12,6 +13,12 @@ use crate::watch::HubHandle;
 
 /// The outcome of one transaction, its type erased on the way through raft.
 pub(crate) struct Reply(Option<Box<dyn Any + Send + Sync>>);
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Reply" } else { "Reply(empty)" })
+    }
+}
 
 impl Reply {
     /// For log entries that are no transaction.

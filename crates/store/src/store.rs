@@ -18,8 +18,10 @@ use crate::txn::{self, InvalidTxn, Txn, TxnOutcome};
 use crate::types::{Facets, MemberId, Revision};
 use crate::watch::{Watch, spawn_hub};
 
-/// Proposals under way; proposers wait beyond that.
-const PROPOSALS_MAX: usize = 1024;
+/// Proposals under way, in shares of [`SHARE_BYTES`]; proposers wait beyond that. So at most 4096 transactions and
+/// about 64 MiB wait for the disk.
+const SHARES_MAX: usize = 4096;
+const SHARE_BYTES: usize = 16 * 1024;
 /// How long a shutdown waits for the disk to be let go of.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -78,6 +80,17 @@ struct Inner<F> {
     disk: Weak<dyn Disk>,
 }
 
+impl<F> Drop for Inner<F> {
+    /// Without a [`Store::shutdown`] the member still ends when the last handle goes, a little later.
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        let node = self.node.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { node.shutdown().await });
+        }
+    }
+}
+
 impl<F> Clone for Store<F> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone() }
@@ -105,15 +118,16 @@ impl<F: Facets> Store<F> {
         let replica = Box::new(Replica::new(config.history, hub.clone()));
         let in_use = Arc::downgrade(&disk);
         let node = Node::start(&config, disk, replica).await?;
-        let proposals = Semaphore::new(PROPOSALS_MAX);
+        let proposals = Semaphore::new(SHARES_MAX);
         Ok(Self { inner: Arc::new(Inner { published, hub, node, proposals, stop, disk: in_use }) })
     }
 
     /// Agreed on, durable as asked, applied and visible to [`Store::view`] when this returns. When it is
     /// cancelled the transaction may still be applied.
     pub async fn propose(&self, txn: Txn) -> Result<TxnOutcome<F>, ProposeError> {
-        txn::check(&txn).map_err(ProposeError::Invalid)?;
-        let _permit = self.inner.proposals.acquire().await.map_err(|_| ProposeError::Shutdown)?;
+        let bytes = txn::check(&txn).map_err(ProposeError::Invalid)?;
+        let shares = (bytes / SHARE_BYTES + 1) as u32;
+        let _share = self.inner.proposals.acquire_many(shares).await.map_err(|_| ProposeError::Shutdown)?;
         let reply = self.inner.node.propose(txn).await?;
         Ok(reply.outcome().expect("the machine answers a transaction with an outcome of its own facets"))
     }

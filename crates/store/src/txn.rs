@@ -77,7 +77,8 @@ pub enum Durability {
     Synced,
     /// After a write to the operating system: survives the death of the process (`kill -9`), not a power cut
     /// within about a second. For leases and events, which are rewritten all the time. A relaxed transaction
-    /// never overtakes: whatever synced transaction is answered later makes all earlier ones durable too.
+    /// never overtakes: whatever synced transaction is answered later makes all earlier ones durable too. Holds in
+    /// a cluster of one member; with more, everything is synced.
     Relaxed,
 }
 
@@ -128,8 +129,8 @@ pub enum InvalidTxn {
     StampOutside { offset: u32, bytes: usize },
 }
 
-/// Checked before a proposal, so that `apply` is total.
-pub(crate) fn check(txn: &Txn) -> Result<(), InvalidTxn> {
+/// Checked before a proposal, so that `apply` is total. Answers the bytes of all keys and values.
+pub(crate) fn check(txn: &Txn) -> Result<usize, InvalidTxn> {
     let count = txn.guards.len() + txn.ops.len();
     if count > TXN_OPS_MAX {
         return Err(InvalidTxn::TooManyOps { count });
@@ -159,7 +160,7 @@ pub(crate) fn check(txn: &Txn) -> Result<(), InvalidTxn> {
             return Err(InvalidTxn::DuplicateKey { key: op.key().clone() });
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn check_key(key: &Bytes) -> Result<(), InvalidTxn> {
@@ -178,7 +179,7 @@ mod tests {
     }
 
     fn given(ops: Vec<Op>) -> Result<(), InvalidTxn> {
-        check(&Txn { ops, ..Txn::default() })
+        check(&Txn { ops, ..Txn::default() }).map(drop)
     }
 
     #[test]

@@ -1,14 +1,12 @@
 //! What was acknowledged is there after a restart, however the last run ended; what cannot be read is an error.
 
+#![allow(clippy::unwrap_used)] // in helpers of tests, where it is allowed as it is in tests
+
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use store::{
-    Change, Disk, DiskFile, Durability, FatalHook, Op, OpenError, Revision, Store, StoreConfig, Txn, TxnOutcome,
-};
+use store::{Change, Durability, Op, OpenError, Revision, Store, StoreConfig, Txn, TxnOutcome};
 
 fn config(dir: &Path) -> StoreConfig {
     StoreConfig::new(dir.join("store"))
@@ -105,4 +103,35 @@ async fn one_process_at_a_time_and_one_member() {
     let other = StoreConfig { member_id: store::MemberId(2), ..config };
     let error = Store::<()>::open(other).await.err().unwrap();
     assert!(matches!(error, OpenError::Identity(store::IdentityError::OtherMember { .. })), "{error:?}");
+}
+
+/// Handles simply dropped, writers still at it: the member ends by itself and nothing acknowledged is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_without_a_shutdown() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut acknowledged = 0;
+    for round in 0..8u64 {
+        let store = loop {
+            match Store::<()>::open(config.clone()).await {
+                Ok(store) => break store,
+                Err(OpenError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(2)).await,
+                Err(error) => panic!("round {round}: {error:?}"),
+            }
+        };
+        assert!(store.view().revision().0 >= acknowledged, "round {round}");
+        let writer = tokio::spawn(async move {
+            let mut last = store.view().revision();
+            let until = std::time::Instant::now() + Duration::from_millis(10 + round * 7);
+            while std::time::Instant::now() < until {
+                last = write(&store, format!("/k/{}", last.0 % 9), "x").await;
+            }
+            // One more under way when the last handle goes.
+            let write = store.propose(put("/k/last", "x", Durability::Synced));
+            let _ = tokio::time::timeout(Duration::from_micros(50), write).await;
+            last.0
+        });
+        acknowledged = writer.await.unwrap();
+    }
+    assert!(acknowledged > 8);
 }

@@ -19,9 +19,11 @@ pub(crate) mod disk;
 mod frame;
 mod recover;
 mod wal;
+#[cfg(test)]
+mod wal_test;
 mod writer;
 
 pub(crate) use frame::Cell;
 pub use recover::LogError;
-pub(crate) use wal::{SEGMENT_BYTES, Sync, Wal, WalBarrier, WalReader};
+pub(crate) use wal::{SEGMENT_BYTES, Sync, Wal, WalBarrier, WalReader, bytes_budget};
 pub(crate) use writer::Done;

@@ -172,6 +172,11 @@ impl Recovered {
 
     fn truncate_from(&mut self, index: u64) {
         self.positions.truncate(index.saturating_sub(self.first) as usize);
+        if index < self.first {
+            // The oldest kept segment began with entries that were void already when those before them went.
+            self.first = index.max(self.purged_before());
+            self.after_gap = Some(self.first);
+        }
     }
 
     fn purge(&mut self, index: u64) {

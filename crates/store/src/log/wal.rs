@@ -124,12 +124,12 @@ impl Wal {
         self.write(bytes, sync, done);
     }
 
-    /// Sets a cell. `index` is only meaningful for [`Cell::Purged`].
-    pub fn set_cell(&mut self, cell: Cell, index: u64, payload: Vec<u8>, sync: Sync, done: Done) {
+    /// Sets a cell, durable when `done` is told. `index` is only meaningful for [`Cell::Purged`].
+    pub fn set_cell(&mut self, cell: Cell, index: u64, payload: Vec<u8>, done: Done) {
         let mut bytes = Vec::new();
         self.encode(&Frame { kind: Kind::Cell(cell), index, payload: &payload }, &mut bytes);
         self.cells.insert(cell, (index, payload));
-        self.write(bytes, sync, done);
+        self.write(bytes, Sync::Now, done);
     }
 
     /// Makes entries from `index` on void.
@@ -144,8 +144,12 @@ impl Wal {
     }
 
     /// Forgets entries up to `index` and removes the segments that held nothing else.
+    /// What is purged stays purged: a smaller index than before changes nothing.
     pub fn purge(&mut self, upto: u64, payload: Vec<u8>, done: Done) {
-        self.set_cell(Cell::Purged, upto, payload, Sync::Now, done);
+        if self.cells.get(&Cell::Purged).is_some_and(|(purged, _)| *purged >= upto) {
+            return self.barrier().sync(done);
+        }
+        self.set_cell(Cell::Purged, upto, payload, done);
         let mut index = lock(&self.index);
         while index.first <= upto && index.positions.pop_front().is_some() {
             index.first += 1;
@@ -277,7 +281,7 @@ impl WalReader {
             if start >= end {
                 return Ok(Vec::new());
             }
-            let mut left = bytes_max as i64;
+            let mut left = bytes_budget(bytes_max);
             let slots = index.positions.range((start - index.first) as usize..(end - index.first) as usize);
             let taken = slots.take_while(|position| {
                 let fits = left > 0;
@@ -307,6 +311,11 @@ impl WalReader {
         }
         Ok(entries)
     }
+}
+
+/// What is left to hand out, so that the first item always fits.
+pub(crate) fn bytes_budget(bytes_max: usize) -> i64 {
+    i64::try_from(bytes_max).unwrap_or(i64::MAX).max(1)
 }
 
 fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {

@@ -8,6 +8,8 @@
 
 mod apply;
 mod history;
+#[cfg(test)]
+mod model_test;
 mod state;
 mod timeline;
 mod view;

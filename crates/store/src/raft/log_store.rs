@@ -14,7 +14,7 @@ use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use tokio::sync::{Notify, oneshot};
 
 use super::types::{self, Command, Entry, LogId, Types, Vote, decode_entry, decode_log_id, decode_vote, encode_entry};
-use crate::log::{Cell, Done, Sync, Wal, WalBarrier, WalReader};
+use crate::log::{Cell, Done, Sync, Wal, WalBarrier, WalReader, bytes_budget};
 use crate::txn::Durability;
 
 /// Decoded entries kept for whoever reads them next; entries not yet written are kept beyond that.
@@ -36,8 +36,8 @@ pub(super) struct LogStore {
     reader: LogReader,
     last: Option<LogId>,
     growth: Arc<Growth>,
-    /// May relaxed transactions be reported before they are synced? Only while we are the only voter: a member of
-    /// a majority must not forget what it has confirmed to the others.
+    /// May relaxed transactions be reported before they are synced? Only while we are the only member:
+    /// what one has confirmed to others, or sent them, it must not forget.
     alone: Arc<AtomicBool>,
 }
 
@@ -86,7 +86,7 @@ impl LogStore {
                 txn.durability == Durability::Synced || !self.alone.load(Ordering::Relaxed)
             }
             EntryPayload::Membership(membership) => {
-                self.alone.store(membership.voter_ids().count() <= 1, Ordering::Relaxed);
+                self.alone.store(membership.nodes().count() <= 1, Ordering::Relaxed);
                 true
             }
             EntryPayload::Blank => true,
@@ -132,7 +132,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (done, saved) = done();
-        self.wal.set_cell(Cell::Vote, 0, types::encode_vote(vote)?, Sync::Now, done);
+        self.wal.set_cell(Cell::Vote, 0, types::encode_vote(vote)?, done);
         saved.await?;
         self.reader.shared().vote = Some(*vote);
         Ok(())
@@ -189,7 +189,7 @@ impl RaftLogStorage<Types> for LogStore {
         self.wal.truncate_from(from, done);
         truncated.await?;
         self.reader.shared().truncate_from(from);
-        self.last = last;
+        self.last = self.last.min(last);
         Ok(())
     }
 
@@ -253,7 +253,7 @@ impl Shared {
         if start >= range.end {
             return (range.end, Vec::new());
         }
-        let mut left = bytes_max as i64;
+        let mut left = bytes_budget(bytes_max);
         let entries = self.cache.iter().skip((start - first) as usize).take((range.end - start) as usize);
         let entries = entries.take_while(|(_, bytes)| {
             let fits = left > 0;

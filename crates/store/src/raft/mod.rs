@@ -11,6 +11,8 @@ mod log_store;
 mod network;
 mod node;
 mod state_machine;
+#[cfg(test)]
+mod suite_test;
 mod types;
 
 pub use node::NodeError;

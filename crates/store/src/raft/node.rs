@@ -76,6 +76,9 @@ fn raft_config() -> Result<Arc<Config>, NodeError> {
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: KEPT_BEHIND_SNAPSHOT,
         purge_batch_size: 256,
+        // A restarted leader may have lost entries that it had not synced but already sent; in its old term it
+        // would number other entries the same. It is elected anew instead.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     Ok(Arc::new(config.validate().map_err(|error| NodeError::Start(boxed(error)))?))
@@ -113,7 +116,11 @@ impl Node {
             .await
             .map_err(|error| NodeError::NotReady(boxed(error)))?;
         raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map_err(|error| NodeError::NotReady(boxed(error)))?;
-        alone.store(raft.voter_ids().count() == 1, Ordering::Relaxed);
+        if raft.voter_ids().chain(raft.learner_ids()).eq([id]) {
+            alone.store(true, Ordering::Relaxed);
+            // Nobody to send heartbeats to and nobody to be deposed by: an idle lone member sleeps.
+            raft.runtime_config().tick(false);
+        }
 
         tokio::spawn(snapshot_when_due(raft.clone(), growth));
         let leadership = watch_over(&raft, config.fatal.clone());

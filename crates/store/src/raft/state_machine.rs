@@ -16,7 +16,6 @@ use crate::log::WalBarrier;
 use crate::log::disk::{Disk, DiskFile};
 use crate::machine::{Frozen, Machine, Reply};
 use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
-use crate::txn::Txn;
 
 const DIRECTORY: &str = "snapshots";
 const SUFFIX: &str = ".snap";
@@ -73,7 +72,7 @@ impl StateMachine {
     fn apply_payload(&mut self, payload: EntryPayload<Command, u64, super::types::Peer>, id: LogId) -> Reply {
         match payload {
             EntryPayload::Blank => Reply::empty(),
-            EntryPayload::Normal(Command(txn)) => self.machine.apply(own(&txn)),
+            EntryPayload::Normal(Command(txn)) => self.machine.apply(&txn),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(id), membership);
                 Reply::empty()
@@ -88,10 +87,6 @@ impl StateMachine {
             responder.send(reply);
         }
     }
-}
-
-fn own(txn: &Arc<Txn>) -> &Txn {
-    txn
 }
 
 impl RaftStateMachine<Types> for StateMachine {
@@ -129,11 +124,15 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let name = name_of(meta);
+        let temporary = format!("{name}.tmp");
         let disk = self.snapshots.disk.clone();
-        let (from, to) = (snapshot, name.clone());
+        let (from, to) = (snapshot, temporary.clone());
         blocking(move || copy(&from, disk.as_ref(), &to)).await?;
-        let installed = load(self.snapshots.disk.as_ref(), &name, self.machine.as_mut());
+        // Read whole before it counts: a damaged one changes nothing, here or on the disk.
+        let disk = self.snapshots.disk.as_ref();
+        let installed = load(disk, &temporary, self.machine.as_mut());
         let installed = installed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        disk.rename(&temporary, &name)?;
         remove_others(self.snapshots.disk.as_ref(), &name)?;
         self.machine.publish();
         self.applied = installed.last_log_id;
@@ -237,14 +236,9 @@ fn load(disk: &dyn Disk, name: &str, machine: &mut dyn Machine) -> Result<Snapsh
 }
 
 fn copy(from: &SnapshotData, disk: &dyn Disk, name: &str) -> io::Result<()> {
-    if from.name == name && disk.exists(name)? {
-        return Ok(());
-    }
-    let temporary = format!("{name}.tmp");
-    let mut to = FileWriter(disk.create(&temporary)?);
+    let mut to = FileWriter(disk.create(name)?);
     io::copy(&mut from.disk.read(&from.name)?, &mut to)?;
-    to.flush()?;
-    disk.rename(&temporary, name)
+    to.flush()
 }
 
 struct FileWriter(Box<dyn DiskFile>);

@@ -1,0 +1,80 @@
+//! Writes per second of one member with 1, 16 and 64 clients: `throughput [directory] [seconds per round]`.
+//! Values of 256 bytes, each write synced before it is answered, keys spread over 10,000.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use store::{Durability, Op, Store, StoreConfig, Txn};
+
+const VALUE_BYTES: usize = 256;
+const KEYS: u64 = 10_000;
+
+async fn client(store: Store<()>, number: u64, durability: Durability, until: Instant) -> Vec<Duration> {
+    let mut latencies = Vec::new();
+    let mut key = number * 7919;
+    while Instant::now() < until {
+        key = (key + 7907) % KEYS;
+        let op = Op::Put { key: format!("/bench/{key:08}").into(), value: vec![7; VALUE_BYTES].into(), stamp_at: None };
+        let began = Instant::now();
+        store.propose(Txn { guards: vec![], ops: vec![op], durability }).await.expect("a write");
+        latencies.push(began.elapsed());
+    }
+    latencies
+}
+
+async fn round(store: &Store<()>, clients: u64, durability: Durability, time: Duration) {
+    let until = Instant::now() + time;
+    let tasks: Vec<_> =
+        (0..clients).map(|number| tokio::spawn(client(store.clone(), number, durability, until))).collect();
+    let mut latencies = Vec::new();
+    for task in tasks {
+        latencies.extend(task.await.expect("a client"));
+    }
+    latencies.sort_unstable();
+    let at = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize];
+    println!(
+        "{clients:>4} clients {durability:?}: {:>7.0} writes/s  p50 {:?}  p99 {:?}",
+        latencies.len() as f64 / time.as_secs_f64(),
+        at(0.5),
+        at(0.99)
+    );
+}
+
+#[tokio::main]
+async fn main() {
+    let mut args = std::env::args().skip(1);
+    let dir = args
+        .next()
+        .map_or_else(|| std::env::temp_dir().join(format!("throughput-{}", std::process::id())), PathBuf::from);
+    let seconds = args.next().and_then(|seconds| seconds.parse().ok()).unwrap_or(3);
+    let began = Instant::now();
+    let store: Store<()> = Store::open(StoreConfig::new(&dir)).await.expect("the store opens");
+    println!("opened in {:?}", began.elapsed());
+    for (clients, durability) in [
+        (1, Durability::Synced),
+        (16, Durability::Synced),
+        (64, Durability::Synced),
+        (256, Durability::Synced),
+        (1, Durability::Relaxed),
+    ] {
+        round(&store, clients, durability, Duration::from_secs(seconds)).await;
+    }
+    let idle = cpu_ticks();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    println!("idle: {:.2} % of a core", (cpu_ticks() - idle) as f64 / 5.0);
+    let began = Instant::now();
+    store.shutdown().await;
+    println!("shut down in {:?}", began.elapsed());
+    let began = Instant::now();
+    let store: Store<()> = Store::open(StoreConfig::new(&dir)).await.expect("the store opens again");
+    println!("opened again at revision {} in {:?}", store.view().revision(), began.elapsed());
+    store.shutdown().await;
+    std::fs::remove_dir_all(&dir).expect("our own directory");
+}
+
+/// User and system time of this process, in ticks of 1/100 s.
+fn cpu_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("procfs");
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    fields[11..13].iter().filter_map(|field| field.parse::<u64>().ok()).sum()
+}
