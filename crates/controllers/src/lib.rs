@@ -6,10 +6,15 @@
 mod conditions;
 mod deployment;
 mod endpointslice;
+mod garbagecollector;
+mod kinds;
 #[cfg(test)]
 mod model;
+mod namespace;
+mod nodelifecycle;
 mod pods;
 mod replicaset;
+mod serviceaccount;
 mod setup;
 
 use kube::Client;
@@ -18,9 +23,19 @@ use reconcile::{CancellationToken, TaskTracker};
 pub use crate::setup::ControllersConfig;
 use crate::setup::Setup;
 
-/// Every controller there is, by the function which subscribes it to its watches and starts its workers.
-const CONTROLLERS: &[(&str, fn(&mut Setup))] =
-    &[("deployment", deployment::start), ("endpointslice", endpointslice::start), ("replicaset", replicaset::start)];
+/// Subscribes a controller to its watches and starts its workers.
+type Start = fn(&mut Setup);
+
+/// Every controller there is.
+const CONTROLLERS: &[(&str, Start)] = &[
+    ("deployment", deployment::start),
+    ("endpointslice", endpointslice::start),
+    ("garbagecollector", garbagecollector::start),
+    ("namespace", namespace::start),
+    ("nodelifecycle", nodelifecycle::start),
+    ("replicaset", replicaset::start),
+    ("serviceaccount", serviceaccount::start),
+];
 
 /// Starts all controllers; they end with `shutdown`, and the tracker's `wait` returns when they have.
 #[must_use]

@@ -256,6 +256,8 @@ fn available(world: &World) -> i32 {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// Any mixture of updates, undos and pods getting ready: the surge is never exceeded, availability never lost,
     /// and in the end all pods are new.
     #[test]

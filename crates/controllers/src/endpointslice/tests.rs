@@ -155,6 +155,8 @@ fn no_pods_one_empty_slice_and_no_service_none() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// Whatever pods come, change and go: the slices show each addressed pod once, none too full, then rest.
     #[test]
     fn converges(steps in proptest::collection::vec((0usize..300, 0usize..5), 1..400)) {

@@ -153,6 +153,8 @@ fn reconcile(world: &mut World) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// Whatever happens to the pods: left alone, the set ends with as many as asked for, and then rests.
     #[test]
     fn converges(steps in proptest::collection::vec((0u8..6, 0i64..6), 1..40)) {

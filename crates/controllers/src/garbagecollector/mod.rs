@@ -1,0 +1,72 @@
+//! Garbage collector: what nobody owns any more goes; what is deleted in the foreground waits for its dependents;
+//! what is orphaned is set free.
+
+mod graph;
+mod observe;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex};
+
+use api::kinds::Kind;
+use futures::StreamExt;
+use kube::Api;
+use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::runtime::{WatchStreamExt, watcher};
+use reconcile::{Change, Freshness, Reflector, WorkQueue};
+
+use self::graph::{Attention, Graph, Item, ItemKey, UNKNOWN_OWNER_GRACE};
+use self::observe::GarbageCollector;
+use crate::kinds::{api_resource, kept};
+use crate::setup::Setup;
+
+/// Objects worked on at a time.
+const WORKERS: usize = 16;
+
+/// Kinds that own nothing, are owned by nobody worth waiting for, and change all the time.
+const IGNORED: &[&str] = &["events", "leases"];
+
+type Metadata = PartialObjectMeta<DynamicObject>;
+
+/// Watches the metadata of every kind and starts the workers.
+pub fn start(setup: &mut Setup) {
+    let (queue, graph) = (WorkQueue::default(), Arc::new(Mutex::new(Graph::default())));
+    let mut caches: Vec<Arc<dyn Freshness>> = Vec::new();
+    for kind in kept().filter(|kind| !IGNORED.contains(&kind.resource)) {
+        let mut reflector: Reflector<Metadata> = Reflector::new(kind.resource);
+        caches.push(Arc::new(reflector.cache()));
+        follow(&mut reflector, kind, &graph, &queue);
+        let objects: Api<Metadata> = Api::all_with(setup.client.clone(), &api_resource(kind));
+        let metadata = watcher(objects, watcher::Config::default());
+        // Only references and finalizers matter; the rest would be most of the memory.
+        let slim = metadata.modify(|object: &mut Metadata| {
+            object.metadata.annotations = None;
+            object.metadata.labels = None;
+            object.metadata.managed_fields = None;
+        });
+        setup.tracker.spawn(reflector.run(slim.boxed(), setup.shutdown.child_token()));
+    }
+    let collector = GarbageCollector { client: setup.client.clone(), graph, caches };
+    setup.run(collector, queue, "garbage-collector-controller", WORKERS);
+}
+
+fn follow(
+    reflector: &mut Reflector<Metadata>,
+    kind: &'static Kind,
+    graph: &Arc<Mutex<Graph>>,
+    queue: &WorkQueue<ItemKey>,
+) {
+    let (graph, queue) = (Arc::clone(graph), queue.clone());
+    reflector.subscribe(move |change| {
+        let key = ItemKey::of(kind, &change.object().metadata);
+        let mut graph = graph.lock().expect("no holder of the graph's lock can panic");
+        let Attention { now, later } = match change {
+            Change::Applied { new, .. } => graph.put(&key, Item::of(&new.metadata)),
+            Change::Deleted { .. } => graph.remove(&key),
+        };
+        drop(graph);
+        now.into_iter().for_each(|key| queue.add(key));
+        later.into_iter().for_each(|key| queue.add_after(key, UNKNOWN_OWNER_GRACE));
+    });
+}

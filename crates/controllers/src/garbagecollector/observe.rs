@@ -1,0 +1,94 @@
+//! The truth about one object: itself and its unknown owners are read from the server, never taken from the graph.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use api::kinds::by_kind;
+use async_trait::async_trait;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Client;
+use reconcile::{Controller, Freshness, ObserveError, Plan};
+
+use super::graph::{Graph, Item, ItemKey};
+use super::plan::{Dependent, Observed, Owner, plan};
+use crate::kinds::dynamic_api;
+
+pub struct GarbageCollector {
+    pub client: Client,
+    pub graph: Arc<Mutex<Graph>>,
+    pub caches: Vec<Arc<dyn Freshness>>,
+}
+
+impl GarbageCollector {
+    pub fn graph(&self) -> MutexGuard<'_, Graph> {
+        self.graph.lock().expect("no holder of the graph's lock can panic")
+    }
+
+    async fn live(&self, key: &ItemKey) -> Result<Option<ObjectMeta>, ObserveError> {
+        let objects = dynamic_api(&self.client, key.kind, &key.namespace);
+        let found = objects.get_metadata_opt(&key.name).await;
+        let found = found.map_err(|source| ObserveError { what: key.to_string(), source: Box::new(source) })?;
+        Ok(found.map(|object| object.metadata))
+    }
+
+    async fn owner(&self, reference: &OwnerReference, namespace: &str) -> Result<Owner, ObserveError> {
+        let known = self.graph().by_uid(&reference.uid).map(Item::waits_for_dependents);
+        match known {
+            Some(true) => return Ok(Owner::Leaving),
+            Some(false) => return Ok(Owner::Lives),
+            None => {}
+        }
+        let (group, version) = reference.api_version.split_once('/').unwrap_or(("", &reference.api_version));
+        // Of a kind that is not known here nothing can be said: better to keep than to lose.
+        let Some(kind) = by_kind(group, version, &reference.kind) else { return Ok(Owner::Lives) };
+        if kind.namespaced && namespace.is_empty() {
+            return Ok(Owner::Lives);
+        }
+        let key = ItemKey { kind, namespace: namespace.to_owned(), name: reference.name.clone() };
+        let live = self.live(&key).await?.filter(|meta| meta.uid.as_ref() == Some(&reference.uid));
+        Ok(match live {
+            None => Owner::Absent,
+            Some(meta) if Item::of(&meta).waits_for_dependents() => Owner::Leaving,
+            Some(_) => Owner::Lives,
+        })
+    }
+
+    fn dependents(&self, uid: &str) -> Vec<Dependent> {
+        let graph = self.graph();
+        let dependent = |key: &ItemKey| Some(Dependent { key: key.clone(), owners: graph.get(key)?.owners.clone() });
+        graph.dependents_of(uid).filter_map(dependent).collect()
+    }
+}
+
+#[async_trait]
+impl Controller for GarbageCollector {
+    type Key = ItemKey;
+
+    fn name(&self) -> &'static str {
+        "garbagecollector"
+    }
+
+    fn reads(&self) -> Vec<Arc<dyn Freshness>> {
+        self.caches.clone()
+    }
+
+    fn keys(&self) -> Vec<ItemKey> {
+        self.graph().suspects()
+    }
+
+    async fn plan(&self, key: &ItemKey) -> Result<Plan, ObserveError> {
+        if self.graph().is_at_peace(key) {
+            return Ok(Plan::nothing("its owners live"));
+        }
+        let meta = self.live(key).await?;
+        let mut owners = Vec::new();
+        if let Some(meta) = &meta {
+            for reference in meta.owner_references.iter().flatten() {
+                let owner = self.owner(reference, &key.namespace).await?;
+                owners.push((reference.clone(), owner));
+            }
+        }
+        let uid = meta.as_ref().and_then(|meta| meta.uid.as_deref()).unwrap_or_default();
+        let dependents = self.dependents(uid);
+        Ok(plan(&Observed { key: key.clone(), meta, owners, dependents }))
+    }
+}
