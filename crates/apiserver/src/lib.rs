@@ -20,7 +20,6 @@ mod identity;
 mod object;
 mod registry;
 mod rest;
-mod rules;
 mod serve;
 mod server;
 mod subresource;

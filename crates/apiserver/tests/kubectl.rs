@@ -239,6 +239,14 @@ async fn errors_and_other_users() {
     k.ok("apply -f -", POD, &["pod/p created"]).await;
     k.ok("get pods", "", &["NAME", "READY", "STATUS", "p ", "0/1", "Pending"]).await;
     k.fails("logs p", "pod p does not have a host assigned").await;
+    let (watched, ()) =
+        tokio::join!(k.run(&["wait", "pod/p", "--for=jsonpath={.status.phase}=Running", "--timeout=10s"], ""), async {
+            tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+            let status = serde_json::json!({ "status": { "phase": "Running" } });
+            k.cluster.call("PATCH", "/api/v1/namespaces/default/pods/p/status", status).await.expect(200);
+        });
+    assert!(watched.0 && watched.1.contains("condition met"), "{watched:?}");
+    k.fails("set image pod/p c=", "is invalid").await;
     k.ok("delete pod p", "", &["pod \"p\" deleted"]).await;
     assert!(k.cluster.store.view().get(b"/registry/core/pods/default/p").is_none());
     k.stop.cancel();

@@ -37,7 +37,10 @@ impl Strategy for Services {
         if !new.get("spec").is_some_and(Value::is_object) {
             return;
         }
-        if service_type(new) != "ExternalName" && service_type(old) != "ExternalName" && text(new, "clusterIP") == "" {
+        if service_type(new) != "ExternalName"
+            && service_type(old) != "ExternalName"
+            && text(new, "clusterIP").is_empty()
+        {
             for field in ["clusterIP", "clusterIPs"] {
                 if let Some(value) = old["spec"].get(field) {
                     new["spec"][field] = value.clone();

@@ -98,7 +98,7 @@ async fn create_once(
     let name = meta::name(&object).to_owned();
     let review = Review { request, view, operation: Operation::Create, name: &name, old: None };
     admission::mutate(&review, &mut object)?;
-    invalid(request, &object, &crate::rules::validate::create(kind, &object))?;
+    invalid(request, &object, &api::validate::create(kind, &object))?;
     let guards = admission::validate(&review, Some(&object))?;
     let key = key(kind, &request.namespace, &name);
     if view.get(&key).is_some() {
@@ -193,7 +193,12 @@ fn decide_update(review: &Review<'_>, part: Part, mut new: Value, old: &Value) -
         return Ok(None);
     }
     let strategy = strategy_of(kind);
-    invalid(request, &new, &crate::rules::validate::update(kind, &new, old))?;
+    let errors = match part {
+        Part::Main => api::validate::update(kind, &new, old),
+        // What the server's own subresources change is fixed for everybody else.
+        Part::Status | Part::Whole => api::validate::update_status(kind, &new, old),
+    };
+    invalid(request, &new, &errors)?;
     let mut ops = Vec::new();
     let key = request.key();
     if may_go(&new) && !strategy.holds_back(&new) {
