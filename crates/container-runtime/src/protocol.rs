@@ -112,18 +112,17 @@ pub enum Answer {
 /// The first line from shim to container-init.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum InitRequest {
-    /// Prepare, wait for [`InitGo`] twice (in its cgroups; start), then execute.
-    Container(Box<ContainerSpec>),
-    /// Enter the namespaces of the process behind fd 4, then execute.
-    Exec(Box<ProcessSpec>),
+    /// Enter the cgroups, prepare, wait for [`InitGo`], then execute.
+    Container { spec: Box<ContainerSpec>, cgroups: Vec<PathBuf> },
+    /// Enter the cgroups and the namespaces of the process behind fd 4, then execute.
+    Exec { process: Box<ProcessSpec>, cgroups: Vec<PathBuf> },
     /// Be the first process of a shared pid namespace: reap, nothing else.
     Pause,
 }
 
-/// Later lines from shim to container-init.
+/// The second line from shim to container-init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InitGo {
-    Attached,
     Start,
 }
 

@@ -3,8 +3,7 @@
 //!
 //! ```text
 //! shim                                container-init
-//!  Container(spec) ─────────────────►  mounts            (the shim attaches cgroups meanwhile, v1)
-//!  Attached ────────────────────────►  cgroup namespace, pivot_root
+//!  Container(spec) ─────────────────►  cgroups, mounts, pivot_root
 //!                  ◄─────── Prepared
 //!  Start ───────────────────────────►  user, capabilities, seccomp, execve
 //!                  ◄── closed (it runs) or Failed
@@ -21,6 +20,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -82,8 +82,12 @@ fn obey(request: InitRequest, line: &mut Line) -> Setup<Never> {
     nix::unistd::setsid().attempt(|| "start a session".to_owned())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     match request {
-        InitRequest::Container(spec) => container(&spec, line),
-        InitRequest::Exec(process) => {
+        InitRequest::Container { spec, cgroups } => {
+            enter_cgroups(&cgroups)?;
+            container(&spec, line)
+        }
+        InitRequest::Exec { process, cgroups } => {
+            enter_cgroups(&cgroups)?;
             let target = sys::inherited(TARGET_FD);
             let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
             setns(&target, namespaces).attempt(|| "enter the container's namespaces".to_owned())?;
@@ -94,18 +98,21 @@ fn obey(request: InitRequest, line: &mut Line) -> Setup<Never> {
     }
 }
 
+/// While the host's cgroups are still in sight. See [`crate::cgroup::Group::enter_paths`].
+fn enter_cgroups(paths: &[PathBuf]) -> Setup<()> {
+    crate::cgroup::enter(paths).attempt(|| "enter the container's cgroups".to_owned())
+}
+
 fn container(spec: &ContainerSpec, line: &mut Line) -> Setup<Never> {
     // The container may not outlive the shim that would record its end.
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
         .attempt(|| "tie itself to the shim".to_owned())?;
     // Lowering it needs a capability we may lack; then the inherited value has to do.
     let _ = fs::write("/proc/self/oom_score_adj", spec.oom_score_adj.to_string());
-    let root = rootfs::assemble(spec)?;
-    line.expect(InitGo::Attached)?;
     unshare(CloneFlags::CLONE_NEWCGROUP).attempt(|| "unshare the cgroup namespace".to_owned())?;
-    rootfs::finish(spec, root)?;
+    rootfs::assemble(spec)?;
     line.send(&InitReport::Prepared).attempt(|| "tell the shim".to_owned())?;
-    line.expect(InitGo::Start)?;
+    let InitGo::Start = line.receive()?;
     launch::launch(&spec.process)
 }
 
@@ -140,11 +147,6 @@ impl Line {
         let mut text = String::new();
         self.reader.read_line(&mut text).attempt(|| "read from the shim".to_owned())?;
         serde_json::from_str(&text).attempt(|| "understand the shim".to_owned())
-    }
-
-    fn expect(&mut self, go: InitGo) -> Setup<()> {
-        let got: InitGo = self.receive()?;
-        if got == go { Ok(()) } else { refuse(format!("the shim said {got:?} instead of {go:?}")) }
     }
 
     fn send<T: Serialize>(&mut self, message: &T) -> io::Result<()> {

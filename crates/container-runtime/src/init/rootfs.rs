@@ -38,13 +38,8 @@ const DEV_LINKS: [(&str, &str); 6] = [
 /// The real `/dev/null`: major 1, minor 3.
 const NULL_DEVICE: (u32, u32) = (1, 3);
 
-/// The new root before the process has moved into it.
-pub struct Assembled {
-    root: OwnedFd,
-}
-
-/// All that can be done before the process is in its cgroups.
-pub fn assemble(spec: &ContainerSpec) -> Setup<Assembled> {
+/// From the host's tree to the container's. The process is in its cgroups and their namespace.
+pub fn assemble(spec: &ContainerSpec) -> Setup<()> {
     nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .attempt(|| "make the mounts private".to_owned())?;
     let attributes = if spec.system.privileged { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
@@ -53,14 +48,7 @@ pub fn assemble(spec: &ContainerSpec) -> Setup<Assembled> {
     for mount in &spec.mounts {
         bind(&root, &mount.source, &mount.target, mount.read_only, spec.system.privileged)?;
     }
-    Ok(Assembled { root })
-}
-
-/// The rest, and the change of root. The process is in its cgroup namespace now.
-pub fn finish(spec: &ContainerSpec, assembled: Assembled) -> Setup<()> {
-    let root = assembled.root;
-    let working_dir = &spec.process.working_dir;
-    ensure_working_dir(&root, working_dir)?;
+    ensure_working_dir(&root, &spec.process.working_dir)?;
     mount_cgroups(&root, spec.system.privileged)?;
     for path in &spec.system.read_only_paths {
         restrict(&root, path)?;
@@ -71,6 +59,10 @@ pub fn finish(spec: &ContainerSpec, assembled: Assembled) -> Setup<()> {
     if spec.rootfs.read_only {
         mount_setattr(&root, libc::MOUNT_ATTR_RDONLY, false).attempt(|| "make the root read-only".to_owned())?;
     }
+    change_root(root)
+}
+
+fn change_root(root: OwnedFd) -> Setup<()> {
     rustix::process::fchdir(&root).attempt(|| "enter the new root".to_owned())?;
     drop(root);
     // The old root ends up on top of the new one and is taken off again: no directory is needed for it.

@@ -115,7 +115,7 @@ fn enter_cgroup(layout: &Layout, record: &SandboxRecord) -> Result<(), SetupErro
     layout.group(parent).create(&pod_limits(&record.config.resources)).attempt("make the pod's cgroup")?;
     let own: Group = layout.group(&format!("{parent}/{SHIM_GROUP}"));
     own.create(&Limits::default()).attempt("make the shim's cgroup")?;
-    own.attach(std::process::id() as i32).attempt("enter the shim's cgroup")
+    own.enter().attempt("enter the shim's cgroup")
 }
 
 fn mount_shm(dir: &Path) -> Result<(), SetupError> {

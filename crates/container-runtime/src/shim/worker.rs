@@ -188,7 +188,7 @@ impl Worker {
         }
     }
 
-    /// Starts container-init; it prepares mounts while this process moves it into its cgroups.
+    /// Starts container-init and tells it what to prepare.
     fn launch(
         &self,
         about: &ContainerAbout,
@@ -201,7 +201,7 @@ impl Worker {
         let logs = [(Stream::Stdout, log()?), (Stream::Stderr, log()?)];
         let Started { pid, pidfd, line, stdout, stderr } =
             self.sandbox.launcher.start_container(group).map_err(context("cannot start container-init".to_owned()))?;
-        let handed = self.hand_over(about, spec, group, (pid, &line));
+        let handed = self.hand_over(about, spec, group, &line);
         if let Err(error) = handed {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             return Err(context(format!("cannot prepare container-init in cgroup {}", about.cgroup))(error));
@@ -221,13 +221,9 @@ impl Worker {
         about: &ContainerAbout,
         spec: &ContainerSpec,
         group: &Group,
-        (pid, line): (i32, &UnixStream),
+        line: &UnixStream,
     ) -> io::Result<()> {
-        send(line, &InitRequest::Container(Box::new(spec.clone())))?;
-        if !group.is_v2() {
-            group.attach(pid)?;
-        }
-        send(line, &InitGo::Attached)?;
+        send(line, &InitRequest::Container { spec: Box::new(spec.clone()), cgroups: group.enter_paths() })?;
         line.set_nonblocking(true)?;
         self.watch_line(&about.id, line.try_clone()?)
     }
@@ -308,10 +304,8 @@ impl Worker {
 
     fn launch_exec(&self, container: &Container, process: ProcessSpec) -> io::Result<Started> {
         let started = self.sandbox.launcher.start_exec(&container.group, &container.pidfd)?;
-        if !container.group.is_v2() {
-            container.group.attach(started.pid)?;
-        }
-        send(&started.line, &InitRequest::Exec(Box::new(process)))?;
+        let cgroups = container.group.enter_paths();
+        send(&started.line, &InitRequest::Exec { process: Box::new(process), cgroups })?;
         Ok(started)
     }
 

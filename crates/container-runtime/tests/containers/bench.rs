@@ -155,7 +155,7 @@ impl Bench {
     }
 
     fn log_of(&self, id: &ContainerId) -> String {
-        self.log(id.0.rsplitn(3, '_').nth(1).unwrap_or_default())
+        self.log(id.0.rsplit('_').nth(1).unwrap_or_default())
     }
 
     /// The texts of a container's log, without stamp, stream and tag.

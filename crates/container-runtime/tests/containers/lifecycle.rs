@@ -196,9 +196,9 @@ async fn a_new_agent_finds_what_runs() {
 }
 
 fn shim_pid(bench: &Bench) -> i32 {
-    let state = fs::read_to_string(bench.path("run/u1/state.json")).unwrap();
-    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
-    i32::try_from(state["shim"]["pid"].as_i64().unwrap()).unwrap()
+    let state = fs::read_to_string(bench.path("run/u1/state.json")).expect("a state file");
+    let state: serde_json::Value = serde_json::from_str(&state).expect("JSON");
+    state["shim"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a pid")
 }
 
 #[tokio::test]
