@@ -35,6 +35,13 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T, durability: Durability) 
     Ok(())
 }
 
+/// Replaces `path` by these bytes, whole.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, bytes)?;
+    fs::rename(&temporary, path)
+}
+
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }

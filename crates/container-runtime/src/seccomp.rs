@@ -13,6 +13,8 @@ use seccompiler::{
 
 use crate::seccomp_table::{ALWAYS, WITH_CAPABILITY};
 
+/// Size of `struct sock_filter`.
+pub const INSTRUCTION_BYTES: usize = 8;
 /// `CLONE_NEW*` for cgroup, uts, ipc, user, pid, net and mount namespaces.
 const CLONE_NEW_NAMESPACES: u64 = 0x7e02_0000;
 /// personality(2): query, Linux, 32-bit addresses kept out, and both with no randomisation.
@@ -23,9 +25,9 @@ const REFUSED_FAMILIES: [u64; 2] = [libc::AF_ALG as u64, libc::AF_VSOCK as u64];
 /// older one, where "forbidden" would not. It also covers the x32 numbers.
 const FIRST_UNKNOWN_CALL: u32 = 468;
 
-/// The program for a process with these capabilities (bit n is capability n), one instruction per
-/// number, as `spec::ProcessSpec` carries it.
-pub fn compile(capabilities: u64) -> Result<Vec<u64>, seccompiler::Error> {
+/// The program for a process with these capabilities (bit n is capability n): the bytes of an array
+/// of `struct sock_filter`.
+pub fn compile(capabilities: u64) -> Result<Vec<u8>, seccompiler::Error> {
     let has = |capability: caps::Capability| capabilities & capability.bitmask() != 0;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALWAYS.iter().flat_map(|group| group.iter()).map(|call| (*call, Vec::new())).collect();
@@ -45,7 +47,7 @@ pub fn compile(capabilities: u64) -> Result<Vec<u64>, seccompiler::Error> {
     let arch = std::env::consts::ARCH.try_into()?;
     let filter = SeccompFilter::new(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow, arch)?;
     let program: BpfProgram = filter.try_into()?;
-    Ok(not_there().into_iter().chain(program).map(|instruction| encode(&instruction)).collect())
+    Ok(not_there().into_iter().chain(program).flat_map(|instruction| encode(&instruction)).collect())
 }
 
 fn clone_without_namespaces() -> Result<SeccompRule, seccompiler::BackendError> {
@@ -73,11 +75,10 @@ fn not_there() -> [sock_filter; 4] {
     ]
 }
 
-fn encode(instruction: &sock_filter) -> u64 {
-    u64::from(instruction.code) << 48
-        | u64::from(instruction.jt) << 40
-        | u64::from(instruction.jf) << 32
-        | u64::from(instruction.k)
+fn encode(instruction: &sock_filter) -> [u8; INSTRUCTION_BYTES] {
+    let [code_low, code_high] = instruction.code.to_ne_bytes();
+    let [k0, k1, k2, k3] = instruction.k.to_ne_bytes();
+    [code_low, code_high, instruction.jt, instruction.jf, k0, k1, k2, k3]
 }
 
 #[cfg(test)]
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
 
     /// What the program answers: a small BPF machine for the instructions that occur.
-    fn run(program: &[u64], call: i64, first_argument: u64) -> u32 {
+    fn run(program: &[u8], call: i64, first_argument: u64) -> u32 {
         let mut data = [0u8; 64];
         data[0..4].copy_from_slice(&(call as u32).to_le_bytes());
         let arch: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
@@ -93,11 +94,12 @@ mod tests {
         data[16..24].copy_from_slice(&first_argument.to_le_bytes());
         let (mut at, mut accumulator) = (0usize, 0u32);
         loop {
-            let word = program[at];
-            let (jt, jf, k) = ((word >> 40) as u8 as usize, (word >> 32) as u8 as usize, word as u32);
+            let word = &program[at * INSTRUCTION_BYTES..][..INSTRUCTION_BYTES];
+            let (jt, jf) = (usize::from(word[2]), usize::from(word[3]));
+            let k = u32::from_ne_bytes(word[4..].try_into().unwrap());
             let jump = |yes: bool| if yes { jt } else { jf };
             at += 1;
-            match (word >> 48) as u16 {
+            match u16::from_ne_bytes([word[0], word[1]]) {
                 0x20 => accumulator = u32::from_le_bytes(data[k as usize..k as usize + 4].try_into().unwrap()),
                 0x54 => accumulator &= k,
                 0x15 => at += jump(accumulator == k),

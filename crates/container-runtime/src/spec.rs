@@ -57,8 +57,8 @@ pub struct ProcessSpec {
     /// Bit n is capability number n.
     pub capabilities: u64,
     pub no_new_privileges: bool,
-    /// A BPF program, one instruction per number (code, jt, jf, k from the high bits down).
-    pub seccomp: Option<Vec<u64>>,
+    /// A file with the BPF program, instructions as the kernel wants them.
+    pub seccomp: Option<PathBuf>,
 }
 
 /// Who it runs as. Names are looked up in the container's own `/etc/passwd` and `/etc/group`.

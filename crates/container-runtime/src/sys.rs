@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
 
+use crate::seccomp::INSTRUCTION_BYTES;
+
 /// The lowest number for descriptors that are handed to a child: its own 0 to 4 cannot clash.
 const HANDED_FD_MIN: RawFd = 10;
 
@@ -114,14 +116,14 @@ pub fn mount_setattr(mount: &OwnedFd, set: u64, recursive: bool) -> io::Result<(
 
 /// Installs a BPF program for this thread. Unlike `seccompiler::apply_filter` it leaves
 /// `no_new_privs` alone, so the caller needs CAP_SYS_ADMIN or must have set it.
-pub fn install_seccomp(program: &[u64]) -> io::Result<()> {
+pub fn install_seccomp(program: &[u8]) -> io::Result<()> {
     let instructions: Vec<libc::sock_filter> = program
-        .iter()
-        .map(|word| libc::sock_filter {
-            code: (word >> 48) as u16,
-            jt: (word >> 40) as u8,
-            jf: (word >> 32) as u8,
-            k: *word as u32,
+        .chunks_exact(INSTRUCTION_BYTES)
+        .map(|bytes| libc::sock_filter {
+            code: u16::from_ne_bytes([bytes[0], bytes[1]]),
+            jt: bytes[2],
+            jf: bytes[3],
+            k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
         })
         .collect();
     let program = libc::sock_fprog {

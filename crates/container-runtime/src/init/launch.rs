@@ -21,7 +21,7 @@ const EXIT_NOT_EXECUTABLE: i32 = 126;
 const EXIT_NOT_FOUND: i32 = 127;
 
 /// Becomes the program. Returns only with the reason why not.
-pub fn launch(process: &ProcessSpec) -> Setup<Never> {
+pub fn launch(process: &ProcessSpec, filter: Option<&[u8]>) -> Setup<Never> {
     let identity = resolve(&process.user)?;
     enter_working_dir(&process.working_dir)?;
     let env = environment(process, &identity);
@@ -31,7 +31,7 @@ pub fn launch(process: &ProcessSpec) -> Setup<Never> {
     let env: Vec<CString> =
         env.iter().map(|(name, value)| c_string(&format!("{name}={value}"))).collect::<Setup<_>>()?;
     own_streams(&identity);
-    give_up(process, &identity)?;
+    give_up(process, filter, &identity)?;
     // A change of user clears this; the container's program must not outlive its shim.
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
         .attempt(|| "tie itself to the shim".to_owned())?;

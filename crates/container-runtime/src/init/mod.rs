@@ -88,11 +88,12 @@ fn obey(request: InitRequest, line: &mut Line) -> Setup<Never> {
         }
         InitRequest::Exec { process, cgroups } => {
             enter_cgroups(&cgroups)?;
+            let filter = privileges::read_filter(&process)?;
             let target = sys::inherited(TARGET_FD);
             let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
             setns(&target, namespaces).attempt(|| "enter the container's namespaces".to_owned())?;
             drop(target);
-            launch::launch(&process)
+            launch::launch(&process, filter.as_deref())
         }
         InitRequest::Pause => pause(line),
     }
@@ -110,10 +111,11 @@ fn container(spec: &ContainerSpec, line: &mut Line) -> Setup<Never> {
     // Lowering it needs a capability we may lack; then the inherited value has to do.
     let _ = fs::write("/proc/self/oom_score_adj", spec.oom_score_adj.to_string());
     unshare(CloneFlags::CLONE_NEWCGROUP).attempt(|| "unshare the cgroup namespace".to_owned())?;
+    let filter = privileges::read_filter(&spec.process)?;
     rootfs::assemble(spec)?;
     line.send(&InitReport::Prepared).attempt(|| "tell the shim".to_owned())?;
     let InitGo::Start = line.receive()?;
-    launch::launch(&spec.process)
+    launch::launch(&spec.process, filter.as_deref())
 }
 
 /// The first process of a shared pid namespace: inherits and reaps whatever loses its parent.

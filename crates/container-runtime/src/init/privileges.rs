@@ -1,6 +1,9 @@
 //! Giving up: groups, user, capabilities, and the filter on system calls. The order matters and is
 //! explained where it does; `launch.rs` calls [`give_up`] as the last thing before execve.
 
+use std::fs;
+use std::path::PathBuf;
+
 use nix::libc;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -13,11 +16,11 @@ use crate::sys;
 /// Highest capability number the kernel could have; the loop ends at the first it does not know.
 const CAPABILITIES_MAX: u32 = 63;
 
-pub fn give_up(process: &ProcessSpec, identity: &Identity) -> Setup<()> {
+pub fn give_up(process: &ProcessSpec, filter: Option<&[u8]>, identity: &Identity) -> Setup<()> {
     // Without no_new_privs, a filter may only be installed while CAP_SYS_ADMIN is still there. With
     // it, later is better: the calls below need not be allowed.
     if !process.no_new_privileges {
-        filter_calls(process)?;
+        filter_calls(filter)?;
     }
     shrink_bounding_set(process.capabilities)?;
     // Keep the permitted set over the change of user, to set it exactly afterwards.
@@ -31,13 +34,19 @@ pub fn give_up(process: &ProcessSpec, identity: &Identity) -> Setup<()> {
     set_capabilities(process.capabilities)?;
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).attempt(|| "set no_new_privs".to_owned())?;
-        filter_calls(process)?;
+        filter_calls(filter)?;
     }
     Ok(())
 }
 
-fn filter_calls(process: &ProcessSpec) -> Setup<()> {
-    match &process.seccomp {
+/// Reads the filter from the host, while its files are still in sight.
+pub fn read_filter(process: &ProcessSpec) -> Setup<Option<Vec<u8>>> {
+    let read = |path: &PathBuf| fs::read(path).attempt(|| format!("read the seccomp filter {}", path.display()));
+    process.seccomp.as_ref().map(read).transpose()
+}
+
+fn filter_calls(filter: Option<&[u8]>) -> Setup<()> {
+    match filter {
         Some(program) => sys::install_seccomp(program).attempt(|| "install the seccomp filter".to_owned()),
         None => Ok(()),
     }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::sandbox::SandboxHandle;
 use super::worker::{Parts, spawn_sandbox_worker};
-use super::{ContainerRuntime, io_error};
+use super::{ContainerRuntime, FILTERS_DIR, io_error};
 use crate::RUNTIME;
 use crate::files::{self, Durability, private_dir, remove_tree};
 use crate::plan::{is_path_safe, render_resolv_conf};
@@ -33,7 +33,7 @@ impl ContainerRuntime {
             fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
         };
         let found = list(run_dir).map_err(|source| io_error(format!("list {}", run_dir.display()), source))?;
-        for dir in found {
+        for dir in found.into_iter().filter(|dir| dir.file_name() != Some(FILTERS_DIR.as_ref())) {
             match files::read_json::<SandboxRecord>(&dir.join(SANDBOX_FILE)) {
                 Ok(record) => {
                     let handle = spawn_sandbox_worker(self.parts(dir, record)).await;

@@ -11,6 +11,7 @@ mod worker;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,13 +21,15 @@ use tokio::sync::broadcast;
 
 use crate::RUNTIME;
 use crate::cgroup::Layout;
-use crate::files::private_dir;
+use crate::files::{self, private_dir};
 use crate::plan::pod_uid_of;
 use crate::seccomp;
 use sandbox::SandboxHandle;
 
 /// Events that wait for a slow receiver before it loses the oldest.
 const EVENTS_MAX: usize = 1024;
+/// Compiled seccomp filters, within `run_dir`. No pod uid starts with a dot.
+const FILTERS_DIR: &str = ".seccomp";
 
 /// Where the runtime keeps its things.
 #[derive(Debug, Clone)]
@@ -52,8 +55,8 @@ pub struct ContainerRuntime {
     events: broadcast::Sender<ContainerEvent>,
     /// An index of handles; each sandbox's state belongs to its own worker task.
     sandboxes: Mutex<BTreeMap<SandboxId, SandboxHandle>>,
-    /// One compiled filter per set of capabilities.
-    filters: Mutex<HashMap<u64, Vec<u64>>>,
+    /// The file of one compiled filter per set of capabilities.
+    filters: Mutex<HashMap<u64, PathBuf>>,
 }
 
 impl std::fmt::Debug for ContainerRuntime {
@@ -91,19 +94,26 @@ impl ContainerRuntime {
         self.sandbox(&SandboxId(pod_uid_of(id).to_owned()))
     }
 
-    /// The compiled default profile for a process with these capabilities.
-    fn filter(&self, capabilities: u64) -> Result<Vec<u64>, RuntimeError> {
+    /// The compiled default profile for a process with these capabilities, as a file.
+    fn filter(&self, capabilities: u64) -> Result<PathBuf, RuntimeError> {
         let mut filters = self.filters.lock().expect("nobody panics while holding the filters");
-        if let Some(program) = filters.get(&capabilities) {
-            return Ok(program.clone());
+        if let Some(path) = filters.get(&capabilities) {
+            return Ok(path.clone());
         }
         let program = seccomp::compile(capabilities).map_err(|error| RuntimeError::Machine {
             runtime: RUNTIME,
             attempt: "compile the seccomp profile".to_owned(),
             why: error.to_string(),
         })?;
-        filters.insert(capabilities, program.clone());
-        Ok(program)
+        // Named by content: a container keeps the filter it was made with when the profile changes.
+        let mut hasher = DefaultHasher::new();
+        program.hash(&mut hasher);
+        let dir = self.config.run_dir.join(FILTERS_DIR);
+        let path = dir.join(format!("{capabilities:x}-{:x}.bpf", hasher.finish()));
+        let written = private_dir(&dir).and_then(|()| files::write_bytes(&path, &program));
+        written.map_err(|source| io_error(format!("write {}", path.display()), source))?;
+        filters.insert(capabilities, path.clone());
+        Ok(path)
     }
 }
 
