@@ -1,24 +1,53 @@
 //! `cargo xtask …`: what the repository does to itself. One file per subcommand, one row here.
 
+mod build;
+mod cargo;
+mod ci;
 mod codegen;
+mod demo;
+mod examples;
+mod test;
+mod tidy;
 mod toolchain;
 mod wasm_apps;
 
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+/// What runs a subcommand; it is given what follows the subcommand's name.
+type Run = fn(&[String]) -> Result<()>;
+
 /// Name, what it does, how.
-const SUBCOMMANDS: &[(&str, &str, fn() -> anyhow::Result<()>)] = &[
-    ("codegen", "writes the protobuf field table of the `api` crate", codegen::run),
-    ("wasm-apps", "builds the guests of wasm-apps/ into <target>/wasm-apps/*.wasm", wasm_apps::run),
+const SUBCOMMANDS: &[(&str, &str, Run)] = &[
+    ("build", "builds the guests, the example program and the `knarr` binary [--debug]", build::run),
+    ("demo", "builds, then runs `knarr demo` [-- arguments of knarr demo]", demo::run),
+    ("test", "builds, then runs every test, end-to-end tests included [-- arguments of the tests]", test::run),
+    ("tidy", "checks crate arrows, file sizes, headers and what must not be left behind", tidy::run),
+    ("ci", "everything a change must pass: format, tidy, clippy, test", ci::run),
+    ("wasm-apps", "builds the guests of wasm-apps/ into <target>/wasm-apps/*.wasm", |_| wasm_apps::run()),
+    ("codegen", "writes the protobuf field table of the `api` crate", |_| codegen::run()),
 ];
 
-fn main() -> anyhow::Result<()> {
-    let wanted = std::env::args().nth(1).unwrap_or_default();
-    match SUBCOMMANDS.iter().find(|(name, _, _)| *name == wanted) {
-        Some((_, _, run)) => run(),
-        None => {
-            for (name, does, _) in SUBCOMMANDS {
-                eprintln!("cargo xtask {name:<12} {does}");
-            }
-            anyhow::bail!("there is no subcommand {wanted:?}")
+fn main() -> ExitCode {
+    match subcommand() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn subcommand() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let wanted = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    if let Some((_, _, run)) = SUBCOMMANDS.iter().find(|(name, _, _)| *name == wanted) {
+        return run(&rest);
+    }
+    for (name, does, _) in SUBCOMMANDS {
+        eprintln!("cargo xtask {name:<10} {does}");
+    }
+    bail!("there is no subcommand {wanted:?}")
 }

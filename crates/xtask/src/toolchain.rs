@@ -76,7 +76,11 @@ fn add_by_rustup() -> bool {
     added.is_ok_and(|status| status.success())
 }
 
+/// `$KNARR_CACHE_DIR` is where a build machine keeps things between its runs.
 fn cache_dir() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("KNARR_CACHE_DIR").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir).join("wasm-rust"));
+    }
     let base = match std::env::var_os("XDG_CACHE_HOME") {
         Some(dir) if !dir.is_empty() => PathBuf::from(dir),
         _ => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
