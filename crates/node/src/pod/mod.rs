@@ -17,3 +17,5 @@ pub mod worker;
 
 #[cfg(test)]
 mod plan_tests;
+#[cfg(test)]
+mod status_tests;

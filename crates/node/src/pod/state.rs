@@ -340,6 +340,18 @@ impl PodState {
         }
     }
 
+    /// The pod names another image now: what failed with the old one does not hold the new one back.
+    pub fn release_changed_images(&mut self, pod: &Pod) {
+        for (container, _) in PodView::new(pod).containers() {
+            let name = &container.name;
+            let changed = self.images.get(name).is_some_and(|known| Some(&known.reference) != container.image.as_ref());
+            if changed {
+                self.holds.remove(&format!("pull {name}"));
+                self.holds.remove(&format!("prepare-image {name}"));
+            }
+        }
+    }
+
     /// Gives containers that just began to run the verdicts they have without any probe.
     pub fn settle(&mut self, pod: &Pod) {
         for (container, _) in PodView::new(pod).containers() {

@@ -190,6 +190,7 @@ impl PodWorker {
             self.state.life = next;
         }
         if let Some(pod) = pod.as_deref() {
+            self.state.release_changed_images(pod);
             self.state.settle(pod);
         }
         self.sync_probes();
