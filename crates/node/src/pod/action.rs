@@ -154,7 +154,7 @@ pub enum Done {
     Attached(NetworkAttachment),
     SandboxRunning(SandboxId),
     /// The container as the runtime sees it after the action.
-    Container(ContainerStatus),
+    Container(Box<ContainerStatus>),
     /// The container ended; this is its termination message.
     Terminated {
         message: String,

@@ -158,7 +158,7 @@ impl Execution<'_> {
                 let left = lifecycle_hook::pre_stop(self.context, self.subject, container, (runtime, id), *grace).await;
                 runtime.stop_container(id, left).await.map_err(runtime_error)?;
                 match runtime.container_status(id).await {
-                    Ok(status) => Ok(Done::Container(status)),
+                    Ok(status) => Ok(Done::Container(Box::new(status))),
                     Err(RuntimeError::NotFound { .. }) => Ok(Done::Yes),
                     Err(error) => Err(runtime_error(error)),
                 }
@@ -308,7 +308,7 @@ impl Execution<'_> {
         let config = container_config(view, container, create, inputs).map_err(ActionError::Retry)?;
         let runtime = self.runtime(create.handler)?;
         let id = runtime.create_container(&create.sandbox, config).await.map_err(runtime_error)?;
-        runtime.container_status(&id).await.map(Done::Container).map_err(runtime_error)
+        runtime.container_status(&id).await.map(Box::new).map(Done::Container).map_err(runtime_error)
     }
 
     fn termination_path(&self, container: &str) -> PathBuf {
@@ -386,14 +386,14 @@ impl Execution<'_> {
         match (started, status) {
             (Ok(()), Ok(status)) => {
                 lifecycle_hook::post_start(self.context, self.subject, container, (runtime, id)).await?;
-                Ok(Done::Container(status))
+                Ok(Done::Container(Box::new(status)))
             }
             (Ok(()), Err(error)) => Err(runtime_error(error)),
             // The runtime counts the failed start as a run that ended: the restart policy decides.
             (Err(error), Ok(status)) if matches!(status.state, ContainerState::Exited { .. }) => {
                 let text = format!("Error: {}", chain(&error));
                 self.context.tell(self.pod()?, PodEvent::warning("Failed", text).of(container));
-                Ok(Done::Container(status))
+                Ok(Done::Container(Box::new(status)))
             }
             (Err(error), _) => Err(runtime_error(error)),
         }

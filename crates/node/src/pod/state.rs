@@ -415,12 +415,12 @@ impl PodState {
                 self.sandboxes.insert(handler, Sandbox { id, ready: true });
             }
             (PodAction::CreateContainer(create), Done::Container(status)) => {
-                self.fold_created(&create.container, Observed { handler: create.handler, status });
+                self.fold_created(&create.container, Observed { handler: create.handler, status: *status });
                 let message = format!("Created container: {}", create.container);
                 return vec![PodEvent::normal("Created", message).of(&create.container)];
             }
             (PodAction::StartContainer { container, handler, .. }, Done::Container(status)) => {
-                self.observe_container(Observed { handler, status });
+                self.observe_container(Observed { handler, status: *status });
                 let message = format!("Started container {container}");
                 return vec![PodEvent::normal("Started", message).of(&container)];
             }
@@ -428,7 +428,7 @@ impl PodState {
                 self.fold_terminated(&container, message);
             }
             (PodAction::StopContainer { handler, .. }, Done::Container(status)) => {
-                self.observe_container(Observed { handler, status });
+                self.observe_container(Observed { handler, status: *status });
             }
             (PodAction::StopContainer { id, .. } | PodAction::RemoveContainer { id, .. }, _) => {
                 self.forget_container(&id);

@@ -365,7 +365,7 @@ impl PodWorker {
         match finding {
             Finding::Unhealthy(why) => {
                 let text = format!("{} probe failed: {why}", kind.word());
-                return self.tell(PodEvent::warning("Unhealthy", text).of(&container));
+                self.tell(PodEvent::warning("Unhealthy", text).of(&container));
             }
             Finding::Verdict(verdict) => {
                 let pod = self.subject.pod.as_deref();

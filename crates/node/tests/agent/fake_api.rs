@@ -52,25 +52,22 @@ impl FakeApi {
     }
 
     fn write(&self, key: Key, kind: &'static str, object: Option<Value>) -> Value {
-        let revision = {
-            let mut inner = self.locked();
-            inner.revision += 1;
-            let revision = inner.revision;
-            let mut value = match object {
-                Some(value) => value,
-                None => inner.objects.get(&key).cloned().unwrap_or_default(),
-            };
-            value["metadata"]["resourceVersion"] = json!(revision.to_string());
-            if kind == "DELETED" {
-                inner.objects.remove(&key);
-            } else {
-                inner.objects.insert(key.clone(), value.clone());
-            }
-            inner.log.push((revision, key, kind, value.clone()));
-            self.changed.send_replace(revision);
-            value
+        let mut inner = self.locked();
+        inner.revision += 1;
+        let revision = inner.revision;
+        let mut value = match object {
+            Some(value) => value,
+            None => inner.objects.get(&key).cloned().unwrap_or_default(),
         };
-        revision
+        value["metadata"]["resourceVersion"] = json!(revision.to_string());
+        if kind == "DELETED" {
+            inner.objects.remove(&key);
+        } else {
+            inner.objects.insert(key.clone(), value.clone());
+        }
+        inner.log.push((revision, key, kind, value.clone()));
+        self.changed.send_replace(revision);
+        value
     }
 
     pub fn put(&self, resource: &str, object: Value) {

@@ -1,5 +1,7 @@
 //! The whole agent on fake runtimes, images, network and API: what a user sees when a pod is applied.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod endpoint;
 mod fake_api;
 mod harness;
