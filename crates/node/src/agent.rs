@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{NodeConfig, NodeDeps, Paths, Runtimes};
 use crate::endpoint;
+use crate::inventory::take_inventory;
 use crate::machine::Machine;
 use crate::node_object;
 use crate::pod::execute::{NodeContext, chain};
-use crate::supervisor::{SupervisorHandle, spawn_supervisor, take_inventory};
+use crate::supervisor::{SupervisorHandle, spawn_supervisor};
 use crate::{lease, logs};
 
 /// Grace of containers when the whole node stops.

@@ -11,6 +11,7 @@ mod config;
 mod downward;
 mod endpoint;
 mod env;
+mod inventory;
 mod lease;
 mod logs;
 mod machine;

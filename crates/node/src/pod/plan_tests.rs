@@ -300,3 +300,26 @@ fn a_lost_sandbox_is_made_anew() {
     case.state.sandboxes.get_mut(&Handler::Wasm).unwrap().ready = false;
     case.check(&["remove-sandbox wasm s-wasm"]);
 }
+
+#[test]
+fn a_relist_that_lacks_a_container_means_that_it_was_lost() {
+    let mut case = Case::new(one("wasm:v1")).image("c", "wasm:v1", true).set_up(WASM).running("c");
+    let observed = case.state.containers["c"].current.clone().unwrap();
+    let sandbox = cri::SandboxStatus {
+        id: SandboxId("s-wasm".into()),
+        pod_uid: "u".into(),
+        name: "p".into(),
+        namespace: "ns".into(),
+        state: cri::SandboxState::Ready,
+        created_at: SystemTime::UNIX_EPOCH,
+    };
+    let sandboxes = vec![(Handler::Wasm, sandbox)];
+    let whole = Inventory { sandboxes: sandboxes.clone(), containers: vec![observed], network: None };
+    assert!(case.state.agrees_with(&whole));
+    let lacking = Inventory { sandboxes, ..Inventory::default() };
+    assert!(!case.state.agrees_with(&lacking));
+    case.state.observe(&lacking, at(NOW));
+    let ended = case.state.containers["c"].terminated.clone().unwrap();
+    assert_eq!((ended.exit_code, ended.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+    case.check(&["create c"]);
+}

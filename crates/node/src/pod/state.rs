@@ -291,6 +291,16 @@ impl PodState {
         }
     }
 
+    /// Observing the list would change nothing.
+    pub fn agrees_with(&self, inventory: &Inventory) -> bool {
+        let mut after = self.clone();
+        after.observe(inventory, Timestamp::UNIX_EPOCH);
+        let runs = |state: &Self| -> Vec<Option<Observed>> {
+            state.containers.values().map(|record| record.current.clone()).collect()
+        };
+        after.sandboxes == self.sandboxes && after.stray_sandboxes == self.stray_sandboxes && runs(&after) == runs(self)
+    }
+
     /// One container as its runtime sees it now.
     pub fn observe_container(&mut self, observed: Observed) {
         let record = self.containers.entry(observed.status.name.clone()).or_default();

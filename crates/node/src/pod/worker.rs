@@ -29,6 +29,7 @@ use super::state::{Inventory, Observed, PodState};
 use super::status::{Before, pod_status};
 use super::status_writer::StatusWriter;
 use crate::config::Handler;
+use crate::inventory::take_inventory;
 use crate::probe::{self, Finding, ProbeKind, ProbeReport, ProbeTask, Verdict};
 use crate::{env, objects, volume};
 
@@ -42,7 +43,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Notice {
     /// A container changed in its runtime.
     Container(Handler, ContainerId),
-    /// Everything the runtimes and the network have of the pod.
+    /// What the runtimes and the network had of the pod at a relist.
     Relisted(Inventory),
 }
 
@@ -251,12 +252,24 @@ impl PodWorker {
 
     async fn on_notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Relisted(inventory) => {
-                if self.state.in_flight.is_empty() {
-                    self.state.observe(&inventory, Timestamp::now());
-                }
-            }
+            Notice::Relisted(inventory) => self.on_relisted(&inventory).await,
             Notice::Container(handler, id) => self.refresh(handler, &id).await,
+        }
+    }
+
+    /// The list was made a moment ago: where it differs it may be the list that is old, so it is
+    /// asked for again while nothing of this pod is under way.
+    async fn on_relisted(&mut self, inventory: &Inventory) {
+        if !self.state.in_flight.is_empty() || self.state.agrees_with(inventory) {
+            return;
+        }
+        let asked = tokio::time::timeout(STATUS_TIMEOUT, take_inventory(&self.context)).await;
+        if let Ok(Ok(mut inventories)) = asked {
+            let fresh = inventories.remove(&self.subject.uid).unwrap_or_default();
+            if !self.state.agrees_with(&fresh) {
+                tracing::warn!(pod_uid = self.subject.uid, "a relist found what no runtime event told");
+                self.state.observe(&fresh, Timestamp::now());
+            }
         }
     }
 
