@@ -32,10 +32,17 @@ pub struct ActionError {
 }
 
 impl ActionError {
-    /// Somebody else wrote first: plan again, nothing is wrong.
+    /// Somebody else wrote (or began to delete the namespace) first: plan again, nothing is wrong.
     #[must_use]
     pub fn is_lost_race(&self) -> bool {
-        matches!(self.code(), Some(404 | 409))
+        matches!(self.code(), Some(404 | 409)) || self.is_namespace_terminating()
+    }
+
+    fn is_namespace_terminating(&self) -> bool {
+        let kube::Error::Api(status) = self.source.as_ref() else { return false };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        let caused = causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating");
+        status.code == 403 && (caused || status.message.ends_with("because it is being terminated"))
     }
 
     #[must_use]
@@ -160,7 +167,7 @@ impl Executor {
             }
             Err(source) => {
                 let error = ActionError { attempt: action.summary(), source: Box::new(source) };
-                if let Some(story) = narration {
+                if let Some(story) = narration.filter(|_| !error.is_lost_race()) {
                     self.recorder.record(told_failure(story, &error));
                 }
                 Err(error)

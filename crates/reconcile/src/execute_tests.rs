@@ -45,7 +45,10 @@ fn executor(log: &Log, answer: fn(usize) -> (u16, Value)) -> (Executor, tokio::s
 }
 
 fn ok(nth: usize) -> (u16, Value) {
-    (200, json!({ "metadata": { "name": format!("made-{nth}"), "uid": "u", "resourceVersion": (nth + 10).to_string() } }))
+    (
+        200,
+        json!({ "metadata": { "name": format!("made-{nth}"), "uid": "u", "resourceVersion": (nth + 10).to_string() } }),
+    )
 }
 
 fn status(code: u16, reason: &str, message: &str) -> (u16, Value) {
@@ -105,9 +108,8 @@ async fn each_action_is_one_request() {
 #[tokio::test]
 async fn a_refused_create_stops_the_batch_and_tells() {
     let log = Log::default();
-    let (executor, mut notes) = executor(&log, |nth| {
-        if nth == 0 { ok(0) } else { status(403, "Forbidden", "exceeded quota: small") }
-    });
+    let (executor, mut notes) =
+        executor(&log, |nth| if nth == 0 { ok(0) } else { status(403, "Forbidden", "exceeded quota: small") });
     let plan = Plan::of((0..100).map(|n| create(&format!("p{n}"))).collect(), "100 missing");
     let outcome = executor.run(&plan).await;
     assert_eq!(log.lock().unwrap().len(), 3, "batches of 1 and 2, then stop");
@@ -147,6 +149,15 @@ async fn a_conflict_is_a_lost_race() {
     assert!(outcome.failed[0].is_lost_race());
     assert_eq!(outcome.failed[0].attempt, "update pods/web/a/status");
     assert_eq!(log.lock().unwrap().len(), 1, "the plan ends at its first failure");
+}
+
+#[tokio::test]
+async fn a_dying_namespace_is_no_failure_to_tell_about() {
+    let (executor, mut notes) = executor(&Log::default(), |_| {
+        status(403, "Forbidden", "unable to create new content in namespace web because it is being terminated")
+    });
+    let outcome = executor.run(&Plan::of(vec![create("a")], "1 missing")).await;
+    assert!(outcome.failed[0].is_lost_race() && notes.try_recv().is_err());
 }
 
 #[tokio::test]

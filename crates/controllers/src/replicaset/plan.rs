@@ -17,8 +17,8 @@ use serde_json::json;
 
 use crate::conditions::{self, Condition};
 use crate::pods::{
-    availability, controller_of, controller_reference, is_active, is_controlled_by, is_ready, is_terminal,
-    is_terminating, phase, ready_since, restarts, selecting,
+    availability, controller_of, controller_reference, is_active, is_controlled_by, is_ready, phase, ready_since,
+    restarts, selecting,
 };
 
 /// Pods created or deleted by one plan; the next plan goes on.
@@ -86,7 +86,6 @@ fn why(deleting: bool, desired: usize, have: usize, acting: usize) -> String {
 #[derive(Default)]
 struct Claimed {
     active: Vec<Arc<Pod>>,
-    terminating: usize,
     /// Adoptions and releases.
     actions: Vec<ApiAction>,
 }
@@ -96,9 +95,7 @@ impl Claimed {
     /// the availability of pods already sent away would go below its minimum.
     fn without(&mut self, actions: &[ApiAction]) {
         let deleted: HashSet<&str> = actions.iter().filter_map(deleted_uid).collect();
-        let before = self.active.len();
         self.active.retain(|pod| pod.metadata.uid.as_deref().is_none_or(|uid| !deleted.contains(uid)));
-        self.terminating += before - self.active.len();
     }
 }
 
@@ -125,8 +122,7 @@ fn claim(observed: &Observed, spec: &ReplicaSetSpec) -> Claimed {
                     claimed.actions.push(release(pod, uid));
                 }
             }
-            (true, true) if gone || (is_terminating(pod) && !is_terminal(pod)) => claimed.terminating += 1,
-            (true, true) if is_active(pod) => claimed.active.push(Arc::clone(pod)),
+            (true, true) if !gone && is_active(pod) => claimed.active.push(Arc::clone(pod)),
             (true, true) => {}
             (false, true) => {
                 if !deleting && !gone && is_active(pod) && controller_of(&pod.metadata).is_none() {
@@ -277,7 +273,8 @@ fn status(observed: &Observed, spec: &ReplicaSetSpec, claimed: &Claimed) -> (Rep
         fully_labeled_replicas: count(labeled),
         ready_replicas: count(ready),
         available_replicas: count(available),
-        terminating_replicas: count(clamped(claimed.terminating)),
+        // Would cost a write for each pod that ends, and nobody waits for it.
+        terminating_replicas: None,
         observed_generation: observed.replica_set.metadata.generation,
         conditions,
     };

@@ -94,7 +94,7 @@ fn status_of(observed: &Observed) -> Value {
 fn statuses() {
     let given = observed(3, &["a r", "b", "c t", "d f"]);
     let expect = json!({ "replicas": 2, "fullyLabeledReplicas": 2, "readyReplicas": 1, "availableReplicas": 1,
-        "terminatingReplicas": 1, "observedGeneration": 1 });
+        "observedGeneration": 1 });
     assert_eq!(status_of(&given), expect);
 
     let mut failing = observed(1, &[]);
