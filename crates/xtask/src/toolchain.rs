@@ -251,4 +251,21 @@ mod tests {
         let expect = ["libc6", "libllvm22", "libstd-rust-1.97", "libstd-rust-dev-wasm32", "rustc"];
         assert_eq!(needed(listing), expect);
     }
+
+    #[test]
+    #[ignore = "downloads 200 MB from a Debian mirror"]
+    fn a_private_compiler_can_be_made() {
+        let home = std::env::temp_dir().join(format!("knarr-wasm-rust-{}", std::process::id()));
+        make_private(&home).unwrap();
+        let program = home.join("hello.rs");
+        fs::write(&program, "fn main() { println!(\"hello\"); }").unwrap();
+        let compiler = Command::new(home.join("bin/rustc"))
+            .args(["--target", TARGET, "-o"])
+            .args([home.join("hello.wasm"), program])
+            .status();
+        let compiled = fs::read(home.join("hello.wasm")).unwrap_or_default();
+        fs::remove_dir_all(&home).unwrap();
+        assert!(compiler.unwrap().success());
+        assert!(compiled.starts_with(b"\0asm\x0d\0\x01\0"), "a component starts so");
+    }
 }

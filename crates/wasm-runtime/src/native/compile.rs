@@ -71,6 +71,10 @@ pub async fn run(compiler: &CompilerProcess, wasm: &Path, output: &File, format:
         child.wait().await
     })
     .await;
+    if let Some(cgroup) = compiler.confinement.cgroup.as_deref().filter(|_| nix::unistd::geteuid().is_root()) {
+        // Empty now, unless another compiler runs: then it stays, and that one removes it.
+        confine::remove_cgroup(cgroup);
+    }
     let Ok(status) = ended else {
         return Err(CompileError::Failed { why: format!("took longer than {} s", WALL_TIME_MAX.as_secs()) });
     };

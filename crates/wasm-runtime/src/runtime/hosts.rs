@@ -164,9 +164,11 @@ impl Hosts {
         }
         let _ = std::fs::remove_dir_all(self.settings.dir.join(&name));
         if geteuid().is_root() {
-            confine::remove_cgroup(&cgroup(sandbox));
-            if sandbox.config.isolation == Isolation::Namespace {
-                confine::remove_cgroup(NAMESPACES_CGROUP);
+            let cgroup = cgroup(sandbox);
+            confine::remove_cgroup(&cgroup);
+            // The group above goes with the last one in it; one that is in use cannot be removed.
+            if let Some((above, _)) = cgroup.rsplit_once('/') {
+                confine::remove_cgroup(above);
             }
         }
     }

@@ -10,7 +10,7 @@ mod plan;
 mod record;
 mod service;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl WasmRuntime {
     pub async fn open(config: WasmRuntimeConfig) -> Result<Arc<Self>, RuntimeError> {
         let io = |attempt: String| move |source| RuntimeError::Io { attempt, source };
         let mut config = config;
-        if config.helper_binary == PathBuf::from("/proc/self/exe") {
+        if config.helper_binary.as_path() == Path::new("/proc/self/exe") {
             // The link would name the wrong program in a process that was replaced on disk.
             config.helper_binary = std::env::current_exe().map_err(io("find this program".to_owned()))?;
         }

@@ -4,7 +4,9 @@
 
 mod commands;
 mod fixtures;
+mod guests;
 mod http;
 mod images;
+mod linux_namespace;
 mod lives;
 mod world;

@@ -143,6 +143,20 @@ impl World {
     }
 }
 
+/// A test that failed leaves no process behind.
+impl Drop for World {
+    fn drop(&mut self) {
+        let hosts = std::fs::read_dir(self.dir.path().join("run/hosts")).into_iter().flatten().flatten();
+        for host in hosts {
+            let text = std::fs::read(host.path().join("process.json")).unwrap_or_default();
+            let process: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+            if let Some(pid) = process["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()) {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+}
+
 fn config(dir: &Path) -> WasmRuntimeConfig {
     WasmRuntimeConfig {
         helper_binary: PathBuf::from(env!("CARGO_BIN_EXE_wasm-helper")),
@@ -154,18 +168,19 @@ pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Status line and the rest of the answer to a GET.
+/// Status code and whole text of the answer to a GET.
 pub async fn get(port: u16, path: &str) -> (u16, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-    let answer = tokio::task::spawn_blocking(move || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    });
-    let answer = answer.await.unwrap();
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    (status, answer)
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || blocking_get(port, &path)).await.unwrap()
+}
+
+pub fn blocking_get(port: u16, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\nx-mark: seen\r\nconnection: close\r\n\r\n").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0), answer)
 }
