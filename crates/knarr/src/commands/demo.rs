@@ -29,12 +29,12 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// What is asked through the Services: which one, port, path, and a word the answer must hold.
 const CALLS: [(&str, u16, &str, &str); 7] = [
-    ("hello", 80, "/", "Wasm"),
+    ("hello", 80, "/", "Hello from hello-"),
     ("hello", 80, "/backend", "backend: a Linux container"),
     ("backend", 80, "/", "backend: a Linux container"),
     ("mixed", 80, "/backend", "backend: a Linux container"),
-    ("mixed", 9090, "/call?8080", "Wasm"),
-    ("dual", 80, "/", "Wasm"),
+    ("mixed", 9090, "/call?8080", "Hello from mixed"),
+    ("dual", 80, "/", "Hello from dual-"),
     ("dual-container", 80, "/", "backend: a Linux container"),
 ];
 
