@@ -49,7 +49,7 @@ pub fn generation(object: &Value) -> i64 {
 }
 
 /// The pairs of a string map such as labels or annotations.
-pub fn pairs<'a>(map: Option<&'a Value>) -> impl Iterator<Item = (&'a str, &'a str)> {
+pub fn pairs(map: Option<&Value>) -> impl Iterator<Item = (&str, &str)> {
     map.and_then(Value::as_object)
         .into_iter()
         .flat_map(|m| m.iter().filter_map(|(k, v)| v.as_str().map(|v| (k.as_str(), v))))

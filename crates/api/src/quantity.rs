@@ -120,13 +120,17 @@ impl Quantity {
         self.nanos == 0
     }
 
+    /// Keeps the format of the first that is not zero.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "an operator would hide that the format is the left one's")]
     pub fn add(self, other: Self) -> Self {
         let format = if self.nanos == 0 { other.format } else { self.format };
         Self { nanos: self.nanos.saturating_add(other.nanos), format }
     }
 
+    /// Keeps the format of the first that is not zero.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "an operator would hide that the format is the left one's")]
     pub fn sub(self, other: Self) -> Self {
         let format = if self.nanos == 0 { other.format } else { self.format };
         Self { nanos: self.nanos.saturating_sub(other.nanos), format }

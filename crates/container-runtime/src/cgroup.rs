@@ -165,6 +165,12 @@ impl Group {
         }
     }
 
+    /// Removes the group and every group below it that holds no process. Busy ones stay, and with
+    /// them their parents.
+    pub fn remove_empty_tree(&self) {
+        self.unique_dirs().for_each(remove_empty_tree);
+    }
+
     /// How many of its processes the kernel killed for memory.
     pub fn oom_kills(&self) -> u64 {
         let file = if self.v2 { "memory.events" } else { "memory.oom_control" };
@@ -200,6 +206,16 @@ pub fn enter(paths: &[PathBuf]) -> io::Result<()> {
     paths.iter().try_for_each(|path| {
         fs::write(path, "0").map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     })
+}
+
+fn remove_empty_tree(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty_tree(&entry.path());
+        }
+    }
+    // The kernel refuses a group that is busy or has children; that is the check.
+    let _ = fs::remove_dir(dir);
 }
 
 fn remove_dir(dir: &Path, attempts: u32) -> io::Result<()> {

@@ -34,5 +34,13 @@ pub fn internal_main(name: &str, args: &[String]) -> Option<i32> {
     }
 }
 
+/// Removes what is empty of the cgroup `relative` and the groups below it, in every hierarchy: the last
+/// step of a node that leaves the machine as it was. Does nothing on a machine without cgroups.
+pub fn remove_empty_cgroups(relative: &str) {
+    if let Ok(layout) = cgroup::Layout::detect() {
+        layout.group(relative).remove_empty_tree();
+    }
+}
+
 /// The name of this runtime in errors.
 const RUNTIME: &str = "container";

@@ -44,7 +44,7 @@ pub(crate) fn manifest_error(reference: &str, error: ManifestError) -> ImageErro
 /// The manifest to run, chosen from `document`.
 pub(crate) enum Chosen {
     /// The document was a manifest already.
-    Itself(Manifest),
+    Itself(Box<Manifest>),
     /// An entry of an index, to be read next.
     Entry(Choice),
 }
@@ -55,7 +55,7 @@ pub(crate) fn chosen(
     preference: PlatformPreference,
 ) -> Result<Chosen, ImageError> {
     match document {
-        Document::Manifest(manifest) => Ok(Chosen::Itself(manifest)),
+        Document::Manifest(manifest) => Ok(Chosen::Itself(Box::new(manifest))),
         Document::Index(index) => {
             choose(&index, preference).map(Chosen::Entry).map_err(|e| manifest_error(reference, e))
         }
@@ -76,7 +76,7 @@ pub(crate) async fn resolve(
         Document::parse(&bytes).map_err(|e| manifest_error(asked, e))
     };
     let (manifest_digest, manifest, has_other_kind) = match chosen(asked, read(digest)?, preference)? {
-        Chosen::Itself(manifest) => (digest.clone(), manifest, false),
+        Chosen::Itself(manifest) => (digest.clone(), *manifest, false),
         Chosen::Entry(choice) => match read(&choice.descriptor.digest)? {
             Document::Manifest(manifest) => (choice.descriptor.digest, manifest, choice.has_other_kind),
             Document::Index(_) => {

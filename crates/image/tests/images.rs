@@ -1,5 +1,7 @@
 //! Images as the node asks for them: every format, choice, damage.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::fs;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! The registry by its routes: push, pull, list, refuse.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::sync::Arc;
 
 use axum::Router;

@@ -63,7 +63,7 @@ fn answer(path: &str) -> String {
 fn call(port: &str) -> String {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(format!("127.0.0.1:{port}"))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        stream.write_all(b"GET / HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text.split("\r\n\r\n").nth(1).unwrap_or("").to_owned())

@@ -17,6 +17,9 @@ use super::control_plane::ControlPlane;
 use crate::pki::Authority;
 use crate::version;
 
+/// Parent of every cgroup that this node makes.
+const ROOT_CGROUP: &str = "knarr";
+
 /// A running node.
 pub struct WorkerNode {
     agent: NodeHandle,
@@ -51,6 +54,7 @@ impl WorkerNode {
         }
         let stopped = self.agent.stop_all_workloads().await;
         let network = self.network.teardown().await;
+        container_runtime::remove_empty_cgroups(ROOT_CGROUP);
         stopped.context("some workloads did not stop")?;
         network.context("the node's network was not removed whole")
     }
@@ -58,8 +62,11 @@ impl WorkerNode {
 
 fn node_config(config: &ClusterConfig, authority: &Authority) -> Result<NodeConfig> {
     let addresses = [config.node_listen.ip(), config.reachable_ip()];
-    let leaf =
-        authority.server(&format!("system:node:{}", config.node_name), &[config.node_name.clone()], &addresses)?;
+    let leaf = authority.server(
+        &format!("system:node:{}", config.node_name),
+        std::slice::from_ref(&config.node_name),
+        &addresses,
+    )?;
     let mut tls = authority.server_config(&leaf, true)?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let mut node_config = NodeConfig::new(&config.node_name, &config.data_dir, Arc::new(tls));
