@@ -42,6 +42,11 @@ pub enum Command {
     /// Show whether the cluster is well: server, nodes, pods that are not ready and why
     #[command(after_help = "Example:\n  sudo knarr status")]
     Status(StatusArgs),
+    /// Measure a cluster: start, idle cost, pod starts, requests per second, many pods, API writes
+    #[command(
+        after_help = "Examples:\n  sudo knarr bench\n  sudo knarr bench up idle -o json\n  knarr bench api --kubeconfig admin.kubeconfig"
+    )]
+    Bench(BenchArgs),
     /// Print the completion script for a shell
     #[command(after_help = "Example:\n  knarr completion bash > /etc/bash_completion.d/knarr")]
     Completion { shell: Shell },
@@ -173,6 +178,78 @@ pub struct StatusArgs {
     pub output: Output,
     #[command(flatten)]
     pub access: AccessArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// What to measure [default: everything]
+    pub measurements: Vec<BenchName>,
+    /// Measure this running cluster instead of one started for it
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where data directories of clusters started for it are made; its disk is part of what is measured
+    #[arg(long, default_value = "/var/lib")]
+    pub dir: PathBuf,
+    /// Starts of each kind of pod
+    #[arg(long, default_value_t = 10, value_parser = at_least_one)]
+    pub runs: usize,
+    /// Pods of `scale`
+    #[arg(long, default_value_t = 100, value_parser = at_least_one)]
+    pub pods: usize,
+    /// Length of each load
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
+    /// How long an idle cluster is watched
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub idle_seconds: u64,
+    /// The wasmtime program to compare with [default: the one on the PATH]
+    #[arg(long)]
+    pub wasmtime: Option<PathBuf>,
+    #[arg(long, short, default_value = "text")]
+    pub output: Output,
+    /// Be the load client of a benchmark
+    #[arg(long, hide = true, value_name = "URL")]
+    pub load_client: Option<String>,
+    #[arg(long, hide = true, default_value_t = 1)]
+    pub connections: usize,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// What `knarr bench` can measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchName {
+    /// Process start to node Ready
+    Up,
+    /// Memory and CPU of a cluster that does nothing
+    Idle,
+    /// Apply to the first answer, Wasm and container
+    Start,
+    /// Requests per second of a Wasm pod
+    Rps,
+    /// Many Wasm pods at once
+    Scale,
+    /// ConfigMap writes and reads
+    Api,
+}
+
+impl BenchName {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Idle => "idle",
+            Self::Start => "start",
+            Self::Rps => "rps",
+            Self::Scale => "scale",
+            Self::Api => "api",
+        }
+    }
 }
 
 #[cfg(test)]

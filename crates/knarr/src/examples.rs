@@ -20,14 +20,24 @@ fn embedded(bytes: Option<&'static [u8]>) -> Result<&'static [u8]> {
     bytes.context("this binary was built without the example images; build it with `cargo xtask build`")
 }
 
+/// The component that serves HTTP.
+pub fn hello_http() -> Result<&'static [u8]> {
+    embedded(embedded::HELLO_HTTP_WASM)
+}
+
+/// The static Linux program that serves HTTP.
+pub fn backend() -> Result<&'static [u8]> {
+    embedded(embedded::BACKEND)
+}
+
 /// Builds the example images into the store, tagged `v1`.
 pub fn put_images(store: &ImageStore) -> Result<()> {
     let v1 = |repository: &'static str| BuildOptions { repository, tag: "v1" };
     let untagged = BuildOptions { repository: "examples/dual", tag: "" };
-    let hello = embedded(embedded::HELLO_HTTP_WASM)?;
+    let hello = hello_http()?;
     build::wasm_artifact(store, hello, &v1("examples/hello-http"))?;
     build::wasm_artifact(store, embedded(embedded::HELLO_COMMAND_WASM)?, &v1("examples/hello-command"))?;
-    let program = ImageFile { path: "/backend", mode: 0o755, content: embedded(embedded::BACKEND)? };
+    let program = ImageFile { path: "/backend", mode: 0o755, content: backend()? };
     let start = StartConfig { entrypoint: vec!["/backend".to_owned()], ..StartConfig::default() };
     build::linux_files(store, std::slice::from_ref(&program), &start, &v1("examples/backend"))?;
     let wasm = build::wasm_artifact(store, hello, &untagged)?;

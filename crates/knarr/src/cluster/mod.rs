@@ -26,6 +26,8 @@ use crate::kubeconfig::Kubeconfig;
 use crate::pki::{Authority, Identity, write_private};
 use crate::steps::Steps;
 
+/// The last step of a start; `knarr bench` waits for it.
+pub const READY_STEP: &str = "node is Ready";
 /// How long the node may take until it is Ready.
 const NODE_READY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -60,7 +62,7 @@ impl Cluster {
             .await
             .context("cannot start the node")?;
         let cluster = Self { config, control_plane, node, shutdown, _lock: lock };
-        steps.run("node is Ready", cluster.node_ready()).await?;
+        steps.run(READY_STEP, cluster.node_ready()).await?;
         Ok(cluster)
     }
 

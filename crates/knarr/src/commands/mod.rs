@@ -1,5 +1,6 @@
 //! What each command does: one file per command, one visible list.
 
+mod bench;
 mod completion;
 mod demo;
 mod image;
@@ -19,6 +20,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Image(command) => runtime()?.block_on(image::run(command)),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Status(args) => runtime()?.block_on(status::run(args)),
+        Command::Bench(args) => bench::run(args),
         Command::Completion { shell } => completion::run(shell),
     }
 }
