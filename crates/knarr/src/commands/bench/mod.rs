@@ -25,6 +25,7 @@ use anyhow::{Context, Result, bail};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
+use thiserror::Error;
 
 use crate::cli::{BenchArgs, BenchName, Output};
 use crate::version;
@@ -104,7 +105,7 @@ async fn alone(settings: &Settings, is_wanted: impl Fn(&BenchName) -> bool) -> R
     for (name, run) in MEASUREMENTS.iter().filter(|(name, _)| is_wanted(name)) {
         if let Run::Alone(measure) = run {
             eprintln!("knarr bench: {}", name.as_str());
-            sections.push(section_of(*name, measure(settings)).await?);
+            sections.push(section_of(*name, measure(settings).await)?);
         }
     }
     Ok(sections)
@@ -138,7 +139,7 @@ async fn in_session(
     for (name, run) in MEASUREMENTS.iter().filter(|(name, _)| is_wanted(name)) {
         if let Run::OnCluster(measure) = run {
             eprintln!("knarr bench: {}", name.as_str());
-            match section_of(*name, measure(&session)).await {
+            match section_of(*name, unless_interrupted(measure(&session)).await) {
                 Ok(section) => sections.push(section),
                 Err(error) => {
                     interrupted = Err(error);
@@ -151,17 +152,26 @@ async fn in_session(
     interrupted.map(|()| sections)
 }
 
+/// The user wants it to end. What was started is stopped before this is passed on.
+#[derive(Debug, Error)]
+#[error("interrupted")]
+struct Interrupted;
+
 /// A failed measurement is a section that says so; only an interruption is an error.
-async fn section_of(name: BenchName, measured: BoxFuture<'_, Result<Section>>) -> Result<Section> {
-    tokio::select! {
-        measured = measured => Ok(measured.unwrap_or_else(|error| Section {
-            error: Some(format!("{error:#}")),
-            ..Section::new(name.as_str(), "no figures", &[])
-        })),
-        stopped = super::up::wait_for_stop() => {
-            stopped?;
-            bail!("interrupted while measuring {}", name.as_str())
+fn section_of(name: BenchName, measured: Result<Section>) -> Result<Section> {
+    match measured {
+        Err(error) if error.is::<Interrupted>() => Err(error),
+        Err(error) => {
+            Ok(Section { error: Some(format!("{error:#}")), ..Section::new(name.as_str(), "no figures", &[]) })
         }
+        measured => measured,
+    }
+}
+
+async fn unless_interrupted(measured: BoxFuture<'_, Result<Section>>) -> Result<Section> {
+    tokio::select! {
+        measured = measured => measured,
+        stopped = super::up::wait_for_stop() => stopped.and(Err(Interrupted.into())),
     }
 }
 
@@ -216,11 +226,12 @@ mod tests {
         assert_eq!(listed, BenchName::value_variants());
     }
 
-    #[tokio::test]
-    async fn a_failure_does_not_end_the_others() {
-        let failing = async { Err(anyhow::anyhow!("no luck").context("cannot try")) }.boxed();
-        let section = section_of(BenchName::Rps, failing).await.unwrap();
+    #[test]
+    fn a_failure_does_not_end_the_others_but_an_interruption_does() {
+        let failed = Err(anyhow::anyhow!("no luck").context("cannot try"));
+        let section = section_of(BenchName::Rps, failed).unwrap();
         assert_eq!((section.name, section.error.as_deref()), ("rps", Some("cannot try: no luck")));
+        assert!(section_of(BenchName::Rps, Err(Interrupted.into())).is_err());
     }
 
     #[test]

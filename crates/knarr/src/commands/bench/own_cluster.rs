@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use super::Interrupted;
 use crate::cluster::READY_STEP;
+use crate::commands::up::wait_for_stop;
 
 /// How long the cluster may take to be up, and to stop.
 const UP_TIMEOUT: Duration = Duration::from_secs(120);
@@ -45,19 +47,20 @@ impl OwnCluster {
         let mut child = command.spawn().context("cannot start `knarr up`")?;
         let stdout = child.stdout.take().expect("standard output was asked for");
         let mut lines = BufReader::new(stdout).lines();
-        let ready = tokio::time::timeout(UP_TIMEOUT, until_ready(&mut lines)).await;
+        let ready = tokio::select! {
+            ready = tokio::time::timeout(UP_TIMEOUT, until_ready(&mut lines)) => match ready {
+                Ok(ready) => ready,
+                Err(_) => Err(anyhow!("the cluster was not up after {UP_TIMEOUT:?}")),
+            },
+            stopped = wait_for_stop() => stopped.and(Err(Interrupted.into())),
+        };
         let up_time = began.elapsed();
         let kubeconfig = dir.path().join("admin.kubeconfig");
         let cluster = Self { kubeconfig, up_time, child, dir };
-        match ready {
-            Ok(Ok(())) => {}
-            failed => {
-                cluster.stop().await?;
-                return match failed {
-                    Ok(error) => error.map(|()| unreachable!("success was handled")),
-                    Err(_) => bail!("the cluster was not up after {UP_TIMEOUT:?}"),
-                };
-            }
+        if let Err(error) = ready {
+            // Why it did not come up says more than how it ended.
+            let _ = cluster.stop().await;
+            return Err(error);
         }
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(cluster)
