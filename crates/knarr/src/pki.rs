@@ -27,6 +27,11 @@ use time::{Duration, OffsetDateTime};
 const CA_YEARS: i64 = 10;
 /// Life of a leaf; servers get a new one at every start.
 const LEAF_DAYS: i64 = 365;
+/// Most groups of one client certificate: rcgen keeps one value per attribute type, and the
+/// organisation has two spellings there (the named one and its OID).
+pub const GROUPS_MAX: usize = 2;
+/// OID of `organizationName` (RFC 5280, X.520).
+const ORGANIZATION_OID: [u64; 4] = [2, 5, 4, 10];
 /// Certificates are valid from a little earlier, for clients with a slow clock.
 const CLOCK_SKEW: Duration = Duration::hours(1);
 
@@ -47,6 +52,8 @@ pub enum PkiError {
     },
     #[error("the certificate authority in {path} cannot be used: {why}")]
     Authority { path: PathBuf, why: String },
+    #[error("a client certificate can carry {GROUPS_MAX} groups, not {count}")]
+    TooManyGroups { count: usize },
     #[error("cannot configure TLS: {why}")]
     Tls { why: String },
 }
@@ -96,8 +103,12 @@ impl Authority {
     /// A certificate by which a client proves who it is.
     pub fn client(&self, identity: &Identity<'_>) -> Result<Leaf, PkiError> {
         let mut params = leaf_params(identity.user, ExtendedKeyUsagePurpose::ClientAuth);
-        for group in identity.groups {
-            params.distinguished_name.push(DnType::OrganizationName, *group);
+        if identity.groups.len() > GROUPS_MAX {
+            return Err(PkiError::TooManyGroups { count: identity.groups.len() });
+        }
+        let spellings = [DnType::OrganizationName, DnType::CustomDnType(ORGANIZATION_OID.to_vec())];
+        for (spelling, group) in spellings.into_iter().zip(identity.groups) {
+            params.distinguished_name.push(spelling, *group);
         }
         self.sign(identity.user, params)
     }
@@ -245,6 +256,8 @@ mod tests {
         assert_eq!(subject.iter_common_name().next().unwrap().as_str().unwrap(), "jane");
         assert_eq!(groups, ["dev", "ops"]);
         authority.client_config(&leaf).unwrap();
+        let refused = authority.client(&Identity { user: "jane", groups: &["a", "b", "c"] }).map(|_| ());
+        assert!(matches!(refused, Err(PkiError::TooManyGroups { count: 3 })));
     }
 
     #[test]
