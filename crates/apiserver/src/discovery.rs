@@ -5,12 +5,19 @@
 use api::kinds::{KINDS, Kind};
 use api::status::Status;
 use axum::response::Response;
-use http::StatusCode;
+use http::header::ACCEPT;
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use crate::core::Core;
 use crate::wire::accept::Form;
 use crate::wire::respond;
+
+/// How `/openapi/v2` is answered. Clients ask for it with an `@`, which no media type may have.
+const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const OPENAPI_V2_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// `openapi.v2.Document` with swagger (1), info (2) of title (1) and version (2), and paths (8).
+const OPENAPI_V2_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x0b\x0a\x05Knarr\x12\x02v1\x42\x00";
 
 pub fn answer(path: &str, form: Form, core: &Core) -> Result<Response, Status> {
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
@@ -45,6 +52,17 @@ pub fn answer(path: &str, form: Form, core: &Core) -> Result<Response, Status> {
     }
 }
 
+/// OpenAPI v2, without definitions: schemas are published as v3 only, and objects are validated here.
+/// It exists because kubectl, when it meets a kind that v3 does not have, reads v2 before it says
+/// so, and takes it as protobuf only.
+pub fn openapi_v2(headers: &HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accept.contains(OPENAPI_V2_ASKED) || accept.contains(OPENAPI_V2_PROTOBUF) {
+        return respond::typed(StatusCode::OK, OPENAPI_V2_PROTOBUF, OPENAPI_V2_DOCUMENT);
+    }
+    respond::value(&json!({ "swagger": "2.0", "info": { "title": "Knarr", "version": "v1" }, "paths": {} }))
+}
+
 /// In the order of the table; "" is the core group.
 fn groups() -> Vec<&'static str> {
     let mut groups = Vec::new();
@@ -73,7 +91,7 @@ fn paths() -> Vec<String> {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions(group).into_iter().map(|version| format!("/apis/{group}/{version}")));
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
     paths
 }
 

@@ -128,6 +128,9 @@ fn non_resource(core: &Core, user: &UserInfo, parts: &http::request::Parts) -> R
     if let Some(response) = health::answer(core, path, parts.uri.query().unwrap_or("")) {
         return Ok(response);
     }
+    if path == "/openapi/v2" {
+        return Ok(discovery::openapi_v2(&parts.headers));
+    }
     let form = negotiate(&parts.headers).unwrap_or(Form::Object);
     discovery::answer(path, form, core)
 }
