@@ -1,0 +1,80 @@
+//! Limits hold, and who breaks them is told.
+
+use e2e::images::BUSYBOX;
+use e2e::{Cluster, eventually};
+
+const STATE: &str = ".status.containerStatuses[0].state.terminated";
+
+#[test]
+fn memory_and_time_have_limits_and_pods_that_do_not_fit_say_so() {
+    let Some(cluster) = Cluster::up() else { return };
+    cluster.push_examples();
+    if !cluster.push_busybox() {
+        return;
+    }
+    a_container_over_its_memory_is_oom_killed(&cluster);
+    a_guest_over_its_memory_fails_and_its_neighbours_do_not(&cluster);
+    failing_containers_back_off(&cluster);
+    a_pod_that_does_not_fit_says_why(&cluster);
+}
+
+fn a_container_over_its_memory_is_oom_killed(cluster: &Cluster) {
+    cluster.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: hungry}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: '{BUSYBOX}'
+    command: [/bin/busybox, dd, if=/dev/zero, of=/dev/null, bs=200M, count=1]
+    resources: {{limits: {{memory: 32Mi}}}}
+"
+    ));
+    assert_eq!(cluster.wait_ended("hungry"), "Failed");
+    assert_eq!(cluster.value("pod/hungry", &format!("{STATE}.reason")), "OOMKilled", "{}", cluster.why("pod/hungry"));
+    assert_eq!(cluster.value("pod/hungry", &format!("{STATE}.exitCode")), "137");
+}
+
+fn a_guest_over_its_memory_fails_and_its_neighbours_do_not(cluster: &Cluster) {
+    for name in ["greedy", "modest"] {
+        cluster.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\n\
+             spec: {{containers: [{{name: main, image: 'registry.local/hello:v1', \
+             resources: {{limits: {{memory: 32Mi}}}}}}]}}\n"
+        ));
+        cluster.kubectl(&format!("expose pod {name} --port=80 --target-port=8080")).ok();
+        cluster.wait_answer(name, 80, "/", "Hello");
+    }
+    let answer = cluster.ask("greedy", 80, "/grow?mib=100");
+    assert!(!matches!(&answer, Ok(answer) if answer.status == 200), "{answer:?}");
+    let answer = cluster.ask("greedy", 80, "/trap");
+    assert!(!matches!(&answer, Ok(answer) if answer.status == 200), "{answer:?}");
+    cluster.wait_answer("modest", 80, "/", "Hello");
+    cluster.wait_answer("greedy", 80, "/", "Hello");
+    assert_eq!(cluster.value("pod/modest", ".status.containerStatuses[0].restartCount"), "0");
+}
+
+fn failing_containers_back_off(cluster: &Cluster) {
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: crashing}}\n\
+         spec: {{containers: [{{name: main, image: '{BUSYBOX}', command: [/bin/busybox, 'false']}}]}}\n"
+    ));
+    cluster.wait_value("pod/crashing", ".status.containerStatuses[0].state.waiting.reason", "CrashLoopBackOff");
+    eventually("the restarts are counted", || {
+        let count = cluster.value("pod/crashing", ".status.containerStatuses[0].restartCount");
+        if count.parse::<u32>().is_ok_and(|count| count >= 1) { Ok(()) } else { Err(count) }
+    });
+}
+
+fn a_pod_that_does_not_fit_says_why(cluster: &Cluster) {
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: giant}}\n\
+         spec: {{containers: [{{name: main, image: '{BUSYBOX}', resources: {{requests: {{cpu: 4k}}}}}}]}}\n"
+    ));
+    cluster.wait_value("pod/giant", ".status.conditions[?(@.type==\"PodScheduled\")].reason", "Unschedulable");
+    let why = cluster.value("pod/giant", ".status.conditions[?(@.type==\"PodScheduled\")].message");
+    assert!(why.contains("Insufficient cpu"), "{why}");
+    cluster.wait_event("giant", "Insufficient cpu");
+}
