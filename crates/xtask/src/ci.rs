@@ -7,7 +7,7 @@ use crate::{examples, test, tidy};
 
 pub fn run(args: &[String]) -> Result<()> {
     run_command(cargo().args(["fmt", "--all", "--check"]))?;
-    run_command(cargo().args(["fmt", "--check", "--manifest-path", "wasm-apps/Cargo.toml"]))?;
+    run_command(cargo().args(["fmt", "--all", "--check", "--manifest-path", "wasm-apps/Cargo.toml"]))?;
     tidy::run(&[])?;
     let folder = examples::build()?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
