@@ -1,5 +1,7 @@
 //! Limits hold, and who breaks them is told.
 
+use std::time::{Duration, Instant};
+
 use e2e::images::BUSYBOX;
 use e2e::{Cluster, eventually};
 
@@ -14,7 +16,9 @@ fn memory_and_time_have_limits_and_pods_that_do_not_fit_say_so() {
     }
     a_container_over_its_memory_is_oom_killed(&cluster);
     a_guest_over_its_memory_fails_and_its_neighbours_do_not(&cluster);
+    a_spinning_guest_is_stopped(&cluster);
     failing_containers_back_off(&cluster);
+    a_failing_liveness_probe_restarts(&cluster);
     a_pod_that_does_not_fit_says_why(&cluster);
 }
 
@@ -54,6 +58,41 @@ fn a_guest_over_its_memory_fails_and_its_neighbours_do_not(cluster: &Cluster) {
     cluster.wait_answer("modest", 80, "/", "Hello");
     cluster.wait_answer("greedy", 80, "/", "Hello");
     assert_eq!(cluster.value("pod/modest", ".status.containerStatuses[0].restartCount"), "0");
+}
+
+fn a_spinning_guest_is_stopped(cluster: &Cluster) {
+    cluster.apply(
+        "apiVersion: v1
+kind: Pod
+metadata: {name: spinning, labels: {app: spinning}, annotations: {knarr.dev/request-timeout: '1'}}
+spec: {containers: [{name: main, image: 'registry.local/hello:v1'}]}
+",
+    );
+    cluster.kubectl("expose pod spinning --port=80 --target-port=8080").ok();
+    cluster.wait_answer("spinning", 80, "/", "Hello");
+    let began = Instant::now();
+    let answer = cluster.ask("spinning", 80, "/spin").expect("a late answer is an answer");
+    assert_eq!(answer.status, 504, "{answer:?}");
+    assert!(began.elapsed() < Duration::from_secs(8), "stopped after {:?}", began.elapsed());
+    cluster.wait_answer("spinning", 80, "/", "Hello");
+}
+
+fn a_failing_liveness_probe_restarts(cluster: &Cluster) {
+    cluster.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: sick}}
+spec:
+  containers:
+  - name: main
+    image: '{BUSYBOX}'
+    command: [/bin/busybox, sh, -c, 'trap \"exit 0\" TERM; while true; do /bin/busybox sleep 0.1; done']
+    readinessProbe: {{exec: {{command: [/bin/busybox, 'true']}}, periodSeconds: 1}}
+    livenessProbe: {{exec: {{command: [/bin/busybox, 'false']}}, periodSeconds: 1, failureThreshold: 2}}
+"
+    ));
+    cluster.wait_value("pod/sick", ".status.containerStatuses[0].restartCount", "1");
+    cluster.wait_event("sick", "Liveness probe failed");
 }
 
 fn failing_containers_back_off(cluster: &Cluster) {

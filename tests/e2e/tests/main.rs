@@ -2,9 +2,11 @@
 
 mod crash;
 mod examples;
+mod full_disk;
 mod kubectl;
 mod limits;
 mod mistakes;
+mod network;
 mod registry;
 mod rollout;
 mod runtimes;

@@ -1,6 +1,10 @@
 //! Bad input: each mistake gets a clear answer, and nothing else is disturbed.
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use e2e::images::{BUSYBOX, TRAP, UNKNOWN_IMPORT, wasm_file};
+use e2e::layout::Layout;
 use e2e::{Cluster, Options, Said, eventually};
 
 #[test]
@@ -55,9 +59,14 @@ fn files_that_are_no_wasm_are_refused(cluster: &Cluster) {
 fn pods_with_bad_images_say_why(cluster: &Cluster) {
     cluster.push_wat(UNKNOWN_IMPORT, "needy:v1");
     cluster.push_wat(TRAP, "trap:v1");
+    let layout = Layout::new();
+    layout.finish(&layout.linux(b"this is no archive", &["/app"]));
+    cluster.knarr(&["image", "push", &layout.path().display().to_string(), "--tag", "corrupt:v1"]).ok();
+    cluster.apply(&pod("corrupt", "registry.local/corrupt:v1", ""));
     cluster.apply(&pod("missing", "registry.local/nobody/pushed:this", ""));
     cluster.apply(&pod("needy", "registry.local/needy:v1", ""));
     cluster.apply(&pod("trap", "registry.local/trap:v1", ""));
+    cluster.wait_event("corrupt", "layer");
     let waiting = |pod: &str| cluster.value(&format!("pod/{pod}"), ".status.containerStatuses[0].state.waiting.reason");
     eventually("the missing image is named", || match waiting("missing").as_str() {
         "ErrImagePull" | "ImagePullBackOff" => Ok(()),
@@ -72,14 +81,17 @@ fn pods_with_bad_images_say_why(cluster: &Cluster) {
 }
 
 fn a_second_process_is_refused(cluster: &Cluster) {
-    let run = |command: &mut std::process::Command| Said::by(command, "").refused();
+    let run = |command: &mut Command| Said::by(command, "").refused();
     let said = run(&mut cluster.command(Options::default()));
     assert!(said.contains("another knarr process") && said.contains("--data-dir"), "{said}");
     let other = cluster.folder().join("other");
-    let mut command = std::process::Command::new(e2e::needs::binary());
+    let mut command = Command::new(e2e::needs::binary());
     command.args(["up", "--listen", cluster.listen(), "--data-dir"]).arg(&other);
     let said = run(&mut command);
     assert!(said.contains("in use") && said.contains(cluster.listen()), "{said}");
-    let said = run(std::process::Command::new(e2e::needs::binary()).args(["up", "--no-such-flag"]));
+    let nobody = |command: &mut Command| run(command.uid(65534).gid(65534));
+    let said = nobody(&mut cluster.command(Options::default()));
+    assert!(said.contains("needs root") && said.contains("sudo knarr up"), "{said}");
+    let said = run(Command::new(e2e::needs::binary()).args(["up", "--no-such-flag"]));
     assert!(said.contains("--no-such-flag"), "{said}");
 }
