@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use e2e::machine::processes;
-use e2e::{Cluster, Options};
+use e2e::{Background, Cluster, Options};
 
 const MANIFEST: &str = "
 apiVersion: apps/v1
@@ -41,6 +41,15 @@ const IDENTITIES: &str = "{range .items[*]}{.metadata.name} {.status.containerSt
                           {.status.containerStatuses[0].restartCount} \
                           {.status.containerStatuses[0].state.running.startedAt}{\"\\n\"}{end}";
 
+/// Writes until it is refused; says what was acknowledged.
+const WRITER: &str = "number=0; while kubectl create configmap written-$1-$number --from-literal=a=b; do \
+                      number=$((number + 1)); done";
+
+/// What the writer was told is written.
+fn acknowledged(said: &str) -> Vec<String> {
+    said.lines().filter_map(|line| line.strip_suffix(" created")).map(str::to_owned).collect()
+}
+
 #[test]
 fn a_killed_cluster_comes_back_with_its_writes_and_workloads() {
     let Some(mut cluster) = Cluster::up() else { return };
@@ -56,11 +65,11 @@ fn a_killed_cluster_comes_back_with_its_writes_and_workloads() {
 
     for round in 1..=2 {
         // Writes up to the last moment: each that was acknowledged must be there afterwards.
-        for number in 1..=10 {
-            cluster.kubectl(&format!("create configmap written-{round}-{number} --from-literal=a=b")).ok();
-        }
+        let writer = Background::start(cluster.client("/bin/sh").args(["-c", WRITER, "writer", &round.to_string()]));
+        writer.wait_for("-5 created");
         let workloads = workloads(&cluster);
         cluster.kill();
+        let written = acknowledged(&writer.said());
         assert_eq!(workloads, processes(), "workloads ended with the agent");
         // Names are answered by the agent; addresses are the kernel's.
         for (address, says) in &services {
@@ -69,9 +78,9 @@ fn a_killed_cluster_comes_back_with_its_writes_and_workloads() {
         }
 
         cluster.start_again(Options::default());
-        for number in 1..=10 {
-            cluster.kubectl(&format!("get configmap written-{round}-{number}")).ok();
-        }
+        let kept = cluster.kubectl("get configmaps -o name").ok();
+        let lost: Vec<_> = written.iter().filter(|name| !kept.lines().any(|line| line == **name)).collect();
+        assert!(written.len() >= 5 && lost.is_empty(), "{lost:?} of {written:?} are lost");
         assert_eq!(identities, pods(&cluster), "pods were replaced or restarted");
         assert_eq!(workloads, self::workloads(&cluster), "workloads were not taken over");
         cluster.wait_answer("hello", 80, "/backend", "Linux container");

@@ -1,5 +1,6 @@
 //! End to end: one file per property of the whole system, one cluster at a time.
 
+mod access;
 mod crash;
 mod examples;
 mod full_disk;
