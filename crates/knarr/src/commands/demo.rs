@@ -21,9 +21,12 @@ use crate::examples;
 use crate::steps::Steps;
 
 /// How long the examples may take until all are ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long one request may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a Service may take to answer at all, and the pause between two tries.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Largest answer that is shown.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
@@ -69,7 +72,7 @@ async fn show(cluster: &Cluster, steps: &Steps) -> Result<()> {
     steps.run("examples are ready", ready(&client)).await?;
     steps.say("");
     for (service, port, path, expected) in CALLS {
-        let answer = call(&client, service, port, path).await?;
+        let answer = answer_of(&client, service, port, path).await?;
         steps.say(&format!(
             "  GET http://{service}:{port}{path}\n      {}",
             answer.trim_end().replace('\n', "\n      ")
@@ -157,6 +160,21 @@ async fn what_is_missing(client: &kube::Client) -> String {
         })
         .collect();
     format!("not ready: {}", waiting.join(", "))
+}
+
+/// Asks until it is answered: a pod is Ready a moment before the node's packet filter knows its
+/// endpoint, and a Service without endpoints refuses.
+async fn answer_of(client: &kube::Client, service: &str, port: u16, path: &str) -> Result<String> {
+    let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
+    loop {
+        match call(client, service, port, path).await {
+            Err(error) if tokio::time::Instant::now() < deadline => {
+                tracing::info!("asking again: {error:#}");
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            answered => return answered,
+        }
+    }
 }
 
 /// One GET through a Service's cluster address, from this machine.
