@@ -13,9 +13,9 @@ use crate::kubectl::{Background, Said, read};
 use crate::needs::{Machine, binary, machine};
 
 /// How long a cluster may take until it is up.
-const UP_WITHIN: Duration = Duration::from_secs(60);
+const UP_WITHIN: Duration = Duration::from_secs(240);
 /// How long it may take until it has stopped.
-const STOPPED_WITHIN: Duration = Duration::from_secs(60);
+const STOPPED_WITHIN: Duration = Duration::from_secs(120);
 /// What `up` and `demo` say when they are ready.
 const UP: [(&str, &str); 2] = [("up", "The cluster is up"), ("demo", "The cluster stays up")];
 /// How much of a log a failed test shows.
@@ -243,7 +243,7 @@ impl Cluster {
 
     #[track_caller]
     pub fn wait_rollout(&self, deployment: &str) {
-        let said = self.kubectl(&format!("rollout status deployment/{deployment} --timeout=60s"));
+        let said = self.kubectl(&format!("rollout status deployment/{deployment} --timeout=120s"));
         if !said.success {
             panic!("deployment {deployment} did not roll out: {}{}\n{}", said.stdout, said.stderr, self.why("pods"));
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take unless a test says otherwise. The tests run an unoptimised binary on
 /// a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
