@@ -57,11 +57,23 @@ pub fn with_short_path<T>(dir: &Path, name: &str, call: impl FnOnce(&Path) -> io
     call(Path::new(&format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())))
 }
 
-/// Removes a tree; a missing one is no error. Does not follow symlinks.
+/// How often a tree is removed again when somebody was still writing into it, and the pause between.
+const REMOVE_ATTEMPTS: u32 = 20;
+const REMOVE_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// Removes a tree; a missing one is no error. Does not follow symlinks. A last record that is written
+/// meanwhile (the worker of a sandbox notes that its shim is gone) goes too.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && attempt < REMOVE_ATTEMPTS => {
+                std::thread::sleep(REMOVE_PAUSE);
+            }
+            result => return result,
+        }
     }
 }
 

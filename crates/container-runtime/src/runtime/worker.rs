@@ -265,7 +265,9 @@ impl SandboxWorker {
         let Some(shim) = self.shim else { return };
         let containers = self.view.borrow().containers.values().cloned().collect();
         let state = ShimState { protocol: PROTOCOL_VERSION, shim, containers };
-        if let Err(error) = files::write_json(&self.parts.dir.join(STATE_FILE), &state, Durability::PowerCut) {
+        let written = files::write_json(&self.parts.dir.join(STATE_FILE), &state, Durability::PowerCut);
+        // A directory that is gone was removed with its sandbox: there is nothing left to record.
+        if let Err(error) = written.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) }) {
             tracing::error!(%error, pod = %self.parts.record.config.pod_uid, "cannot record the end of a sandbox");
         }
     }
