@@ -102,13 +102,17 @@ fn network_namespaces() -> BTreeSet<String> {
     links.flatten().map(|link| link.display().to_string()).collect()
 }
 
+/// The node makes all its groups below one of this name; others of the machine come and go.
 fn cgroups() -> BTreeSet<String> {
+    let is_ours = |path: &Path| path.components().any(|part| part.as_os_str() == "knarr");
     let mut found = BTreeSet::new();
     let mut open = vec![Path::new("/sys/fs/cgroup").to_owned()];
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                found.insert(entry.path().display().to_string());
+                if is_ours(&entry.path()) {
+                    found.insert(entry.path().display().to_string());
+                }
                 open.push(entry.path());
             }
         }
