@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::Request;
 use http::uri::{Scheme, Uri};
 use http_body_util::BodyExt;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -52,24 +53,17 @@ impl WasiHttpHooks for OutgoingHttp {
     }
 }
 
-async fn send(egress: &Egress, mut request: Request<WasiBody>, options: RequestOptions) -> Sent {
-    if request.uri().scheme() == Some(&Scheme::HTTPS) {
-        return Err(Error::InternalError(Some(
-            "outgoing https is not offered yet; use http inside the cluster".to_owned(),
-        )));
-    }
-    let host = request.uri().host().ok_or(Error::HttpRequestUriInvalid)?.to_owned();
-    let port = request.uri().port_u16().unwrap_or(HTTP_PORT);
-    let rule = judge_host(egress, &host).ok_or(Error::HttpRequestDenied)?;
-    let addresses = resolve(egress, &host, rule).await?;
-    let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-    let stream = tokio::time::timeout(connect_timeout, connect(&addresses, port))
-        .await
-        .map_err(|_| Error::ConnectionTimeout)??;
-    let _ = stream.set_nodelay(true);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    *request.uri_mut() = origin_form(request.uri());
+async fn send(egress: &Egress, request: Request<WasiBody>, options: RequestOptions) -> Sent {
+    let (mut parts, body) = request.into_parts();
+    let (mut sender, connection) = match open(egress, &parts.uri, options.connect_timeout).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            discard(body);
+            return Err(error);
+        }
+    };
+    parts.uri = origin_form(&parts.uri);
+    let request = Request::from_parts(parts, body);
     let first_byte_timeout = options.first_byte_timeout.unwrap_or(FIRST_BYTE_TIMEOUT);
     let response = tokio::time::timeout(first_byte_timeout, sender.send_request(request))
         .await
@@ -81,6 +75,38 @@ async fn send(egress: &Egress, mut request: Request<WasiBody>, options: RequestO
         }
     };
     Ok((response.map(|body| body.map_err(Error::from).boxed_unsync()), Box::new(driver)))
+}
+
+type Connection = AbortOnDropHandle<Result<(), hyper::Error>>;
+
+/// A connection to whom the policy lets the guest call, and its driver.
+async fn open(
+    egress: &Egress,
+    uri: &Uri,
+    connect_timeout: Option<Duration>,
+) -> Result<(SendRequest<WasiBody>, Connection), Error> {
+    if uri.scheme() == Some(&Scheme::HTTPS) {
+        return Err(Error::InternalError(Some(
+            "outgoing https is not offered yet; use http inside the cluster".to_owned(),
+        )));
+    }
+    let host = uri.host().ok_or(Error::HttpRequestUriInvalid)?;
+    let port = uri.port_u16().unwrap_or(HTTP_PORT);
+    let rule = judge_host(egress, host).ok_or(Error::HttpRequestDenied)?;
+    let addresses = resolve(egress, host, rule).await?;
+    let stream = tokio::time::timeout(connect_timeout.unwrap_or(CONNECT_TIMEOUT), connect(&addresses, port))
+        .await
+        .map_err(|_| Error::ConnectionTimeout)??;
+    let _ = stream.set_nodelay(true);
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    Ok((sender, AbortOnDropHandle::new(tokio::spawn(connection))))
+}
+
+/// Takes what the guest still writes into a request that is not sent. A body that is simply dropped
+/// fails the guest's next write with "closed", and most guests then report that instead of the
+/// reason. It ends with the guest at the latest, since the guest holds the other end.
+fn discard(mut body: WasiBody) {
+    tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
 }
 
 /// Only a proxy wants scheme and authority in the request line.
@@ -172,6 +198,11 @@ fn judge_address(address: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures::SinkExt;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
     use super::*;
 
     fn policy(allowed: &[&str], own_localhost: bool) -> Egress {
@@ -212,6 +243,18 @@ mod tests {
         };
         check("example.org").await;
         check("evilcluster.local").await;
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_still_takes_its_body() {
+        let (mut written, frames) = futures::channel::mpsc::channel::<Result<Frame<Bytes>, Error>>(0);
+        let body = StreamBody::new(frames).boxed_unsync();
+        let request = Request::get("http://127.0.0.1/").body(body).unwrap();
+        let error = send(&policy(&[], false), request, RequestOptions::default()).await.err().unwrap();
+        assert!(matches!(error, Error::HttpRequestDenied), "{error}");
+        for _ in 0..3 {
+            written.send(Ok(Frame::data(Bytes::from_static(b"more")))).await.expect("somebody still reads");
+        }
     }
 
     #[test]
