@@ -4,6 +4,7 @@ mod build;
 mod cargo;
 mod ci;
 mod codegen;
+mod debian;
 mod demo;
 mod examples;
 mod test;

@@ -10,7 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+
+use crate::debian::{self, Apt};
 
 pub const TARGET: &str = "wasm32-wasip2";
 /// Newer than stable Debian: the guests' crates want a recent compiler.
@@ -39,7 +41,6 @@ const NEEDED_PREFIXES: [&str; 18] = [
     "libncurses6",
 ];
 const UNNEEDED_PARTS: [&str; 8] = ["-dev-bin", "i18n", "-cross", "-doc", "-dbg", "libc6-dev", "libicu-dev", "-utils"];
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The compiler to give to cargo as `RUSTC`.
 pub fn wasm_rustc() -> Result<PathBuf> {
@@ -50,7 +51,7 @@ pub fn wasm_rustc() -> Result<PathBuf> {
     if add_by_rustup() && has_target(&installed) {
         return Ok(installed);
     }
-    let home = cache_dir()?;
+    let home = debian::cache_dir("wasm-rust")?;
     let private = home.join("bin/rustc");
     if !has_target(&private) {
         eprintln!("the installed rustc has no {TARGET}: making a private one in {}", home.display());
@@ -76,37 +77,15 @@ fn add_by_rustup() -> bool {
     added.is_ok_and(|status| status.success())
 }
 
-/// `$KNARR_CACHE_DIR` is where a build machine keeps things between its runs.
-fn cache_dir() -> Result<PathBuf> {
-    if let Some(dir) = std::env::var_os("KNARR_CACHE_DIR").filter(|dir| !dir.is_empty()) {
-        return Ok(PathBuf::from(dir).join("wasm-rust"));
-    }
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
-    };
-    Ok(base.join("knarr/wasm-rust"))
-}
-
 /// Unpacks the packages next to the final place and moves them there when they are whole.
 fn make_private(home: &Path) -> Result<()> {
     let staging = home.with_extension("new");
     let _ = fs::remove_dir_all(&staging);
-    let apt = Apt::configure(&staging.join("apt"))?;
-    apt.run("apt-get", &["-q", "update"])?;
-    let packages = apt.needed_packages()?;
-    eprintln!("downloading {}", packages.join(" "));
-    let (archives, root) = (staging.join("archives"), staging.join("root"));
-    fs::create_dir_all(&archives)?;
-    fs::create_dir_all(&root)?;
-    apt.download(&packages, &archives)?;
-    for archive in fs::read_dir(&archives)? {
-        let status =
-            Command::new("dpkg").arg("-x").arg(archive?.path()).arg(&root).status().context("cannot run dpkg")?;
-        ensure!(status.success(), "dpkg could not unpack a package");
-    }
-    fs::remove_dir_all(&archives)?;
-    fs::remove_dir_all(staging.join("apt"))?;
+    let root = staging.join("root");
+    let apt = Apt::open(&staging.join("apt"), SUITE)
+        .with_context(|| format!("no rustc with {TARGET} here: install it with `rustup target add {TARGET}`"))?;
+    apt.unpack(&apt.closure(&ROOT_PACKAGES, is_needed)?, &root)?;
+    apt.close()?;
     let _ = fs::remove_dir_all(root.join("usr/share"));
     write_launcher(&staging, &root)?;
     let _ = fs::remove_dir_all(home);
@@ -114,89 +93,10 @@ fn make_private(home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A package manager of its own: own lists, own status, the machine's mirror and keys.
-struct Apt {
-    config: PathBuf,
-}
-
-impl Apt {
-    fn configure(dir: &Path) -> Result<Self> {
-        let mirror = machine_mirror()?;
-        for part in ["state/lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(dir.join(part)).with_context(|| format!("cannot make {}", dir.display()))?;
-        }
-        fs::write(dir.join("status"), "")?;
-        fs::write(dir.join("sources.list"), format!("deb [signed-by={KEYRING}] {mirror} {SUITE} main\n"))?;
-        let config = dir.join("apt.conf");
-        let at = dir.display();
-        let settings = format!(
-            "Dir::State \"{at}/state\";\nDir::State::status \"{at}/status\";\nDir::Cache \"{at}/cache\";\n\
-             Dir::Etc::sourcelist \"{at}/sources.list\";\nDir::Etc::sourceparts \"-\";\n\
-             APT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n"
-        );
-        fs::write(&config, settings)?;
-        Ok(Self { config })
-    }
-
-    fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command.args(args).env("APT_CONFIG", &self.config);
-        command
-    }
-
-    fn run(&self, program: &str, args: &[&str]) -> Result<()> {
-        let output = self.command(program, args).output().with_context(|| format!("cannot run {program}"))?;
-        ensure!(output.status.success(), "{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    }
-
-    fn needed_packages(&self) -> Result<Vec<String>> {
-        let mut args = vec!["depends", "--recurse"];
-        args.extend([
-            "--no-recommends",
-            "--no-suggests",
-            "--no-conflicts",
-            "--no-breaks",
-            "--no-replaces",
-            "--no-enhances",
-        ]);
-        args.extend(ROOT_PACKAGES);
-        let output = self.command("apt-cache", &args).output().context("cannot run apt-cache")?;
-        let packages = needed(&String::from_utf8_lossy(&output.stdout));
-        ensure!(!packages.is_empty(), "the mirror's {SUITE} has no {}", ROOT_PACKAGES.join(", "));
-        Ok(packages)
-    }
-
-    fn download(&self, packages: &[String], into: &Path) -> Result<()> {
-        let mut command = self.command("apt-get", &["-q", "download"]);
-        let status = command.args(packages).current_dir(into).stdout(Stdio::null()).status()?;
-        ensure!(status.success(), "apt-get download failed");
-        Ok(())
-    }
-}
-
-/// Of a recursive dependency listing, the packages the compiler cannot start without.
-fn needed(listing: &str) -> Vec<String> {
-    let names = listing.lines().filter(|line| !line.starts_with([' ', '<', '|']));
-    let mut packages: Vec<String> = names
-        .filter(|name| NEEDED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-        .filter(|name| !name.contains(':') && !UNNEEDED_PARTS.iter().any(|part| name.contains(part)))
-        .map(str::to_owned)
-        .collect();
-    packages.sort();
-    packages.dedup();
-    packages
-}
-
-fn machine_mirror() -> Result<String> {
-    let args = ["indextargets", "--format", "$(SITE)", "Created-By: Packages"];
-    let hint = format!("no rustc with {TARGET} here: install it with `rustup target add {TARGET}`");
-    let output = Command::new("apt-get").args(args).output().with_context(|| hint.clone())?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    match text.lines().find(|site| site.trim_end_matches('/').ends_with("/debian")) {
-        Some(site) => Ok(site.to_owned()),
-        None => bail!("{hint} (and this machine has no Debian mirror to take one from)"),
-    }
+/// The packages the compiler cannot start without.
+fn is_needed(package: &str) -> bool {
+    NEEDED_PREFIXES.iter().any(|prefix| package.starts_with(prefix))
+        && !UNNEEDED_PARTS.iter().any(|part| package.contains(part))
 }
 
 /// The script that cargo starts as `RUSTC`. Linkers come from the installed toolchain.
@@ -246,10 +146,9 @@ mod tests {
 
     #[test]
     fn only_what_the_compiler_loads_is_downloaded() {
-        let listing = "rustc\n  Depends: libc6\nlibc6\nlibstd-rust-1.97\nlibc6-dev\nlibc-dev-bin\n<libc-dev>\n|x\n\
-                       libllvm22\nlibc6:i386\ngcc\nbinutils\nlibc6\nlibstd-rust-dev-wasm32\n";
-        let expect = ["libc6", "libllvm22", "libstd-rust-1.97", "libstd-rust-dev-wasm32", "rustc"];
-        assert_eq!(needed(listing), expect);
+        let packages = ["rustc", "libc6", "libc6-dev", "gcc", "libllvm22", "libc-dev-bin", "libstd-rust-dev-wasm32"];
+        let needed: Vec<&str> = packages.into_iter().filter(|package| is_needed(package)).collect();
+        assert_eq!(needed, ["rustc", "libc6", "libllvm22", "libstd-rust-dev-wasm32"]);
     }
 
     #[test]
