@@ -1,4 +1,4 @@
-//! Cgroups of pods and containers on v1 and v2. cgroups-rs finds the hierarchies and makes the
+//! Cgroups of pods and containers on v1 and v2. cgroups-rs finds the hierarchies and makes v1's
 //! directories; what is written into them is decided by [`limit_writes`], a pure table.
 //!
 //! On a hybrid machine (v1 controllers, an almost empty v2 tree beside them) this is v1.
@@ -19,8 +19,10 @@ use crate::spec::{CPU_PERIOD_MICROS, Limits};
 /// How often a directory that is still busy is tried again, and how long apart.
 const REMOVE_ATTEMPTS: u32 = 100;
 const REMOVE_PAUSE: Duration = Duration::from_millis(5);
-/// Rounds of "kill everybody in it": a fork may slip through between reading and killing.
-const KILL_ROUNDS: u32 = 50;
+/// Rounds of "kill everybody in it", and how long apart: on v1 a fork may slip through between reading
+/// and killing, and on both the dying take a moment.
+const KILL_ROUNDS: u32 = 200;
+const KILL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Where this machine has its controllers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,10 +86,13 @@ pub struct Group {
 impl Group {
     /// Makes it (and its parents) and sets its limits. Idempotent.
     pub fn create(&self, limits: &Limits) -> io::Result<()> {
-        let names: &[&str] = if self.v2 { &V2_CONTROLLERS } else { &["memory", "cpu", "cpuacct", "pids"] };
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
-        Cgroup::new_with_specified_controllers(hierarchies::auto(), &self.relative, Some(names))
-            .map_err(io::Error::other)?;
+        if self.v2 {
+            create_v2(Path::new(hierarchies::UNIFIED_MOUNTPOINT), &self.relative)?;
+        } else {
+            let names = V1_CONTROLLERS.iter().map(|(name, _)| (*name).to_owned()).collect();
+            Cgroup::new_with_specified_controllers(Box::new(V1::new()), &self.relative, Some(names))
+                .map_err(io::Error::other)?;
+        }
         for write in limit_writes(self.v2, limits) {
             let path = self.dir(write.controller).join(write.file);
             match fs::write(&path, &write.value) {
@@ -137,19 +142,18 @@ impl Group {
 
     /// SIGKILLs every process in it until none is left (or they are being very stubborn).
     pub fn kill_all(&self) {
-        if self.v2 && fs::write(self.dir("").join("cgroup.kill"), "1").is_ok() {
-            return;
-        }
+        // v2 lets no fork slip through, but it only sends the signal: the loop then waits for the end.
+        let all_at_once = self.v2 && fs::write(self.dir("").join("cgroup.kill"), "1").is_ok();
         for _ in 0..KILL_ROUNDS {
             let processes = self.processes();
             if processes.is_empty() {
                 return;
             }
-            for pid in processes {
+            for pid in processes.into_iter().filter(|_| !all_at_once) {
                 // It may have ended meanwhile; the next round looks again.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(KILL_PAUSE);
         }
     }
 
@@ -199,6 +203,38 @@ impl Group {
     fn read(&self, controller: &str, file: &str) -> String {
         fs::read_to_string(self.dir(controller).join(file)).unwrap_or_default()
     }
+}
+
+/// Makes a v2 group, and lets every group above it pass our controllers on. cgroups-rs would go on
+/// when that is refused, and the limits would then fail for a reason nobody can guess.
+fn create_v2(root: &Path, relative: &str) -> io::Result<()> {
+    let mut dir = root.to_owned();
+    for name in relative.split('/').filter(|name| !name.is_empty()) {
+        pass_controllers_on(&dir)?;
+        dir.push(name);
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Writes only what is missing: the kernel lets every write wait for groups that are just going away.
+fn pass_controllers_on(dir: &Path) -> io::Result<()> {
+    let path = dir.join("cgroup.subtree_control");
+    let context = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let wanted = missing_controllers(&fs::read_to_string(&path).map_err(context)?);
+    if wanted.is_empty() { Ok(()) } else { fs::write(&path, wanted).map_err(context) }
+}
+
+/// What to write into `cgroup.subtree_control`, given what is in it.
+fn missing_controllers(passed_on: &str) -> String {
+    let passed_on: BTreeSet<&str> = passed_on.split_whitespace().collect();
+    let missing = V2_CONTROLLERS.iter().filter(|name| !passed_on.contains(*name));
+    missing.map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Moves the calling thread, the only one of its process, into v1 groups.
@@ -255,11 +291,13 @@ fn limit_writes(v2: bool, limits: &Limits) -> Vec<Write> {
         if v2 {
             push("memory", "memory.max", bytes.to_string(), false);
             push("memory", "memory.swap.max", "0".to_owned(), true);
-            push("memory", "memory.oom.group", "1".to_owned(), true);
         } else {
             push("memory", "memory.limit_in_bytes", bytes.to_string(), false);
             push("memory", "memory.memsw.limit_in_bytes", bytes.to_string(), true);
         }
+    }
+    if v2 && limits.oom_ends_all {
+        push("memory", "memory.oom.group", "1".to_owned(), true);
     }
     if let Some(shares) = limits.cpu_shares {
         if v2 {
@@ -304,9 +342,11 @@ mod tests {
             cpu_quota_micros: Some(50_000),
             cpu_shares: Some(1024),
             pids: Some(64),
+            oom_ends_all: true,
         };
         check(false, Limits::default(), &[]);
         check(true, Limits::default(), &[]);
+        check(true, Limits { memory_bytes: Some(1), ..Limits::default() }, &["memory.max=1", "memory.swap.max=0"]);
         check(
             false,
             all.clone(),
@@ -337,6 +377,15 @@ mod tests {
     fn weights_cover_the_range() {
         for (shares, weight) in [(0, 1), (2, 1), (1024, 39), (262_144, 10_000), (u64::MAX, 10_000)] {
             assert_eq!(weight_of_shares(shares), weight, "{shares}");
+        }
+    }
+
+    #[test]
+    fn controllers_are_passed_on_once() {
+        for (passed_on, expect) in
+            [("", "+memory +cpu +pids"), ("cpuset cpu\n", "+memory +pids"), ("memory cpu pids", "")]
+        {
+            assert_eq!(missing_controllers(passed_on), expect, "{passed_on}");
         }
     }
 

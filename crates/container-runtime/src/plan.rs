@@ -124,16 +124,21 @@ pub fn plan_container(
         mounts: bind_mounts(sandbox, config, &place.sandbox_dir)?,
         system: system_mounts(security, &place.sandbox_dir),
         process: process(sandbox, config)?,
-        limits: limits(&config.resources, Some(PIDS_LIMIT_DEFAULT)),
+        limits: container_limits(&config.resources),
         oom_score_adj: oom_score_adj(&config.resources),
     };
     Ok((about, spec))
 }
 
-/// Limits of the pod's own cgroup.
+/// Limits of the pod's own cgroup. Its processes do not end together: the shim must stay to say which
+/// container ran out of memory.
 pub fn pod_limits(resources: &Resources) -> Limits {
     let limits = limits(resources, None);
     Limits { memory_bytes: limits.memory_bytes.map(|bytes| bytes.saturating_add(SHIM_MEMORY_BYTES)), ..limits }
+}
+
+fn container_limits(resources: &Resources) -> Limits {
+    Limits { oom_ends_all: true, ..limits(resources, Some(PIDS_LIMIT_DEFAULT)) }
 }
 
 fn limits(resources: &Resources, pids_default: Option<u64>) -> Limits {
@@ -146,6 +151,7 @@ fn limits(resources: &Resources, pids_default: Option<u64>) -> Limits {
             .map(|millis| (millis * CPU_PERIOD_MICROS / 1000).max(CPU_QUOTA_MICROS_MIN)),
         cpu_shares: request.map(|millis| (millis * 1024 / 1000).max(CPU_SHARES_MIN)),
         pids: resources.pids_limit.filter(|pids| *pids > 0).or(pids_default),
+        oom_ends_all: false,
     }
 }
 

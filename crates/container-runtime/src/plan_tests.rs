@@ -166,9 +166,15 @@ fn limits_from_millis_and_bytes() {
         cpu_request_millis: Some(250),
         pids_limit: Some(7),
     };
-    let expect =
-        Limits { memory_bytes: Some(1 << 20), cpu_quota_micros: Some(50_000), cpu_shares: Some(256), pids: Some(7) };
-    assert_eq!(limits(&resources, Some(1)), expect);
+    let expect = Limits {
+        memory_bytes: Some(1 << 20),
+        cpu_quota_micros: Some(50_000),
+        cpu_shares: Some(256),
+        pids: Some(7),
+        oom_ends_all: true,
+    };
+    assert_eq!(container_limits(&resources), expect);
+    assert!(!pod_limits(&resources).oom_ends_all);
     assert_eq!(pod_limits(&resources).memory_bytes, Some((1 << 20) + SHIM_MEMORY_BYTES));
     assert_eq!(pod_limits(&Resources::default()), Limits::default());
     let tiny = Resources { cpu_limit_millis: Some(1), ..Resources::default() };

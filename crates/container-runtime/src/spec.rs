@@ -79,6 +79,9 @@ pub struct Limits {
     /// In v1's unit: 1024 is one core.
     pub cpu_shares: Option<u64>,
     pub pids: Option<u64>,
+    /// When memory runs out, all processes end and not only the largest. v2 only; v1 cannot.
+    #[serde(default)]
+    pub oom_ends_all: bool,
 }
 
 /// The period that `cpu_quota_micros` is a part of.

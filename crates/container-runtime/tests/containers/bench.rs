@@ -19,9 +19,14 @@ const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &str = "sh echo cat ls id pwd env sleep true false hostname mount umount mkdir touch rm mknod \
                        ln stat readlink grep head tail dd kill ps wc nproc test chroot unshare seq yes awk find ip";
 /// Long enough for the slowest machine; no test waits this long when all is well.
-pub const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(120);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// How many times slower than a real one this machine says it is: an emulated one sets the variable.
+pub fn slowdown() -> u32 {
+    std::env::var("KNARR_SLOWDOWN").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
+}
 
 /// Says so when the machine cannot run these tests.
 pub fn can_run(test: &str) -> bool {

@@ -2,22 +2,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use cri::{ExitReason, Resources, RuntimeService};
+use cri::{ContainerConfig, ExitReason, Resources, RuntimeService};
 
-use crate::bench::{Bench, can_run};
+use crate::bench::{Bench, LONG, can_run};
 
 fn is_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+fn directory(bench: &Bench, group: &str, controller: &str) -> PathBuf {
+    let hierarchy = if is_v2() { "" } else { controller };
+    Path::new("/sys/fs/cgroup").join(hierarchy).join(&bench.cgroups).join(group)
+}
+
 fn file(bench: &Bench, group: &str, controller: &str, v1: &str, v2: &str) -> String {
-    let root = PathBuf::from("/sys/fs/cgroup");
-    let path = if is_v2() {
-        root.join(&bench.cgroups).join(group).join(v2)
-    } else {
-        root.join(controller).join(&bench.cgroups).join(group).join(v1)
-    };
+    let path = directory(bench, group, controller).join(if is_v2() { v2 } else { v1 });
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
 }
 
@@ -39,6 +40,75 @@ async fn memory_limit_kills_one_container() {
     assert_eq!(stats[0].id, bystander);
     assert!(stats[0].cpu_usage_nanos > 0 && stats[0].memory_working_set_bytes > 0);
     bench.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn memory_limit_of_the_pod_kills_a_container_and_nothing_else() {
+    if !can_run("memory_limit_of_the_pod_kills_a_container_and_nothing_else") {
+        return;
+    }
+    let bench = Bench::new().await;
+    let mut pod = bench.pod("u1");
+    pod.resources.memory_limit_bytes = Some(32 << 20);
+    let sandbox = bench.runtime.run_pod_sandbox(pod).await.unwrap();
+    // It says that it may be killed last, as one with all its requests met.
+    let polite = Resources { memory_limit_bytes: Some(16 << 20), ..Resources::default() };
+    let bystander = ContainerConfig { resources: polite, ..bench.script("bystander", "sleep 60") };
+    let bystander = bench.start(&sandbox, bystander).await;
+    let hog = bench.container("hog", &["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"]);
+    let hog = bench.start(&sandbox, hog).await;
+    let (code, reason, _) = bench.ended(&hog).await;
+    assert_eq!((code, reason), (137, ExitReason::OomKilled), "{}", bench.log("hog"));
+    let stats = bench.runtime.list_stats().await.unwrap();
+    assert_eq!(stats.iter().map(|stats| &stats.id).collect::<Vec<_>>(), [&bystander]);
+    assert_eq!(bench.runtime.list_pod_sandboxes().await.unwrap()[0].state, cri::SandboxState::Ready);
+    bench.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn cpu_limit_slows_a_busy_container() {
+    if !can_run("cpu_limit_slows_a_busy_container") {
+        return;
+    }
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("u1").await;
+    let mut busy = bench.script("busy", "while :; do :; done");
+    busy.resources.cpu_limit_millis = Some(100);
+    bench.start(&sandbox, busy).await;
+    let throttled = || {
+        let text = file(&bench, "u1/busy-0", "cpu", "cpu.stat", "cpu.stat");
+        let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled ")).unwrap_or("0").to_owned();
+        line.parse::<u32>().unwrap()
+    };
+    let deadline = Instant::now() + LONG;
+    while throttled() < 3 {
+        assert!(Instant::now() < deadline, "it was never slowed down");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let used = async || bench.runtime.list_stats().await.unwrap()[0].cpu_usage_nanos;
+    let (began, before) = (Instant::now(), used().await);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (after, nanos) = (used().await, u64::try_from(began.elapsed().as_nanos()).unwrap());
+    // A tenth of the time, and what two periods may give at the edges.
+    assert!(after > before && after - before < nanos / 10 + 30_000_000, "{} ns of {nanos}", after - before);
+    bench.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn cgroups_go_with_their_owners() {
+    if !can_run("cgroups_go_with_their_owners") {
+        return;
+    }
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("u1").await;
+    let id = bench.start(&sandbox, bench.script("app", "sleep 1000 & sleep 1000")).await;
+    let exists = |group| ["memory", "cpu", "pids"].map(|controller| directory(&bench, group, controller).exists());
+    assert_eq!((exists("u1"), exists("u1/app-0"), exists("u1/shim")), ([true; 3], [true; 3], [true; 3]));
+    bench.runtime.stop_container(&id, Duration::ZERO).await.unwrap();
+    bench.runtime.remove_container(&id).await.unwrap();
+    assert_eq!((exists("u1"), exists("u1/app-0")), ([true; 3], [false; 3]));
+    bench.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    assert_eq!(exists("u1"), [false; 3]);
 }
 
 #[tokio::test]
@@ -65,6 +135,8 @@ async fn limits_are_written() {
     if is_v2() {
         assert_eq!(read("cpu", "", "cpu.max"), "50000 100000");
         assert_eq!(file(&bench, "u1", "cpu", "", "cpu.max"), "200000 100000");
+        let ends_all = ["u1", "u1/app-0", "u1/free-0"].map(|group| file(&bench, group, "", "", "memory.oom.group"));
+        assert_eq!(ends_all, ["0", "1", "1"]);
     } else {
         assert_eq!(read("cpu", "cpu.cfs_quota_us", ""), "50000");
         assert_eq!(read("cpu", "cpu.shares", ""), "256");
