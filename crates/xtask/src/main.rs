@@ -10,6 +10,7 @@ mod examples;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 mod wasm_apps;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ const SUBCOMMANDS: &[(&str, &str, Run)] = &[
     ("test", "builds, then runs every test, end-to-end tests included [-- arguments of the tests]", test::run),
     ("tidy", "checks crate arrows, file sizes, headers and what must not be left behind", tidy::run),
     ("ci", "everything a change must pass: format, tidy, clippy, test", ci::run),
+    ("vm", "runs the runtimes' tests in a machine with cgroup v2 only [packages] [-- arguments of the tests]", vm::run),
     ("wasm-apps", "builds the guests of wasm-apps/ into <target>/wasm-apps/*.wasm", |_| wasm_apps::run()),
     ("codegen", "writes the protobuf field table of the `api` crate", |_| codegen::run()),
 ];
