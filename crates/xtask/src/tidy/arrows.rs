@@ -40,22 +40,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // Not part of the product.
-    ("testkit", &["api", "apiserver", "reconcile", "store"]),
     ("xtask", &[]),
     ("e2e", &[]),
 ];
-/// The crate every other may use for its tests.
-const TEST_CRATE: &str = "testkit";
 
 /// Libraries with one door: only these crates may name them. A `*` at the end stands for the rest
 /// of a name.
 const DOORS: &[(&str, &[&str])] = &[
     ("openraft*", &["store"]),
-    ("fjall", &["store"]),
     ("wasmtime*", &["wasm-runtime"]),
     ("cgroups-rs", &["container-runtime", "wasm-runtime"]),
     ("seccompiler", &["container-runtime", "wasm-runtime"]),
-    ("rtnetlink", &["network"]),
     ("netlink-*", &["network"]),
     ("hickory-*", &["network"]),
     ("clap*", &["knarr"]),
@@ -107,8 +102,7 @@ fn check_package(package: &Package) -> Vec<String> {
             return !dependency.dev
                 && DOORS.iter().any(|(door, users)| names(door, &dependency.name) && !users.contains(&name));
         }
-        let for_tests = dependency.dev && dependency.name == TEST_CRATE;
-        !for_tests && !allowed.contains(&dependency.name.as_str())
+        !allowed.contains(&dependency.name.as_str())
     };
     let sentence = |dependency: &Dependency| match dependency.ours {
         true => format!("crate {name} must not depend on {}: it may use {allowed:?}", dependency.name),
@@ -139,9 +133,8 @@ mod tests {
 
     #[test]
     fn only_arrows_of_the_table_pass() {
-        assert_eq!(faults("scheduler", "api reconcile ~testkit"), 0);
+        assert_eq!(faults("scheduler", "api reconcile"), 0);
         assert_eq!(faults("scheduler", "controllers"), 1);
-        assert_eq!(faults("scheduler", "testkit"), 1);
         assert_eq!(faults("scheduler", "~store"), 1);
         assert_eq!(faults("node", "cri wasm-runtime container-runtime"), 2);
         assert_eq!(faults("surprise", ""), 1);
