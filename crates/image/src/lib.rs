@@ -6,12 +6,14 @@
 
 pub mod build;
 mod digest;
+mod error;
 mod gc;
 mod manifest;
 mod reference;
 mod registry;
 mod remote;
 mod resolve;
+mod select;
 mod service;
 mod store;
 mod unpack;

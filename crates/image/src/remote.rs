@@ -16,12 +16,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use crate::digest::Digest;
+use crate::error::store_error;
 use crate::manifest::{
-    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, LAYERS_MAX, MANIFEST_BYTES_MAX, Manifest, OCI_INDEX,
-    OCI_MANIFEST,
+    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, LAYERS_MAX, MANIFEST_BYTES_MAX, Manifest, OCI_INDEX, OCI_MANIFEST,
 };
 use crate::reference::Reference;
-use crate::resolve::{Chosen, chosen, manifest_error, store_error};
+use crate::select::select;
 use crate::service::stored_repository;
 use crate::store::ImageStore;
 
@@ -48,7 +48,7 @@ impl Remote {
         Self { store }
     }
 
-    /// Brings manifest and blobs into the store; answers the digest the tag pointed at.
+    /// Brings manifest and blobs into the store; answers the digest of the manifest that was chosen.
     pub(crate) async fn pull(&self, reference: &Reference, request: &PullRequest) -> Result<Digest, ImageError> {
         let asked = request.reference.as_str();
         let auth = match &request.auth {
@@ -58,32 +58,17 @@ impl Remote {
         let client = Client::try_from(client_config(reference))
             .map_err(|e| ImageError::Transport { reference: asked.to_owned(), why: e.to_string() })?;
         let pull = Pull { store: &self.store, client, auth, remote: remote_reference(reference), asked };
-        let (bytes, digest) = pull.manifest(&pull.remote, reference.digest.as_ref()).await?;
-        let document = Document::parse(&bytes).map_err(|e| manifest_error(asked, e))?;
-        let repository = stored_repository(reference);
-        let put = |tag: Option<&str>, media_type: &str, bytes: &[u8]| {
-            self.store.put_manifest(&repository, tag, media_type, bytes).map_err(|e| store_error(asked, e))
+        let pinned = reference.digest.as_ref();
+        let read = async |entry: Option<Digest>| match &entry {
+            None => pull.manifest(&pull.remote, pinned).await,
+            Some(digest) => pull.manifest(&pull.remote.clone_with_digest(digest.to_string()), entry.as_ref()).await,
         };
-        match chosen(asked, document, request.preference)? {
-            Chosen::Itself(manifest) => {
-                pull.blobs(&manifest).await?;
-                put(Some(reference.tag_or_latest()), OCI_MANIFEST, &bytes)?;
-                Ok(digest)
-            }
-            Chosen::Entry(choice) => {
-                let entry = choice.descriptor.digest;
-                let by_digest = pull.remote.clone_with_digest(entry.to_string());
-                let (inner, _) = pull.manifest(&by_digest, Some(&entry)).await?;
-                let Document::Manifest(manifest) = Document::parse(&inner).map_err(|e| manifest_error(asked, e))?
-                else {
-                    let why = "an index inside an index is not supported".to_owned();
-                    return Err(ImageError::Invalid { reference: asked.to_owned(), why });
-                };
-                pull.blobs(&manifest).await?;
-                put(Some(reference.tag_or_latest()), OCI_MANIFEST, &inner)?;
-                Ok(entry)
-            }
-        }
+        let selected = select(asked, request.preference, read).await?;
+        pull.blobs(&selected.manifest).await?;
+        let media_type = selected.manifest.media_type.as_deref().unwrap_or(OCI_MANIFEST);
+        self.store
+            .put_manifest(&stored_repository(reference), Some(reference.tag_or_latest()), media_type, &selected.bytes)
+            .map_err(|e| store_error(asked, e))
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a manifest that is whole in the store to an image the runtimes can start.
 //!
-//! Owns: choosing from an index, unpacking layers once, finding the `.wasm` of a compat image.
+//! Owns: unpacking layers once, finding the `.wasm` of a compat image.
 //! May not know: registries and the network.
 
 use std::fs;
@@ -12,55 +12,17 @@ use cri::{ImageConfig, ImageError, ImageKind, PlatformPreference, ResolvedImage}
 use serde_json::Value;
 
 use crate::digest::Digest;
+use crate::error::{chain, manifest_error, store_error};
 use crate::manifest::{
-    CONFIG_BYTES_MAX, Choice, Compression, Document, MANIFEST_BYTES_MAX, Manifest, ManifestError, Shape, choose,
-    diff_ids, image_config, shape,
+    CONFIG_BYTES_MAX, Compression, MANIFEST_BYTES_MAX, Manifest, Shape, diff_ids, image_config, shape,
 };
 use crate::reference::Reference;
+use crate::select::{Selected, select};
 use crate::store::{ImageStore, StoreError};
 use crate::unpack;
 
 /// Longest `.wasm` path inside a compat image.
 const ENTRY_BYTES_MAX: usize = 4096;
-
-/// An error about one image, in the words of the seam.
-pub(crate) fn store_error(reference: &str, error: StoreError) -> ImageError {
-    match error {
-        StoreError::Io { attempt, path, source } => {
-            ImageError::Io { attempt: format!("{attempt} {}", path.display()), source }
-        }
-        other => ImageError::Invalid { reference: reference.to_owned(), why: other.to_string() },
-    }
-}
-
-pub(crate) fn manifest_error(reference: &str, error: ManifestError) -> ImageError {
-    let reference = reference.to_owned();
-    match error {
-        ManifestError::NoPlatform { wanted, offered } => ImageError::NoPlatform { reference, wanted, offered },
-        other => ImageError::Invalid { reference, why: other.to_string() },
-    }
-}
-
-/// The manifest to run, chosen from `document`.
-pub(crate) enum Chosen {
-    /// The document was a manifest already.
-    Itself(Box<Manifest>),
-    /// An entry of an index, to be read next.
-    Entry(Choice),
-}
-
-pub(crate) fn chosen(
-    reference: &str,
-    document: Document,
-    preference: PlatformPreference,
-) -> Result<Chosen, ImageError> {
-    match document {
-        Document::Manifest(manifest) => Ok(Chosen::Itself(Box::new(manifest))),
-        Document::Index(index) => {
-            choose(&index, preference).map(Chosen::Entry).map_err(|e| manifest_error(reference, e))
-        }
-    }
-}
 
 /// Makes the image of `digest` (manifest or index) ready on this node. Everything it refers to
 /// must be in the store.
@@ -71,20 +33,12 @@ pub(crate) async fn resolve(
     digest: &Digest,
     preference: PlatformPreference,
 ) -> Result<ResolvedImage, ImageError> {
-    let read = |digest: &Digest| -> Result<Document, ImageError> {
-        let bytes = store.read_blob(digest, MANIFEST_BYTES_MAX as u64).map_err(|e| store_error(asked, e))?;
-        Document::parse(&bytes).map_err(|e| manifest_error(asked, e))
+    let read = async |entry: Option<Digest>| {
+        let digest = entry.unwrap_or_else(|| digest.clone());
+        let bytes = store.read_blob(&digest, MANIFEST_BYTES_MAX as u64).map_err(|e| store_error(asked, e))?;
+        Ok((bytes.into(), digest))
     };
-    let (manifest_digest, manifest, has_other_kind) = match chosen(asked, read(digest)?, preference)? {
-        Chosen::Itself(manifest) => (digest.clone(), *manifest, false),
-        Chosen::Entry(choice) => match read(&choice.descriptor.digest)? {
-            Document::Manifest(manifest) => (choice.descriptor.digest, manifest, choice.has_other_kind),
-            Document::Index(_) => {
-                let why = "an index inside an index is not supported".to_owned();
-                return Err(ImageError::Invalid { reference: asked.to_owned(), why });
-            }
-        },
-    };
+    let Selected { manifest, digest: manifest_digest, has_other_kind, .. } = select(asked, preference, read).await?;
     let config_bytes = store.read_blob(&manifest.config.digest, CONFIG_BYTES_MAX).map_err(|e| store_error(asked, e))?;
     let config: Value = serde_json::from_slice(&config_bytes).unwrap_or(Value::Null);
     let work = Work { store, asked, manifest: &manifest, config: &config };
@@ -191,10 +145,6 @@ impl Work<'_> {
             Err(_) => Err(io(io::Error::other("the unpacking task was cancelled"))),
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 enum LayerError {

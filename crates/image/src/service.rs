@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use cri::{ImageError, ImageService, PullRequest, ResolvedImage, StoredImage};
 
 use crate::digest::Digest;
+use crate::error::store_error;
 use crate::manifest::{Document, MANIFEST_BYTES_MAX};
 use crate::reference::Reference;
 use crate::remote::Remote;
-use crate::resolve::{resolve, store_error};
+use crate::resolve::resolve;
 use crate::store::ImageStore;
 
 /// See the module's head.
