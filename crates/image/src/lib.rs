@@ -7,6 +7,7 @@
 pub mod build;
 mod digest;
 mod error;
+mod file_digests;
 mod gc;
 mod manifest;
 mod reference;

@@ -99,9 +99,8 @@ impl Work<'_> {
             .map_err(|source| ImageError::Io { attempt: format!("look for {entry} in the image"), source })?;
         let file = found.ok_or_else(|| self.invalid(format!("its entrypoint {entry:?} is no file in its layers")))?;
         let argv0 = Path::new(&entry).file_name().map_or(entry.clone(), |n| n.to_string_lossy().into_owned());
-        let bytes =
-            fs::read(&file).map_err(|source| ImageError::Io { attempt: format!("read {}", file.display()), source })?;
-        Ok(ImageKind::Wasm { file, digest: Digest::of(&bytes).to_string(), argv0, layers })
+        let digest = self.store.digest_of(&file).map_err(|e| store_error(self.asked, e))?;
+        Ok(ImageKind::Wasm { file, digest: digest.to_string(), argv0, layers })
     }
 
     async fn layers(&self) -> Result<Vec<PathBuf>, ImageError> {

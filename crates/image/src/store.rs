@@ -1,8 +1,9 @@
 //! The content store: blobs by digest, names, unpacked layers.
 //!
 //! Owns: the directory `<data-dir>/images`. Every file appears whole: it is written under `tmp/`,
-//! synced and renamed, and its digest is checked on the way. The embedded registry and the node
-//! share one store, so an image that was pushed here is already pulled.
+//! synced and renamed, and its digest is checked on the way. A blob is checked again when it is first
+//! used after a start, and whenever its file changed (see `file_digests`). The embedded registry and
+//! the node share one store, so an image that was pushed here is already pulled.
 //! May not know: HTTP, registries elsewhere, what an image is for.
 //!
 //! ```text
@@ -18,11 +19,12 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::SystemTime;
 
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::digest::Digest;
+use crate::file_digests::FileDigests;
 use crate::manifest::{Document, ManifestError};
 
 #[derive(Debug, Error)]
@@ -69,6 +71,7 @@ type KeyedLocks = Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>;
 pub struct ImageStore {
     root: PathBuf,
     locks: KeyedLocks,
+    digests: FileDigests,
 }
 
 impl ImageStore {
@@ -82,7 +85,8 @@ impl ImageStore {
             let path = root.join(dir);
             fs::create_dir_all(&path).map_err(io_error("create", &path))?;
         }
-        Ok(Arc::new(Self { root: root.to_owned(), locks: KeyedLocks::default() }))
+        let (locks, digests) = (KeyedLocks::default(), FileDigests::default());
+        Ok(Arc::new(Self { root: root.to_owned(), locks, digests }))
     }
 
     /// Where a blob is, or would be.
@@ -150,17 +154,21 @@ impl ImageStore {
         sync_dir(&self.root.join("blobs/sha256"))
     }
 
-    /// Checks the bytes of a blob against its name.
+    /// Checks the bytes of a blob against its name. Blocking; reads them only if they may have changed
+    /// since the last check.
     pub fn verify(&self, digest: &Digest) -> Result<(), StoreError> {
-        let path = self.blob_path(digest);
-        let mut file = fs::File::open(&path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => StoreError::NoBlob(digest.clone()),
-            _ => io_error("open", &path)(e),
+        let seen = self.digest_of(&self.blob_path(digest)).map_err(|error| match error {
+            StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                StoreError::NoBlob(digest.clone())
+            }
+            other => other,
         })?;
-        let mut hasher = Sha256::new();
-        io::copy(&mut file, &mut hasher).map_err(io_error("read", &path))?;
-        let seen = Digest::from_hasher(hasher);
         if &seen == digest { Ok(()) } else { Err(StoreError::DigestMismatch { expected: digest.clone(), seen }) }
+    }
+
+    /// The digest of the bytes of a file of the store, as [`Self::verify`] finds it. Blocking.
+    pub(crate) fn digest_of(&self, path: &Path) -> Result<Digest, StoreError> {
+        self.digests.digest(path, SystemTime::now()).map_err(io_error("read", path))
     }
 
     fn repository(&self, repository: &str) -> PathBuf {
@@ -222,8 +230,7 @@ impl ImageStore {
 
     /// Manifests of a repository, tagged or not.
     pub fn manifests(&self, repository: &str) -> Result<Vec<Digest>, StoreError> {
-        let names = list(&self.repository(repository).join("_manifests"))?;
-        Ok(names.iter().filter_map(|hex| format!("sha256:{hex}").parse().ok()).collect())
+        list_digests(&self.repository(repository).join("_manifests"))
     }
 
     /// Tags of a repository, sorted; None when there is no such repository.
@@ -270,13 +277,12 @@ impl ImageStore {
 
     /// Names of the unpacked layers.
     pub(crate) fn unpacked(&self) -> Result<Vec<Digest>, StoreError> {
-        Ok(list(&self.root.join("layers"))?.iter().filter_map(|hex| format!("sha256:{hex}").parse().ok()).collect())
+        list_digests(&self.root.join("layers"))
     }
 
     /// Every blob.
     pub(crate) fn blobs(&self) -> Result<Vec<Digest>, StoreError> {
-        let names = list(&self.root.join("blobs/sha256"))?;
-        Ok(names.iter().filter_map(|hex| format!("sha256:{hex}").parse().ok()).collect())
+        list_digests(&self.root.join("blobs/sha256"))
     }
 }
 
@@ -297,6 +303,11 @@ fn list(dir: &Path) -> Result<Vec<String>, StoreError> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Names that are the hexadecimal digits of a digest.
+fn list_digests(dir: &Path) -> Result<Vec<Digest>, StoreError> {
+    Ok(list(dir)?.iter().filter_map(|hex| format!("sha256:{hex}").parse().ok()).collect())
 }
 
 fn read_optional(path: &Path) -> Result<Option<String>, StoreError> {
@@ -331,7 +342,9 @@ mod tests {
         let (_dir, store) = store();
         let digest = store.put_blob(b"hello").unwrap();
         assert_eq!(store.read_blob(&digest, 100).unwrap(), b"hello");
-        store.verify(&digest).unwrap();
+        for _ in 0..2 {
+            store.verify(&digest).unwrap();
+        }
         fs::write(store.blob_path(&digest), b"hellO").unwrap();
         assert!(matches!(store.verify(&digest), Err(StoreError::DigestMismatch { .. })));
         assert!(matches!(store.read_blob(&digest, 100), Err(StoreError::DigestMismatch { .. })));
