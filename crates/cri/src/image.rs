@@ -67,8 +67,8 @@ pub enum ImageKind {
         digest: String,
         /// The guest's `argv[0]`: file name of the entry point.
         argv0: String,
-        /// The unpacked root file system of a compat image (`wasi/wasm` with tar layers), lowest
-        /// layer first; empty for a plain Wasm artifact.
+        /// The root file system of a compat image (`wasi/wasm` with tar layers): one directory, its
+        /// layers already merged. The guest may only read it. Empty for a plain Wasm artifact.
         layers: Vec<PathBuf>,
     },
     /// A Linux root file system.

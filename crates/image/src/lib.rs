@@ -14,6 +14,7 @@ mod reference;
 mod registry;
 mod remote;
 mod resolve;
+mod root;
 mod select;
 mod service;
 mod store;

@@ -13,7 +13,7 @@ use crate::error::store_error;
 use crate::manifest::{Document, MANIFEST_BYTES_MAX};
 use crate::reference::Reference;
 use crate::remote::Remote;
-use crate::resolve::resolve;
+use crate::resolve::{Wanted, resolve};
 use crate::store::ImageStore;
 
 /// See the module's head.
@@ -70,7 +70,7 @@ impl Images {
         let found = self.find(&reference).map_err(|e| store_error(&request.reference, e))?;
         match found {
             Some(digest) => {
-                resolve(&self.store, &reference, &request.reference, &digest, request.preference).await.map(Some)
+                resolve(&self.store, Wanted { reference: &reference, request, digest: &digest }).await.map(Some)
             }
             None => Ok(None),
         }
@@ -96,7 +96,7 @@ impl ImageService for Images {
             return Err(ImageError::NotFound { reference: request.reference, why });
         }
         let digest = self.remote.pull(&reference, &request).await?;
-        resolve(&self.store, &reference, &request.reference, &digest, request.preference).await
+        resolve(&self.store, Wanted { reference: &reference, request: &request, digest: &digest }).await
     }
 
     async fn resolve_local(&self, request: &PullRequest) -> Result<Option<ResolvedImage>, ImageError> {

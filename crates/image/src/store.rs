@@ -11,6 +11,7 @@
 //! names/<repository>/_tags/<tag>   digest of a manifest
 //! names/<repository>/_manifests/<hex>   media type of a manifest of this repository
 //! layers/<diff id hex>/            unpacked layer, whiteouts in overlayfs form
+//! roots/<key hex>/                 layers merged for a Wasm guest, hard links (see `root`)
 //! tmp/                             unfinished; emptied at start
 //! ```
 
@@ -81,7 +82,7 @@ impl ImageStore {
         if tmp.exists() {
             fs::remove_dir_all(&tmp).map_err(io_error("clear", &tmp))?;
         }
-        for dir in ["blobs/sha256", "names", "layers", "tmp"] {
+        for dir in ["blobs/sha256", "names", "layers", "roots", "tmp"] {
             let path = root.join(dir);
             fs::create_dir_all(&path).map_err(io_error("create", &path))?;
         }
@@ -97,6 +98,11 @@ impl ImageStore {
     /// Where an unpacked layer is, or would be.
     pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {
         self.root.join("layers").join(diff_id.hex())
+    }
+
+    /// Where the merged root with this key is, or would be.
+    pub fn root_path(&self, key: &Digest) -> PathBuf {
+        self.root.join("roots").join(key.hex())
     }
 
     /// A new name under `tmp/`, unique in this process and emptied at the next start.
@@ -169,6 +175,11 @@ impl ImageStore {
     /// The digest of the bytes of a file of the store, as [`Self::verify`] finds it. Blocking.
     pub(crate) fn digest_of(&self, path: &Path) -> Result<Digest, StoreError> {
         self.digests.digest(path, SystemTime::now()).map_err(io_error("read", path))
+    }
+
+    /// [`Self::digest_of`] if it is known already; does not block.
+    pub(crate) fn known_digest_of(&self, path: &Path) -> Option<Digest> {
+        self.digests.recall(path).ok().flatten()
     }
 
     fn repository(&self, repository: &str) -> PathBuf {
@@ -278,6 +289,11 @@ impl ImageStore {
     /// Names of the unpacked layers.
     pub(crate) fn unpacked(&self) -> Result<Vec<Digest>, StoreError> {
         list_digests(&self.root.join("layers"))
+    }
+
+    /// Keys of the merged roots.
+    pub(crate) fn roots(&self) -> Result<Vec<Digest>, StoreError> {
+        list_digests(&self.root.join("roots"))
     }
 
     /// Every blob.

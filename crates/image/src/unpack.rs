@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    fsetxattr, linkat, makedev, mkdirat, mknodat, openat2, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    fsetxattr, linkat, makedev, mkdirat, mknodat, openat2, statat, symlinkat, unlinkat, utimensat,
 };
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
@@ -34,7 +34,7 @@ const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 
 #[derive(Debug, Error)]
 pub enum UnpackError {
-    #[error("the archive cannot be read: {0}")]
+    #[error("the archive cannot be read")]
     Archive(#[source] io::Error),
     #[error("entry {path:?} {why}")]
     Entry { path: PathBuf, why: String },
@@ -383,33 +383,6 @@ fn set_times(parent: &OwnedFd, name: &OsStr, mtime: u64, path: &Path) -> Result<
     utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(made(path))
 }
 
-/// Finds a file in a stack of unpacked layers (lowest first), the topmost that has it; the path
-/// resolves inside each layer. None when no layer has it or the topmost one hides it.
-pub fn find_in_layers(layers: &[PathBuf], path: &Path) -> io::Result<Option<PathBuf>> {
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    for layer in layers.iter().rev() {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(layer, flags, Mode::empty())?;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        match openat2(&root, relative, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
-            Ok(fd) => {
-                let real = readlinkat(rustix::fs::CWD, format!("/proc/self/fd/{}", raw(&fd)), Vec::new())?;
-                let stat = rustix::fs::fstat(&fd)?;
-                let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-                return Ok(is_file.then(|| PathBuf::from(OsStr::from_bytes(real.as_bytes()))));
-            }
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(None)
-}
-
-fn raw(fd: &OwnedFd) -> std::os::fd::RawFd {
-    use std::os::fd::AsRawFd;
-    fd.as_raw_fd()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -520,9 +493,6 @@ mod tests {
         let unpacked = extract(&members);
         unpacked.result.unwrap();
         assert_eq!(fs::read(unpacked.root.join("usr/lib/libc.so")).unwrap(), b"elf");
-        let found = find_in_layers(std::slice::from_ref(&unpacked.root), Path::new("/lib/libc.so")).unwrap();
-        assert_eq!(found, Some(unpacked.root.canonicalize().unwrap().join("usr/lib/libc.so")));
-        assert_eq!(find_in_layers(&[unpacked.root], Path::new("/none")).unwrap(), None);
     }
 
     #[test]

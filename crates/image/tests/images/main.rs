@@ -2,40 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
-use std::fs;
-use std::sync::Arc;
+mod compat;
+mod fixture;
 
-use cri::{ImageError, ImageKind, ImageService, PlatformPreference, PullRequest};
+use std::fs;
+
+use cri::{ImageError, ImageKind, ImageService, PlatformPreference};
 use image::build::{self, BuildOptions, ImageFile, StartConfig};
 use image::{ImageStore, Images, Platform, this_architecture};
 use serde_json::json;
 
-const WASM: &[u8] = b"\0asm\x01\0\0\0";
-
-struct Fixture {
-    dir: tempfile::TempDir,
-    store: Arc<ImageStore>,
-    images: Arc<Images>,
-}
-
-fn fixture() -> Fixture {
-    let dir = tempfile::tempdir().unwrap();
-    let store = ImageStore::open(dir.path()).unwrap();
-    let images = Images::new(Arc::clone(&store), vec!["registry.local".into()]);
-    Fixture { dir, store, images }
-}
-
-fn is_root() -> bool {
-    let root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    if !root {
-        eprintln!("skipped: unpacking device nodes and owners needs root");
-    }
-    root
-}
-
-fn request(reference: &str, preference: PlatformPreference) -> PullRequest {
-    PullRequest { reference: reference.into(), preference, auth: None }
-}
+use fixture::{Fixture, WASM, fixture, flip_a_byte, is_root, layer, layered, request, settle};
 
 fn linux(fixture: &Fixture, tag: &str) -> image::Digest {
     let files = [
@@ -56,18 +33,6 @@ async fn a_wasm_artifact_is_used_where_it_lies() {
         assert_eq!((fs::read(file).unwrap().as_slice(), argv0.as_str(), layers.len()), (WASM, "hello.wasm", 0));
         assert!(image.image_id.contains("@sha256:"), "{}", image.image_id);
     }
-}
-
-#[tokio::test]
-async fn a_compat_image_gives_its_entrypoint() {
-    let f = fixture();
-    build::wasm_compat(&f.store, WASM, &BuildOptions { repository: "compat", tag: "v1" }).unwrap();
-    if !is_root() {
-        return;
-    }
-    let image = f.images.pull(request("registry.local/compat:v1", PlatformPreference::WasmFirst)).await.unwrap();
-    let ImageKind::Wasm { file, argv0, layers, .. } = image.kind else { panic!("no Wasm") };
-    assert_eq!((fs::read(file).unwrap().as_slice(), argv0.as_str(), layers.len()), (WASM, "app.wasm", 1));
 }
 
 #[tokio::test]
@@ -132,18 +97,59 @@ async fn what_cannot_run_is_named() {
 async fn a_corrupt_layer_is_refused() {
     let f = fixture();
     linux(&f, "v1");
-    let blobs = f.dir.path().join("blobs/sha256");
-    for entry in fs::read_dir(blobs).unwrap() {
+    for entry in fs::read_dir(f.dir.path().join("blobs/sha256")).unwrap() {
         let path = entry.unwrap().path();
-        let mut bytes = fs::read(&path).unwrap();
-        if bytes.starts_with(&[0x1f, 0x8b]) {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-            fs::write(&path, bytes).unwrap();
+        if fs::read(&path).unwrap().starts_with(&[0x1f, 0x8b]) {
+            flip_a_byte(&path);
         }
     }
     let error = f.images.pull(request("registry.local/app:v1", PlatformPreference::WasmFirst)).await.unwrap_err();
     assert!(matches!(&error, ImageError::Invalid { why, .. } if why.contains("has digest")), "{error}");
+}
+
+#[tokio::test]
+async fn a_wasm_file_that_was_good_once_is_not_trusted_for_ever() {
+    let f = fixture();
+    build::wasm_artifact(&f.store, WASM, &BuildOptions { repository: "w", tag: "v1" }).unwrap();
+    let image = async |images: &Images| {
+        let image = images.pull(request("registry.local/w:v1", PlatformPreference::WasmFirst)).await;
+        image.map(|image| match image.kind {
+            ImageKind::Wasm { file, .. } => file,
+            ImageKind::Rootfs { .. } => panic!("no Wasm"),
+        })
+    };
+    settle();
+    let file = image(&f.images).await.unwrap();
+    assert_eq!(image(&f.images).await.unwrap(), file);
+    flip_a_byte(&file);
+    let refused = |result| matches!(result, Err(ImageError::Invalid { why, .. }) if why.contains("has digest"));
+    assert!(refused(image(&f.images).await));
+    // A restart does not help, good bytes do.
+    let again = Images::new(ImageStore::open(f.dir.path()).unwrap(), vec!["registry.local".into()]);
+    assert!(refused(image(&again).await));
+    flip_a_byte(&file);
+    for images in [&f.images, &again] {
+        assert_eq!(image(images).await.unwrap(), file);
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_is_no_layer_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let f = fixture();
+    let start = json!({ "Entrypoint": ["/app"] });
+    let check = async |tag: &str, content: &[u8], expect: &str| {
+        layered(&f.store, tag, ("linux", this_architecture()), &[content.to_vec()], &start);
+        let reference = format!("registry.local/{tag}");
+        let error = f.images.pull(request(&reference, PlatformPreference::WasmFirst)).await.unwrap_err();
+        assert!(matches!(&error, ImageError::Invalid { why, .. } if why.contains(expect)), "{tag}: {error}");
+        assert_eq!(fs::read_dir(f.dir.path().join("tmp")).unwrap().count(), 0, "{tag} leaves nothing");
+        assert_eq!(fs::read_dir(f.dir.path().join("layers")).unwrap().count(), 0, "{tag} is not unpacked");
+    };
+    check("text:v1", &[b'x'; 2000], "the archive cannot be read").await;
+    check("hostile:v1", &layer(&[("a/.wh...", "")]), "hides no name").await;
 }
 
 #[tokio::test]
