@@ -14,6 +14,7 @@ use crate::endpoint;
 use crate::inventory::take_inventory;
 use crate::machine::Machine;
 use crate::node_object;
+use crate::objects::ObjectWatches;
 use crate::pod::execute::{NodeContext, chain};
 use crate::supervisor::{SupervisorHandle, spawn_supervisor};
 use crate::{lease, logs};
@@ -81,6 +82,7 @@ impl Node {
             paths,
             images: deps.images,
             network: deps.network,
+            objects: ObjectWatches::new(deps.client.clone()),
             client: deps.client,
             recorder,
             config,

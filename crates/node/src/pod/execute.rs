@@ -25,6 +25,7 @@ use super::spec::{PodView, PullPolicy};
 use crate::config::{Handler, NodeConfig, Paths, Runtimes};
 use crate::downward::Place;
 use crate::machine::Machine;
+use crate::objects::ObjectWatches;
 use crate::pull_secret;
 use crate::{env, objects, volume};
 
@@ -32,7 +33,7 @@ use crate::{env, objects, volume};
 const TERMINATION_BYTES_MAX: usize = 4096;
 const TERMINATION_LOG_LINES: usize = 80;
 
-/// What every action of every pod may use. Shared, immutable.
+/// What every pod and its actions may use. Shared.
 pub struct NodeContext {
     pub config: NodeConfig,
     pub paths: Paths,
@@ -40,6 +41,7 @@ pub struct NodeContext {
     pub images: Arc<dyn cri::ImageService>,
     pub network: Arc<dyn cri::PodNetwork>,
     pub client: Client,
+    pub objects: ObjectWatches,
     pub recorder: Recorder,
     pub machine: Machine,
 }

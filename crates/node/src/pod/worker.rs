@@ -31,7 +31,7 @@ use super::status_writer::StatusWriter;
 use crate::config::Handler;
 use crate::inventory::take_inventory;
 use crate::probe::{self, Finding, ProbeKind, ProbeReport, ProbeTask, Verdict};
-use crate::{env, objects, volume};
+use crate::{env, volume};
 
 /// Notices that may wait for a worker; a relist makes good what does not fit.
 const NOTICES_MAX: usize = 64;
@@ -140,7 +140,7 @@ struct PodWorker {
     running: HashMap<Id, PodAction>,
     probes: BTreeMap<(ProbeKind, ContainerId), RunningProbe>,
     probe_reports_tx: mpsc::Sender<ProbeReport>,
-    /// Present until the watch of ConfigMaps and Secrets was started.
+    /// Present until ConfigMaps and Secrets are followed.
     objects_tx: Option<mpsc::Sender<()>>,
     refresh_volumes: bool,
     writer: Option<StatusWriter>,
@@ -206,7 +206,7 @@ impl PodWorker {
         if std::mem::take(&mut self.refresh_volumes) && self.state.volumes_ready {
             self.begin(PodAction::PrepareVolumes);
         }
-        self.watch_objects();
+        self.follow_objects();
         self.write_status(now);
         plan.wake_at
     }
@@ -310,7 +310,7 @@ impl PodWorker {
 
     // ---- ConfigMaps and Secrets ----
 
-    fn watch_objects(&mut self) {
+    fn follow_objects(&mut self) {
         let Some(pod) = self.subject.pod.as_deref().filter(|_| self.state.life == Lifecycle::Active) else { return };
         let Some(changed) = self.objects_tx.take() else { return };
         let view = PodView::new(pod);
@@ -319,7 +319,8 @@ impl PodWorker {
         references.sort();
         references.dedup();
         if !references.is_empty() {
-            tokio::spawn(objects::watch(self.context.client.clone(), references, changed));
+            let context = Arc::clone(&self.context);
+            tokio::spawn(async move { context.objects.follow(references, changed).await });
         }
     }
 

@@ -25,6 +25,22 @@ struct Inner {
     objects: BTreeMap<Key, Value>,
     log: Vec<(u64, Key, &'static str, Value)>,
     revision: u64,
+    /// Running watches, by resource and the name they select.
+    watches: Vec<(String, String)>,
+}
+
+/// Counts a watch as long as its client reads.
+struct RunningWatch {
+    api: FakeApi,
+    key: (String, String),
+}
+
+impl Drop for RunningWatch {
+    fn drop(&mut self) {
+        let mut inner = self.api.locked();
+        let at = inner.watches.iter().position(|watch| *watch == self.key).unwrap();
+        inner.watches.swap_remove(at);
+    }
 }
 
 struct Route {
@@ -105,6 +121,11 @@ impl FakeApi {
         about.map(|(_, event)| format!("{}: {}", text(event, "reason"), text(event, "message"))).collect()
     }
 
+    /// How many watches of this one object run.
+    pub fn watches(&self, resource: &str, name: &str) -> usize {
+        self.locked().watches.iter().filter(|(of, selected)| of == resource && selected == name).count()
+    }
+
     async fn answer(&self, request: Request<kube::client::Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let query: BTreeMap<String, String> = parse_query(parts.uri.query().unwrap_or_default());
@@ -166,7 +187,12 @@ impl FakeApi {
         let route = Route { resource: route.resource.clone(), namespace: route.namespace.clone(), name: None };
         let query = query.clone();
         let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, Infallible>>(64);
+        let selected = query.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
+        let key = (route.resource.clone(), selected.unwrap_or_default().to_owned());
+        self.locked().watches.push(key.clone());
+        let running = RunningWatch { api: self.clone(), key };
         tokio::spawn(async move {
+            let _running = running;
             let mut seen = after;
             loop {
                 changed.borrow_and_update();

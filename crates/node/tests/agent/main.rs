@@ -198,6 +198,56 @@ async fn a_config_map_volume_follows_its_object() {
 }
 
 #[tokio::test]
+async fn pods_that_name_one_object_share_its_watch() {
+    let harness = Harness::start().await;
+    let object = |text: &str| json!({"metadata": {"name": "shared", "namespace": "default"}, "data": {"a": text}});
+    harness.api.put("configmaps", object("old"));
+    harness.api.put("secrets", json!({"metadata": {"name": "own", "namespace": "default"}, "data": {}}));
+    let mounts = json!([{"name": "v", "mountPath": "/conf"}, {"name": "own", "mountPath": "/own"}]);
+    let apply = |name: &str| {
+        let containers = json!([{"name": name, "image": "wasm:v1", "volumeMounts": mounts}]);
+        let own = if name == "one" { json!({"secret": {"secretName": "own"}}) } else { json!({"emptyDir": {}}) };
+        let mut volumes = json!([{"name": "v", "configMap": {"name": "shared"}}, own]);
+        volumes[1]["name"] = json!("own");
+        harness.apply(name, json!({"volumes": volumes, "containers": containers}));
+    };
+    let until_watches = async |config_maps: usize, secrets: usize| {
+        let seen = || (harness.api.watches("configmaps", "shared"), harness.api.watches("secrets", "own"));
+        let what = format!("{config_maps} and {secrets} watches");
+        harness.until("one", &what, |_| seen() == (config_maps, secrets)).await;
+    };
+    let until_text = async |pod: &str, text: &str| {
+        let path = harness.path(&format!("pods/uid-{pod}/volumes/v/a"));
+        let reads = |_: &serde_json::Value| std::fs::read_to_string(&path).unwrap_or_default() == text;
+        harness.until(pod, &format!("the volume shows {text}"), reads).await;
+    };
+    for name in ["one", "two", "three"] {
+        apply(name);
+        harness.until_running(name).await;
+        until_watches(1, 1).await;
+    }
+    harness.api.put("configmaps", object("new"));
+    for name in ["one", "two", "three"] {
+        until_text(name, "new").await;
+    }
+    // The pod whose start began the watch goes; those that joined keep it.
+    harness.api.delete_gracefully("one", 0);
+    harness.until_gone("one").await;
+    until_watches(1, 0).await;
+    harness.api.put("configmaps", object("newer"));
+    until_text("two", "newer").await;
+    for name in ["two", "three"] {
+        harness.api.delete_gracefully(name, 0);
+        harness.until_gone(name).await;
+    }
+    until_watches(0, 0).await;
+    // The next pod begins anew.
+    apply("four");
+    until_watches(1, 0).await;
+    until_text("four", "newer").await;
+}
+
+#[tokio::test]
 async fn init_containers_run_one_after_the_other() {
     let harness = Harness::start().await;
     harness.wasm.exit_at_start("first", &[0]);
