@@ -48,7 +48,8 @@ impl Remote {
         Self { store }
     }
 
-    /// Brings manifest and blobs into the store; answers the digest of the manifest that was chosen.
+    /// Brings manifest and blobs into the store; answers the digest of what the reference names, a
+    /// manifest or an index.
     pub(crate) async fn pull(&self, reference: &Reference, request: &PullRequest) -> Result<Digest, ImageError> {
         let asked = request.reference.as_str();
         let auth = match &request.auth {
@@ -65,10 +66,17 @@ impl Remote {
         };
         let selected = select(asked, request.preference, read).await?;
         pull.blobs(&selected.manifest).await?;
+        let repository = stored_repository(reference);
+        // What is pinned by its digest says nothing about where a tag points.
+        let tag = Some(reference.tag_or_latest()).filter(|_| pinned.is_none());
+        let failed = |e| store_error(asked, e);
         let media_type = selected.manifest.media_type.as_deref().unwrap_or(OCI_MANIFEST);
-        self.store
-            .put_manifest(&stored_repository(reference), Some(reference.tag_or_latest()), media_type, &selected.bytes)
-            .map_err(|e| store_error(asked, e))
+        let Some((index, index_type)) = selected.index else {
+            return self.store.put_manifest(&repository, tag, media_type, &selected.bytes).map_err(failed);
+        };
+        self.store.put_manifest(&repository, None, media_type, &selected.bytes).map_err(failed)?;
+        // The index stays what the tag points at: it knows of the other kind, and which pod wants what.
+        self.store.put_partial(&repository, tag, &index_type, &index).map_err(failed)
     }
 }
 
@@ -186,5 +194,49 @@ impl Limited {
         self.hasher.update(bytes);
         self.file.write_all(bytes).await?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_become_addresses() {
+        let digest = Digest::of(b"x");
+        let check = |text: &str, expect: &str, is_plain_http: bool, kept_under: &str| {
+            let reference = Reference::parse(text).unwrap();
+            assert_eq!(remote_reference(&reference).whole(), expect, "{text}");
+            let protocol = client_config(&reference).protocol;
+            assert_eq!(matches!(protocol, ClientProtocol::Http), is_plain_http, "{text}");
+            assert_eq!(stored_repository(&reference), kept_under, "{text}");
+        };
+        check("nginx", "docker.io/library/nginx:latest", false, "docker.io/library/nginx");
+        check("team/app:v1", "docker.io/team/app:v1", false, "docker.io/team/app");
+        check("quay.io/a/b:v1", "quay.io/a/b:v1", false, "quay.io/a/b");
+        check("localhost/a:v1", "localhost/a:v1", true, "localhost/a");
+        check("127.0.0.1:5000/a:v1", "127.0.0.1:5000/a:v1", true, "127.0.0.1-5000/a");
+        check("192.0.2.1:5000/a:v1", "192.0.2.1:5000/a:v1", false, "192.0.2.1-5000/a");
+        let pinned = format!("quay.io/a/b:v1@{digest}");
+        check(&pinned, &format!("quay.io/a/b@{digest}"), false, "quay.io/a/b");
+    }
+
+    #[tokio::test]
+    async fn no_more_is_written_than_was_announced() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let check = async |announced: u64, chunks: &[&str], expect: &[bool]| {
+            let file = tokio::fs::File::create(dir.path().join("blob")).await.unwrap();
+            let mut out = Limited { file, hasher: Sha256::new(), left: announced };
+            let mut seen = Vec::new();
+            for chunk in chunks {
+                seen.push(out.write(chunk.as_bytes()).await.unwrap());
+            }
+            assert_eq!(seen, expect, "{announced} {chunks:?}");
+        };
+        check(5, &["hello"], &[true]).await;
+        check(5, &["he", "llo"], &[true, true]).await;
+        check(5, &["hello", "!"], &[true, false]).await;
+        check(0, &["x"], &[false]).await;
+        check(0, &[], &[]).await;
     }
 }

@@ -8,7 +8,7 @@ use cri::{ImageError, PlatformPreference};
 
 use crate::digest::Digest;
 use crate::error::manifest_error;
-use crate::manifest::{Document, Manifest, choose};
+use crate::manifest::{Document, Manifest, OCI_INDEX, choose};
 
 /// The manifest to run, and the bytes it was read from.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Selected {
     pub manifest: Manifest,
     /// The index it was chosen from has a manifest of the other kind too.
     pub has_other_kind: bool,
+    /// The index it was chosen from, as it was read, and its media type.
+    pub index: Option<(Bytes, String)>,
 }
 
 /// Reads what `asked` names and, when that is an index, the entry that fits best. `read` is given the
@@ -32,14 +34,20 @@ where
 {
     let parse = |bytes: &[u8]| Document::parse(bytes).map_err(|e| manifest_error(asked, e));
     let (bytes, digest) = read(None).await?;
-    let index = match parse(&bytes)? {
-        Document::Manifest(manifest) => return Ok(Selected { digest, bytes, manifest, has_other_kind: false }),
-        Document::Index(index) => index,
+    let (index, index_bytes) = match parse(&bytes)? {
+        Document::Manifest(manifest) => {
+            return Ok(Selected { digest, bytes, manifest, has_other_kind: false, index: None });
+        }
+        Document::Index(index) => (index, bytes),
     };
     let choice = choose(&index, preference).map_err(|e| manifest_error(asked, e))?;
+    let has_other_kind = choice.has_other_kind;
     let (bytes, digest) = read(Some(choice.descriptor.digest)).await?;
     match parse(&bytes)? {
-        Document::Manifest(manifest) => Ok(Selected { digest, bytes, manifest, has_other_kind: choice.has_other_kind }),
+        Document::Manifest(manifest) => {
+            let media_type = index.media_type.unwrap_or_else(|| OCI_INDEX.to_owned());
+            Ok(Selected { digest, bytes, manifest, has_other_kind, index: Some((index_bytes, media_type)) })
+        }
         Document::Index(_) => {
             let why = "an index inside an index is not supported".to_owned();
             Err(ImageError::Invalid { reference: asked.to_owned(), why })
@@ -54,7 +62,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::manifest::{OCI_INDEX, OCI_MANIFEST, this_architecture};
+    use crate::manifest::{OCI_MANIFEST, this_architecture};
 
     /// Documents by name; an index names its entries as `(os, architecture, name)`.
     #[derive(Default)]
@@ -94,6 +102,8 @@ mod tests {
             };
             let selected = select(name, preference, read).await.map_err(|e| e.to_string())?;
             assert_eq!(selected.digest, Digest::of(&selected.bytes));
+            let expect = (selected.bytes != self.0[name]).then(|| (self.0[name].clone(), OCI_INDEX.to_owned()));
+            assert_eq!(selected.index, expect, "{name}");
             let (name, _) = self.0.iter().find(|(_, bytes)| **bytes == selected.bytes).expect("it was read from here");
             Ok((name, selected.has_other_kind))
         }

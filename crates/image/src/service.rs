@@ -14,7 +14,7 @@ use crate::manifest::{Document, MANIFEST_BYTES_MAX};
 use crate::reference::Reference;
 use crate::remote::Remote;
 use crate::resolve::{Wanted, resolve};
-use crate::store::ImageStore;
+use crate::store::{ImageStore, StoreError};
 
 /// See the module's head.
 pub struct Images {
@@ -52,14 +52,15 @@ impl Images {
         }
     }
 
-    fn find(&self, reference: &Reference) -> Result<Option<Digest>, crate::store::StoreError> {
+    /// The first repository that has it, and what it names there.
+    fn find(&self, reference: &Reference) -> Result<Option<(String, Digest)>, StoreError> {
         for repository in self.repositories(reference) {
             let found = match &reference.digest {
                 Some(digest) => self.store.manifest(&repository, digest)?.map(|m| m.digest),
                 None => self.store.tag(&repository, reference.tag_or_latest())?,
             };
-            if found.is_some() {
-                return Ok(found);
+            if let Some(digest) = found {
+                return Ok(Some((repository, digest)));
             }
         }
         Ok(None)
@@ -68,11 +69,11 @@ impl Images {
     async fn local(&self, request: &PullRequest) -> Result<Option<ResolvedImage>, ImageError> {
         let reference = Self::parse(&request.reference)?;
         let found = self.find(&reference).map_err(|e| store_error(&request.reference, e))?;
-        match found {
-            Some(digest) => {
-                resolve(&self.store, Wanted { reference: &reference, request, digest: &digest }).await.map(Some)
-            }
-            None => Ok(None),
+        let Some((repository, digest)) = found else { return Ok(None) };
+        match resolve(&self.store, Wanted { reference: &reference, request, digest: &digest }).await {
+            // Of an index from elsewhere the part that is wanted now may not be here: a pull brings it.
+            Err(ImageError::Invalid { .. }) if repository == stored_repository(&reference) => Ok(None),
+            resolved => resolved.map(Some),
         }
     }
 }
@@ -100,11 +101,7 @@ impl ImageService for Images {
     }
 
     async fn resolve_local(&self, request: &PullRequest) -> Result<Option<ResolvedImage>, ImageError> {
-        match self.local(request).await {
-            // A pull of the other platform's manifest may bring what is missing here.
-            Err(ImageError::Invalid { .. }) if !self.is_local(&Self::parse(&request.reference)?) => Ok(None),
-            other => other,
-        }
+        self.local(request).await
     }
 
     async fn list(&self) -> Result<Vec<StoredImage>, ImageError> {
@@ -128,7 +125,7 @@ impl ImageService for Images {
 }
 
 /// Every tagged image of the store, one row per manifest.
-pub fn list_images(store: &ImageStore) -> Result<Vec<StoredImage>, crate::store::StoreError> {
+pub fn list_images(store: &ImageStore) -> Result<Vec<StoredImage>, StoreError> {
     let mut rows: Vec<StoredImage> = Vec::new();
     for repository in store.repositories()? {
         for tag in store.tags(&repository)?.unwrap_or_default() {

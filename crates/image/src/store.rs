@@ -195,19 +195,28 @@ impl ImageStore {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Digest, StoreError> {
-        let digest = Digest::of(bytes);
-        let document =
-            Document::parse(bytes).map_err(|source| StoreError::Manifest { digest: digest.clone(), source })?;
-        for reference in document.references() {
-            if self.blob_size(&reference.digest).is_none() {
-                return Err(StoreError::MissingReference { digest: reference.digest.clone() });
-            }
+        let document = parse(bytes)?;
+        match document.references().iter().find(|reference| self.blob_size(&reference.digest).is_none()) {
+            Some(missing) => Err(StoreError::MissingReference { digest: missing.digest.clone() }),
+            None => self.put_partial(repository, tag, media_type, bytes),
         }
-        self.put_blob(bytes)?;
+    }
+
+    /// [`Self::put_manifest`] for an index from elsewhere: of its manifests only those are here that were
+    /// wanted here. Whoever wants another pulls it.
+    pub(crate) fn put_partial(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest, StoreError> {
+        let document = parse(bytes)?;
+        let digest = self.put_blob(bytes)?;
         let repository = self.repository(repository);
         self.write_name(&repository.join("_manifests"), digest.hex(), media_type)?;
         if let Document::Index(index) = &document {
-            for entry in &index.manifests {
+            for entry in index.manifests.iter().filter(|entry| self.blob_size(&entry.digest).is_some()) {
                 self.write_name(&repository.join("_manifests"), entry.digest.hex(), &entry.media_type)?;
             }
         }
@@ -302,6 +311,10 @@ impl ImageStore {
     }
 }
 
+fn parse(bytes: &[u8]) -> Result<Document, StoreError> {
+    Document::parse(bytes).map_err(|source| StoreError::Manifest { digest: Digest::of(bytes), source })
+}
+
 fn sync_dir(path: &Path) -> Result<(), StoreError> {
     fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", path))
 }
@@ -343,64 +356,5 @@ fn remove_optional(path: &Path) -> Result<bool, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::build::{BuildOptions, wasm_artifact};
-
-    fn store() -> (tempfile::TempDir, Arc<ImageStore>) {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = ImageStore::open(dir.path()).unwrap();
-        (dir, store)
-    }
-
-    #[test]
-    fn blobs_round_trip_and_damage_is_seen() {
-        let (_dir, store) = store();
-        let digest = store.put_blob(b"hello").unwrap();
-        assert_eq!(store.read_blob(&digest, 100).unwrap(), b"hello");
-        for _ in 0..2 {
-            store.verify(&digest).unwrap();
-        }
-        fs::write(store.blob_path(&digest), b"hellO").unwrap();
-        assert!(matches!(store.verify(&digest), Err(StoreError::DigestMismatch { .. })));
-        assert!(matches!(store.read_blob(&digest, 100), Err(StoreError::DigestMismatch { .. })));
-        assert!(matches!(store.read_blob(&Digest::of(b"?"), 9), Err(StoreError::NoBlob(_))));
-    }
-
-    #[test]
-    fn a_manifest_needs_its_blobs() {
-        let (_dir, store) = store();
-        let missing = Digest::of(b"missing");
-        let text =
-            format!(r#"{{"schemaVersion":2,"config":{{"mediaType":"x","digest":"{missing}","size":7}},"layers":[]}}"#);
-        let result = store.put_manifest("app", Some("v1"), "x", text.as_bytes());
-        assert!(matches!(result, Err(StoreError::MissingReference { .. })));
-        assert_eq!(store.tags("app").unwrap(), None);
-    }
-
-    #[test]
-    fn names_are_listed_moved_and_removed() {
-        let (dir, store) = store();
-        let build = |tag: &str, wasm: &[u8]| {
-            wasm_artifact(&store, wasm, &BuildOptions { repository: "team/app", tag }).unwrap()
-        };
-        let first = build("v1", b"\0asm\x01\0\0\0");
-        assert_eq!(store.tag("team/app", "v1").unwrap(), Some(first.clone()));
-        assert_eq!(store.repositories().unwrap(), ["team/app"]);
-        build("v2", b"\0asm\x01\0\0\0");
-        let again = ImageStore::open(dir.path()).unwrap();
-        assert_eq!(again.tags("team/app").unwrap().unwrap(), ["v1", "v2"]);
-        assert!(again.remove_manifest("team/app", &first).unwrap());
-        assert_eq!(again.tags("team/app").unwrap().unwrap(), Vec::<String>::new());
-        assert!(!again.remove_tag("team/app", "v1").unwrap());
-    }
-
-    #[test]
-    fn leftovers_are_cleared_at_start() {
-        let (dir, store) = store();
-        let leftover = store.temporary();
-        fs::write(&leftover, b"half").unwrap();
-        ImageStore::open(dir.path()).unwrap();
-        assert!(!leftover.exists());
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

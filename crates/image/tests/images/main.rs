@@ -4,6 +4,7 @@
 
 mod compat;
 mod fixture;
+mod remote;
 
 use std::fs;
 
@@ -166,4 +167,36 @@ async fn images_are_listed_and_removed() {
     f.images.remove("registry.local/w:v1").await.unwrap();
     assert!(matches!(f.images.remove("registry.local/w:v1").await, Err(ImageError::NotFound { .. })));
     assert_eq!(f.images.list().await.unwrap()[0].names, ["w:v2"]);
+}
+
+#[tokio::test]
+async fn a_name_means_what_was_pushed_here_before_what_was_pulled() {
+    let f = fixture();
+    let tag = |repository: &str, wasm: &[u8]| {
+        build::wasm_artifact(&f.store, wasm, &BuildOptions { repository, tag: "v1" }).unwrap().to_string()
+    };
+    let check = async |reference: &str, expect: Option<&str>| {
+        let request = request(reference, PlatformPreference::WasmFirst);
+        let found = f.images.resolve_local(&request).await.unwrap();
+        assert_eq!(found.map(|image| image.manifest_digest).as_deref(), expect, "{reference}");
+    };
+    check("app:v1", None).await;
+    let hub = tag("docker.io/library/app", b"\0asm\x01\0\0\0");
+    let elsewhere = tag("quay.io/app", b"\0asm\x01\0\0\0\0\x02\x01a");
+    check("app:v1", Some(&hub)).await;
+    check("docker.io/app:v1", Some(&hub)).await;
+    check("quay.io/app:v1", Some(&elsewhere)).await;
+    check("registry.local/app:v1", None).await;
+    let pushed = tag("app", b"\0asm\x01\0\0\0\0\x02\x01b");
+    check("app:v1", Some(&pushed)).await;
+    check("registry.local/app:v1", Some(&pushed)).await;
+    check("docker.io/app:v1", Some(&hub)).await;
+    check(&format!("app@{hub}"), Some(&hub)).await;
+    check(&format!("quay.io/app@{hub}"), None).await;
+    // What is removed is removed where it was found.
+    f.images.remove("app:v1").await.unwrap();
+    check("app:v1", Some(&hub)).await;
+    f.images.remove(&format!("app@{hub}")).await.unwrap();
+    check("app:v1", None).await;
+    check("quay.io/app:v1", Some(&elsewhere)).await;
 }
