@@ -26,3 +26,29 @@ pub(crate) fn manifest_error(reference: &str, error: ManifestError) -> ImageErro
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", chain(source)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn errors_keep_what_a_person_needs() {
+        let store = |error| store_error("app:v1", error);
+        let manifest = |error| manifest_error("app:v1", error);
+        let damaged =
+            StoreError::Io { attempt: "read", path: "/images/x".into(), source: io::Error::other("the disk says no") };
+        let no_platform = ManifestError::NoPlatform { wanted: "linux/amd64".into(), offered: "linux/s390x".into() };
+        let cases = [
+            (store(damaged), "cannot read /images/x: the disk says no"),
+            (store(StoreError::NoName { repository: "app".into(), tag: "v1".into() }), "app:v1 is not in the store"),
+            (manifest(ManifestError::TooLarge { len: 5 << 20 }), "more than 4194304"),
+            (manifest(no_platform), "linux/s390x"),
+        ];
+        for (error, expect) in cases {
+            let text = chain(&error);
+            assert!(text.contains(expect), "{text}");
+        }
+    }
+}

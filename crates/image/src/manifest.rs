@@ -366,6 +366,7 @@ mod tests {
 
     #[test]
     fn shapes_are_told_apart() {
+        let many = vec![OCI_LAYER; LAYERS_MAX + 1];
         let linux = json!({ "os": "linux", "architecture": this_architecture() });
         let wasi = json!({ "os": "wasi", "architecture": "wasm" });
         let check = |config_type: &str, layers: &[&str], config: &Value, expect: &str| {
@@ -385,7 +386,72 @@ mod tests {
         check("application/x-config", &[OCI_LAYER], &linux, "application/x-config");
         check(WASM_CONFIG, &[WASM_LAYER, WASM_LAYER], &json!({}), "exactly one");
         check(WASM_CONFIG, &[OCI_LAYER], &json!({}), "no Wasm");
+        check(WASM_CONFIG, &[], &json!({}), "0 layers");
+        check(OCI_CONFIG, &many, &linux, "513 layers, at most 512");
         check(OCI_CONFIG, &[OCI_LAYER], &json!({ "os": "plan9", "architecture": "mips" }), "plan9/mips");
+    }
+
+    #[test]
+    fn configs_are_read() {
+        let check = |config: Value, expect: ImageConfig| assert_eq!(image_config(&config), expect, "{config}");
+        check(Value::Null, ImageConfig::default());
+        check(json!({ "config": null }), ImageConfig::default());
+        check(json!({ "config": { "Entrypoint": null, "User": "", "Env": "A=b" } }), ImageConfig::default());
+        let full = json!({ "config": {
+            "Entrypoint": ["/app", 1], "Cmd": ["-v"], "Env": ["A=b"], "WorkingDir": "/w", "User": "1:2",
+            "StopSignal": "SIGINT",
+        } });
+        let list = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let expect = ImageConfig {
+            entrypoint: list(&["/app"]),
+            cmd: list(&["-v"]),
+            env: list(&["A=b"]),
+            working_dir: Some("/w".to_owned()),
+            user: Some("1:2".to_owned()),
+            stop_signal: Some("SIGINT".to_owned()),
+        };
+        check(full, expect);
+        let ids = |config: Value| diff_ids(&config).join(" ");
+        assert_eq!(ids(json!({ "rootfs": { "diff_ids": ["a", "b"] } })), "a b");
+        assert_eq!(ids(json!({ "rootfs": {} })), "");
+    }
+
+    #[test]
+    fn layers_tell_their_compression() {
+        use Compression::{Gzip, None as Plain, Zstd};
+        for (media_type, expect) in [
+            (OCI_LAYER, Some(Plain)),
+            (OCI_LAYER_GZIP, Some(Gzip)),
+            ("application/vnd.oci.image.layer.v1.tar+zstd", Some(Zstd)),
+            ("application/vnd.docker.image.rootfs.diff.tar.gzip", Some(Gzip)),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar", Some(Plain)),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", Some(Gzip)),
+            ("application/vnd.oci.image.layer.v1.tar+xz", None),
+            (WASM_LAYER, None),
+        ] {
+            assert_eq!(Compression::of(media_type), expect, "{media_type}");
+        }
+    }
+
+    #[test]
+    fn documents_name_what_they_need() {
+        let digest = |name: &str| Digest::of(name.as_bytes());
+        let descriptor = |name: &str| json!({ "mediaType": "x", "digest": digest(name), "size": 1 });
+        let check = |document: Value, needs: &[&str], subject: Option<&str>| {
+            let document = Document::parse(document.to_string().as_bytes()).unwrap();
+            let seen: Vec<&Digest> = document.references().into_iter().map(|reference| &reference.digest).collect();
+            let expect: Vec<Digest> = needs.iter().map(|name| digest(name)).collect();
+            assert_eq!(seen, expect.iter().collect::<Vec<_>>());
+            assert_eq!(document.subject().map(|subject| subject.digest.clone()), subject.map(digest));
+        };
+        let layers = [descriptor("l1"), descriptor("l2")];
+        let manifest = json!({ "schemaVersion": 2, "config": descriptor("c"), "layers": layers });
+        check(manifest, &["c", "l1", "l2"], None);
+        let signature =
+            json!({ "schemaVersion": 2, "config": descriptor("c"), "layers": [], "subject": descriptor("s") });
+        check(signature, &["c"], Some("s"));
+        let index = json!({ "schemaVersion": 2, "manifests": [descriptor("m")], "subject": descriptor("s") });
+        check(index, &["m"], Some("s"));
     }
 
     #[test]

@@ -169,3 +169,136 @@ async fn referrers_and_pages() {
     let referrers = send(&router, "GET", &format!("/v2/a/referrers/{subject}"), &[], Body::empty()).await.json();
     assert_eq!(referrers["manifests"][0]["digest"], Digest::of(&signature).to_string());
 }
+
+#[tokio::test]
+async fn uploads_end_in_one_of_three_ways() {
+    let (dir, store, router) = registry();
+    let begin = async || {
+        let start = send(&router, "POST", "/v2/a/blobs/uploads/", &[], Body::empty()).await;
+        assert!(!start.header("docker-upload-uuid").is_empty());
+        start.header("location").to_owned()
+    };
+    let leftovers = || std::fs::read_dir(dir.path().join("tmp")).unwrap().count();
+    let digest = Digest::of(b"hello");
+    let whole = format!("?digest={digest}");
+    // The requests after the start, with their status; then whether the blob is here.
+    let check = async |requests: &[(&str, &str, &str, u16)], arrives: bool| {
+        let location = begin().await;
+        for (method, query, body, status) in requests {
+            let answer = send(&router, method, &format!("{location}{query}"), &[], (*body).to_owned()).await;
+            assert_eq!(answer.status.as_u16(), *status, "{method} {query} {body}");
+        }
+        assert_eq!(store.blob_size(&digest).is_some(), arrives, "{requests:?}");
+        assert_eq!((send(&router, "GET", &location, &[], "").await.status.as_u16(), leftovers()), (404, 0));
+    };
+    check(&[("PATCH", "", "hello", 202), ("DELETE", "", "", 204), ("DELETE", "", "", 404)], false).await;
+    check(&[("PUT", &whole, "other", 400), ("PUT", &whole, "hello", 404)], false).await;
+    check(&[("PUT", "", "hello", 400), ("PUT", "?digest=md5:1", "hello", 400), ("DELETE", "", "", 204)], false).await;
+    check(&[("PATCH", "", "hel", 202), ("PATCH", "", "lo", 202), ("PUT", &whole, "", 201)], true).await;
+    check(&[("PUT", &whole, "hello", 201)], true).await;
+}
+
+#[tokio::test]
+async fn only_so_many_uploads_are_open() {
+    let (_dir, _store, router) = registry();
+    let begin = async || send(&router, "POST", "/v2/a/blobs/uploads/", &[], Body::empty()).await;
+    let first = begin().await;
+    for _ in 1..256 {
+        assert_eq!(begin().await.status, StatusCode::ACCEPTED);
+    }
+    let refused = begin().await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["errors"][0]["code"]), (429, &json!("TOOMANYREQUESTS")));
+    send(&router, "DELETE", first.header("location"), &[], Body::empty()).await;
+    assert_eq!(begin().await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn a_mount_of_an_unknown_blob_begins_an_upload() {
+    let (_dir, _store, router) = registry();
+    for digest in [Digest::of(b"unknown").to_string(), "nonsense".to_owned()] {
+        let path = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
+        let answer = send(&router, "POST", &path, &[], Body::empty()).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{digest}");
+        assert!(answer.header("location").starts_with("/v2/b/blobs/uploads/"));
+    }
+}
+
+#[tokio::test]
+async fn each_path_has_its_methods() {
+    let (_dir, _store, router) = registry();
+    let digest = push_blob(&router, "a", b"{}").await;
+    send(&router, "PUT", "/v2/a/manifests/v1", &[], manifest(&digest, &digest, None)).await;
+    send(&router, "PUT", "/v2/a/manifests/v2", &[], manifest(&digest, &digest, None)).await;
+    let blob = format!("/v2/a/blobs/{digest}");
+    for (method, path, status) in [
+        ("HEAD", "/v2/", 200),
+        ("POST", "/v2/", 405),
+        ("GET", "/v2/_catalog", 200),
+        ("DELETE", "/v2/_catalog", 405),
+        ("GET", "/v2/a/tags/list", 200),
+        ("PUT", "/v2/a/tags/list", 405),
+        ("HEAD", "/v2/a/manifests/v1", 200),
+        ("POST", "/v2/a/manifests/v1", 405),
+        ("HEAD", &blob, 200),
+        ("PUT", &blob, 405),
+        ("GET", "/v2/a/blobs/uploads/", 405),
+        ("GET", "/v2/a/what/ever", 404),
+        ("GET", "/v2/a/referrers/nonsense", 400),
+        ("DELETE", "/v2/a/manifests/v1", 202),
+        ("DELETE", "/v2/a/manifests/v1", 404),
+        ("DELETE", "/v2/a/manifests/-bad", 404),
+        ("GET", "/v2/a/manifests/-bad", 404),
+        ("HEAD", "/v2/a/manifests/v2", 200),
+    ] {
+        let answer = send(&router, method, path, &[], Body::empty()).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {path}");
+        assert_eq!(answer.header("docker-distribution-api-version"), "registry/2.0", "{method} {path}");
+        assert!(method != "HEAD" || answer.body.is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_has_the_type_it_says_else_the_announced() {
+    let (_dir, _store, router) = registry();
+    let config = push_blob(&router, "a", b"{}").await;
+    let descriptor = json!({ "mediaType": "x", "digest": config, "size": 2 });
+    let image = json!({ "schemaVersion": 2, "config": descriptor, "layers": [] });
+    let mut typed = image.clone();
+    typed["mediaType"] = json!("application/vnd.docker.distribution.manifest.v2+json");
+    let index = json!({ "schemaVersion": 2, "manifests": [] });
+    let announced: &[(&str, &str)] = &[("content-type", "application/x-announced")];
+    let check = async |body: &Value, headers: &[(&str, &str)], expect: &str| {
+        let put = send(&router, "PUT", "/v2/a/manifests/v1", headers, body.to_string()).await;
+        assert_eq!(put.status, StatusCode::CREATED);
+        let got = send(&router, "GET", "/v2/a/manifests/v1", &[], Body::empty()).await;
+        assert_eq!(got.header("content-type"), expect);
+    };
+    check(&typed, announced, "application/vnd.docker.distribution.manifest.v2+json").await;
+    check(&image, announced, "application/x-announced").await;
+    check(&image, &[], "application/vnd.oci.image.manifest.v1+json").await;
+    check(&index, &[], "application/vnd.oci.image.index.v1+json").await;
+}
+
+#[tokio::test]
+async fn referrers_are_chosen_by_type() {
+    let (_dir, _store, router) = registry();
+    let config = push_blob(&router, "a", b"{}").await;
+    let subject = Digest::of(b"subject");
+    for kind in ["application/x-sbom", "application/x-signature"] {
+        let mut document: Value = serde_json::from_slice(&manifest(&config, &config, Some(&subject))).unwrap();
+        document["artifactType"] = json!(kind);
+        let bytes = document.to_string();
+        send(&router, "PUT", &format!("/v2/a/manifests/{}", Digest::of(bytes.as_bytes())), &[], bytes).await;
+    }
+    let check = async |query: &str, expect: usize, filtered: &str| {
+        let answer = send(&router, "GET", &format!("/v2/a/referrers/{subject}{query}"), &[], Body::empty()).await;
+        assert_eq!(answer.json()["manifests"].as_array().unwrap().len(), expect, "{query}");
+        assert_eq!(answer.header("oci-filters-applied"), filtered, "{query}");
+        assert_eq!(answer.header("content-type"), "application/vnd.oci.image.index.v1+json");
+    };
+    check("", 2, "").await;
+    check("?artifactType=application/x-sbom", 1, "artifactType").await;
+    check("?artifactType=application/x-none", 0, "artifactType").await;
+    let none = send(&router, "GET", &format!("/v2/a/referrers/{}", Digest::of(b"?")), &[], Body::empty()).await;
+    assert_eq!(none.json()["manifests"], json!([]));
+}
