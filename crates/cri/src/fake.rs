@@ -364,7 +364,7 @@ pub fn fake_image(reference: &str, wasm: bool, has_other_kind: bool) -> Resolved
             file: PathBuf::from("/fake.wasm"),
             digest: "sha256:00".into(),
             argv0: "fake.wasm".into(),
-            layers: Vec::new(),
+            root: None,
         }
     } else {
         ImageKind::Rootfs { layers: vec![PathBuf::from("/fake/layer")] }

@@ -68,8 +68,8 @@ pub enum ImageKind {
         /// The guest's `argv[0]`: file name of the entry point.
         argv0: String,
         /// The root file system of a compat image (`wasi/wasm` with tar layers): one directory, its
-        /// layers already merged. The guest may only read it. Empty for a plain Wasm artifact.
-        layers: Vec<PathBuf>,
+        /// layers merged. The guest may only read it. None for a plain Wasm artifact.
+        root: Option<PathBuf>,
     },
     /// A Linux root file system.
     Rootfs {

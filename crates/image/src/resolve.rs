@@ -112,7 +112,7 @@ impl Work<'_> {
             return Err(store_error(self.asked, error));
         }
         let last = reference.repository.rsplit('/').next().unwrap_or("app");
-        Ok(ImageKind::Wasm { file, digest: seen.to_string(), argv0: format!("{last}.wasm"), layers: Vec::new() })
+        Ok(ImageKind::Wasm { file, digest: seen.to_string(), argv0: format!("{last}.wasm"), root: None })
     }
 
     async fn wasm_in_layers(&self, config: &ImageConfig) -> Result<ImageKind, ImageError> {
@@ -127,7 +127,7 @@ impl Work<'_> {
         let file = found.ok_or_else(|| self.invalid(format!("its entrypoint {entry:?} is no file in its layers")))?;
         let argv0 = Path::new(&entry).file_name().map_or(entry.clone(), |n| n.to_string_lossy().into_owned());
         let digest = self.digest_of(&file).await?.to_string();
-        Ok(ImageKind::Wasm { file, digest, argv0, layers: vec![root] })
+        Ok(ImageKind::Wasm { file, digest, argv0, root: Some(root) })
     }
 
     /// The digest of a file's bytes. They are read away from the async threads, and once however many

@@ -94,7 +94,7 @@ mod tests {
         }
         assert!(check(&image(Vec::new(), "/own")).is_err());
         assert!(check(&image(vec![layer.join("absent")], "/own")).is_err());
-        let wasm = ImageKind::Wasm { file: layer, digest: String::new(), argv0: String::new(), layers: Vec::new() };
+        let wasm = ImageKind::Wasm { file: layer, digest: String::new(), argv0: String::new(), root: None };
         assert!(check(&ResolvedImage { kind: wasm, ..image(Vec::new(), "x") }).is_err());
     }
 }

@@ -23,9 +23,8 @@ struct Compat {
 async fn pull(f: &Fixture, name: &str) -> Result<Compat, String> {
     let reference = format!("registry.local/{name}");
     let image = f.images.pull(request(&reference, PlatformPreference::WasmFirst)).await.map_err(|e| e.to_string())?;
-    let ImageKind::Wasm { file, digest, argv0, layers } = image.kind else { panic!("no Wasm") };
-    let [root] = layers.try_into().expect("one root");
-    Ok(Compat { file, digest, argv0, root })
+    let ImageKind::Wasm { file, digest, argv0, root } = image.kind else { panic!("no Wasm") };
+    Ok(Compat { file, digest, argv0, root: root.expect("a compat image has a root") })
 }
 
 #[tokio::test]

@@ -51,11 +51,11 @@ pub fn start(
     description: &Description,
     is_file: impl Fn(&Path) -> bool,
 ) -> StartPlan {
-    let (argv0, digest, layers) = match &container.image.kind {
-        ImageKind::Wasm { argv0, digest, layers, .. } => (argv0.clone(), digest.clone(), layers.as_slice()),
-        ImageKind::Rootfs { .. } => (String::new(), String::new(), [].as_slice()),
+    let (argv0, digest, root) = match &container.image.kind {
+        ImageKind::Wasm { argv0, digest, root, .. } => (argv0.clone(), digest.clone(), root.as_deref()),
+        ImageKind::Rootfs { .. } => (String::new(), String::new(), None),
     };
-    let (preopens, sources) = mounts(container, layers, is_file).into_iter().unzip();
+    let (preopens, sources) = mounts(container, root, is_file).into_iter().unzip();
     let env = env(container);
     let serves_http = description.workload().serves_http();
     let spec = StartContainer {
@@ -98,11 +98,11 @@ fn env(container: &ContainerConfig) -> Vec<(String, String)> {
     env
 }
 
-fn mounts(container: &ContainerConfig, layers: &[PathBuf], is_file: impl Fn(&Path) -> bool) -> Vec<(Preopen, Source)> {
+fn mounts(container: &ContainerConfig, root: Option<&Path>, is_file: impl Fn(&Path) -> bool) -> Vec<(Preopen, Source)> {
     let mut directories = Vec::new();
-    if let Some(root) = layers.last() {
+    if let Some(root) = root {
         let preopen = Preopen { guest_path: "/".to_owned(), read_only: true };
-        directories.push((preopen, Source::Directory(root.clone())));
+        directories.push((preopen, Source::Directory(root.to_owned())));
     }
     let mut files: BTreeMap<(String, bool), Vec<(String, PathBuf)>> = BTreeMap::new();
     for mount in container.mounts.iter().chain(&container.termination_message) {

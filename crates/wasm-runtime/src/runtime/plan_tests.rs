@@ -1,7 +1,5 @@
 //! What hosts are told, case by case.
 
-use std::path::PathBuf;
-
 use cri::{
     ContainerPort, ImageConfig, Isolation, Mount, NetworkAttachment, PodSandboxConfig, ResolvedImage, Resources,
     SecurityContext,
@@ -42,7 +40,7 @@ fn container() -> ContainerConfig {
                 file: "/blobs/c".into(),
                 digest: "sha256:c".to_owned(),
                 argv0: "hello.wasm".to_owned(),
-                layers: vec![],
+                root: None,
             },
             config: ImageConfig::default(),
             size_bytes: 1,
@@ -133,13 +131,13 @@ fn mounts_become_preopened_directories() {
         mount("/v/x.y", "/data/x", true),
     ];
     container.termination_message = Some(mount("/v/msg.txt", "/dev/termination-log", false));
-    if let ImageKind::Wasm { layers, .. } = &mut container.image.kind {
-        layers.extend([PathBuf::from("/l/1"), PathBuf::from("/l/2")]);
+    if let ImageKind::Wasm { root, .. } = &mut container.image.kind {
+        *root = Some("/r".into());
     }
     let plan = plan(&sandbox(), &container);
     let found: Vec<_> = plan.spec.preopens.iter().map(|one| (one.guest_path.as_str(), one.read_only)).collect();
     assert_eq!(found, [("/", true), ("/data", false), ("/dev", false), ("/etc", true)]);
-    assert_eq!(plan.sources[0], Source::Directory("/l/2".into()));
+    assert_eq!(plan.sources[0], Source::Directory("/r".into()));
     assert_eq!(plan.sources[3], Source::Files(vec![("app.conf".to_owned(), "/v/app.conf".into())]));
 }
 

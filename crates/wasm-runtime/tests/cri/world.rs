@@ -52,7 +52,7 @@ impl World {
             reference: "test/image:v1".to_owned(),
             manifest_digest: digest.clone(),
             image_id: format!("test/image@{digest}"),
-            kind: ImageKind::Wasm { file, digest, argv0: "guest.wasm".to_owned(), layers: vec![] },
+            kind: ImageKind::Wasm { file, digest, argv0: "guest.wasm".to_owned(), root: None },
             config: ImageConfig::default(),
             size_bytes: bytes.len() as u64,
             has_other_kind: false,
