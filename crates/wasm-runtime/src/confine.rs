@@ -4,9 +4,10 @@
 //! Each step needs a right that a later one drops. Everything runs while the process has one
 //! thread. Without root the steps that need it are left out and the rest still holds.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use cgroups_rs::CgroupPid;
@@ -22,6 +23,9 @@ use thiserror::Error;
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 /// On v1 a controller of its own, on v2 a part of `cpu`: asking v2 for it is refused.
 const V1_ACCOUNTING: &str = "cpuacct";
+/// How often a busy v2 group is tried again, and how long apart.
+const REMOVE_ATTEMPTS: u32 = 30;
+const REMOVE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where and as whom a helper process runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,12 +76,34 @@ fn controllers() -> Vec<String> {
     CONTROLLERS.into_iter().chain(accounting).map(str::to_owned).collect()
 }
 
-/// Removes an empty cgroup in every hierarchy; one that is in use, or absent, stays as it is.
+/// Removes an empty cgroup in every hierarchy; one that is in use, or absent, stays as it is. Waits a
+/// little for the threads of a process that has just ended.
 pub fn remove_cgroup(path: &str) {
+    if hierarchies::is_cgroup2_unified_mode() {
+        return remove_v2(&Path::new(hierarchies::UNIFIED_MOUNTPOINT).join(path));
+    }
     let cgroup = Cgroup::load_with_specified_controllers(hierarchies::auto(), path, controllers());
     if cgroup.exists() {
         let _ = cgroup.delete();
     }
+}
+
+/// cgroups-rs waits on v1 only.
+fn remove_v2(dir: &Path) {
+    for _ in 0..REMOVE_ATTEMPTS {
+        match fs::remove_dir(dir) {
+            Ok(()) => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            // Groups do not go away by themselves, threads do.
+            Err(_) if has_groups(dir) => return,
+            Err(_) => std::thread::sleep(REMOVE_PAUSE),
+        }
+    }
+}
+
+fn has_groups(dir: &Path) -> bool {
+    let mut entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
 }
 
 /// Joins the pod's network namespace.
@@ -130,9 +156,8 @@ mod tests {
     /// Asked without the code under test: a fault of that one must not look like a machine without cgroups.
     fn may_make_cgroups() -> bool {
         let hierarchy = if hierarchies::is_cgroup2_unified_mode() { "" } else { "memory" };
-        let probe =
-            std::path::Path::new("/sys/fs/cgroup").join(hierarchy).join(format!("probe-{}", std::process::id()));
-        std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe)).is_ok()
+        let probe = Path::new("/sys/fs/cgroup").join(hierarchy).join(format!("probe-{}", std::process::id()));
+        fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).is_ok()
     }
 
     #[test]
@@ -146,7 +171,7 @@ mod tests {
         cgroup.controller_of::<MemController>().expect("a memory controller").set_limit(64 << 20).unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let entered = cgroup.add_task_by_tgid(CgroupPid::from(u64::from(child.id())));
-        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
         child.kill().and_then(|()| child.wait()).unwrap();
         remove_cgroup(&path);
         entered.unwrap();

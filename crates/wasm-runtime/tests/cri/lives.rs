@@ -1,5 +1,6 @@
 //! Agents come and go, hosts crash: who survives whom.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cri::{ContainerState, ExitReason, Isolation, RuntimeService, SandboxState};
@@ -99,6 +100,29 @@ async fn a_host_has_no_rights_left() {
         println!("skipped: users and capabilities change only under root");
     }
     world.clean().await;
+}
+
+/// Where this machine has memory cgroups that it lets us make.
+fn writable_cgroups() -> Option<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchy = if root.join("cgroup.controllers").exists() { root.to_owned() } else { root.join("memory") };
+    nix::unistd::access(&hierarchy, nix::unistd::AccessFlags::W_OK).is_ok().then_some(hierarchy)
+}
+
+#[tokio::test]
+async fn a_host_is_in_the_cgroup_of_its_namespace() {
+    let Some(cgroups) = writable_cgroups() else {
+        println!("skipped: needs root and writable cgroups");
+        return;
+    };
+    let world = World::new().await;
+    world.run_guest("done", &fixtures::prints_and_exits(0)).await;
+    let group = format!("knarr/wasm/{}", world.namespace);
+    let of_host = std::fs::read_to_string(format!("/proc/{}/cgroup", world.host_pid())).unwrap();
+    assert!(of_host.lines().any(|line| line.ends_with(&format!(":/{group}"))), "{of_host}");
+    assert!(cgroups.join(&group).join("cgroup.procs").exists());
+    world.clean().await;
+    assert!(!cgroups.join(&group).exists());
 }
 
 #[tokio::test]
