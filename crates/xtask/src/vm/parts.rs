@@ -127,9 +127,8 @@ fn modules(dir: &Path, busybox: &Path) -> Result<Vec<Module>> {
 fn load_order<'a>(dependencies: &'a str, wanted: &[&str]) -> Result<Vec<&'a str>> {
     let mut order = Vec::new();
     for name in wanted {
-        let lines = dependencies.lines().filter_map(|line| line.split_once(':'));
+        let mut lines = dependencies.lines().filter_map(|line| line.split_once(':'));
         let (path, needs) = lines
-            .into_iter()
             .find(|(path, _)| module_name(path) == *name)
             .with_context(|| format!("the kernel has no module {name}"))?;
         for file in needs.split_whitespace().rev().chain([path]) {
