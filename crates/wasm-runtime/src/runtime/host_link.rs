@@ -65,6 +65,9 @@ impl HostLink {
         let mut child = tokio::process::Command::new(helper)
             .args(["internal", crate::HOST_COMMAND])
             .arg(dir)
+            // The agent's environment is nobody else's business, guests' hosts least of all. And with
+            // RUST_BACKTRACE set, each dropped instance would walk its stack.
+            .env_clear()
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -90,6 +90,7 @@ async fn a_host_has_no_rights_left() {
     };
     assert_eq!(field("NoNewPrivs"), "1");
     assert_eq!(field("Seccomp"), "2");
+    assert!(std::fs::read(format!("/proc/{}/environ", world.host_pid())).unwrap().is_empty(), "its environment");
     if nix::unistd::geteuid().is_root() {
         assert!(field("Uid").starts_with("65534"), "{}", field("Uid"));
         for set in ["CapPrm", "CapEff", "CapBnd", "CapAmb"] {

@@ -142,6 +142,8 @@ impl Peer {
         let child = Command::new(&program)
             .args(["serve", "-S", "cli", "--addr", &address.to_string()])
             .arg(&file)
+            // As the sandbox host: RUST_BACKTRACE, for one, would cost it time on every request.
+            .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
