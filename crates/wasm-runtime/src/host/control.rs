@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::broadcast;
 
 use crate::host::container::{Container, ContainerFiles};
+use crate::host::executor::Executor;
 use crate::host::program::Programs;
-use crate::host::ticker::Ticker;
 use crate::host::{invoke, run};
 use crate::owned::Owned;
 use crate::protocol::{HostEvent, Request, Response, StartContainer};
@@ -36,13 +36,13 @@ struct Containers {
 pub struct Host {
     containers: Owned<Containers>,
     events: broadcast::Sender<HostEvent>,
-    ticker: Ticker,
+    executor: Executor,
 }
 
 impl Host {
-    pub fn new(programs: Programs, ticker: Ticker) -> Self {
+    pub fn new(programs: Programs, executor: Executor) -> Self {
         let containers = Containers { programs, running: BTreeMap::new(), idle_since: Some(Instant::now()) };
-        Self { containers: Owned::spawn(containers), events: broadcast::Sender::new(EVENTS), ticker }
+        Self { containers: Owned::spawn(containers), events: broadcast::Sender::new(EVENTS), executor }
     }
 
     /// Answers requests until the host was idle for `idle_exit`.
@@ -97,7 +97,7 @@ impl Host {
             Request::Invoke { id, export, args, timeout_ms } => match self.find(id).await {
                 Some(container) if container.is_running() => {
                     let deadline = Instant::now() + Duration::from_millis(timeout_ms);
-                    invoke::invoke(container, self.ticker.clone(), export, args, deadline).await
+                    invoke::invoke(container, &self.executor, export, args, deadline).await
                 }
                 Some(_) => Response::Failed { why: "it is not running".to_owned() },
                 None => Response::Unknown,
@@ -173,9 +173,9 @@ impl Host {
                 Ok(container)
             })
             .await?;
-        let (events, ticker) = (self.events.clone(), self.ticker.clone());
+        let (events, executor) = (self.events.clone(), self.executor.clone());
         tokio::spawn(async move {
-            run::run(Arc::clone(&container), listener, ticker).await;
+            run::run(Arc::clone(&container), listener, executor).await;
             // Nobody listening is fine: the agent lists when it comes back.
             let _ = events.send(HostEvent { container: container.describe() });
         });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
+use futures::future::Either;
 use http::header::{HOST, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -15,21 +16,21 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::task::AbortOnDropHandle;
 use wasmtime::AsContextMut;
 use wasmtime_wasi_http::handler::Prepared;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView};
 
 use crate::host::container::Container;
+use crate::host::executor::Executor;
 use crate::host::guest;
 use crate::host::logs::Stream;
 use crate::host::meter::{self, Metered};
 use crate::host::outcome;
 use crate::host::program::Program;
-use crate::host::ticker::{TICK, Ticker};
+use crate::host::ticker::TICK;
 use crate::protocol::Outcome;
 use cri::ExitReason;
 
@@ -44,18 +45,18 @@ type HttpResult = Result<Response<WasiBody>, wasmtime::Error>;
 /// Shared by the connections of one container.
 struct Server {
     container: Arc<Container>,
-    ticker: Ticker,
-    requests: Semaphore,
+    executor: Executor,
+    requests: Arc<Semaphore>,
 }
 
 /// Serves until the container is told to drain; then until the last request or the kill signal.
-pub async fn serve(container: Arc<Container>, listener: TcpListener, ticker: Ticker) -> Outcome {
+pub async fn serve(container: Arc<Container>, listener: TcpListener, executor: Executor) -> Outcome {
     let limits = &container.spec.limits;
     let connections = Arc::new(Semaphore::new(limits.connections));
     let server = Arc::new(Server {
-        requests: Semaphore::new(limits.requests_at_once),
+        requests: Arc::new(Semaphore::new(limits.requests_at_once)),
         container: Arc::clone(&container),
-        ticker,
+        executor: executor.clone(),
     });
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -65,10 +66,10 @@ pub async fn serve(container: Arc<Container>, listener: TcpListener, ticker: Tic
     loop {
         let permit = Arc::clone(&connections).acquire_owned().await.expect("the semaphore is never closed");
         let stream = tokio::select! {
-            accepted = listener.accept() => accepted.map(|(stream, _)| stream),
+            accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
             () = container.stop.drain.cancelled() => break,
         };
-        let stream: TcpStream = match stream {
+        let stream = match stream {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, container = container.spec.id, "cannot accept a connection");
@@ -77,18 +78,10 @@ pub async fn serve(container: Arc<Container>, listener: TcpListener, ticker: Tic
             }
         };
         let _ = stream.set_nodelay(true);
-        let server = Arc::clone(&server);
-        let service = service_fn(move |request| {
-            let server = Arc::clone(&server);
-            async move { Ok::<_, Infallible>(answer(server, request).await) }
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        let kill = container.stop.kill.clone();
-        tokio::spawn(async move {
+        let (server, builder, watcher) = (Arc::clone(&server), builder.clone(), graceful.watcher());
+        executor.spawn(async move {
             let _permit = permit;
-            // A broken connection is the client's affair.
-            tokio::select! { _ = connection => {}, () = kill.cancelled() => {} }
+            serve_connection(server, &builder, watcher, stream).await;
         });
     }
     drop(listener);
@@ -98,32 +91,59 @@ pub async fn serve(container: Arc<Container>, listener: TcpListener, ticker: Tic
     }
 }
 
+/// One connection, on the thread that it was put on. A broken one is the client's affair.
+async fn serve_connection(
+    server: Arc<Server>,
+    builder: &auto::Builder<TokioExecutor>,
+    watcher: Watcher,
+    stream: std::net::TcpStream,
+) {
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let kill = server.container.stop.kill.clone();
+    let service = service_fn(move |request| {
+        let server = Arc::clone(&server);
+        async move { Ok::<_, Infallible>(answer(server, request).await) }
+    });
+    let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+    tokio::select! { _ = connection => {}, () = kill.cancelled() => {} }
+}
+
 /// One request, from its headers to the headers of its answer.
 async fn answer(server: Arc<Server>, request: Request<Incoming>) -> Response<WasiBody> {
     let container = &server.container;
     meter::count(&container.usage.requests);
     let deadline = Instant::now() + container.request_timeout();
-    if tokio::time::timeout_at(deadline.into(), server.requests.acquire()).await.is_err() {
+    let turn = Arc::clone(&server.requests).acquire_owned();
+    let Ok(turn) = tokio::time::timeout_at(deadline.into(), turn).await else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
-    }
-    let (send, answered) = oneshot::channel();
-    let usage = Arc::clone(&container.usage);
-    let task = Metered::new(usage, call(Arc::clone(&server), prepare(request), send, deadline));
-    // Dropping the handle (the client went away before the answer) ends the guest.
-    let task = AbortOnDropHandle::new(tokio::spawn(task));
-    match answered.await {
-        Ok(Ok(response)) => {
-            task.detach();
-            response
+    };
+    let (send, mut answered) = oneshot::channel();
+    let work = call(Arc::clone(&server), prepare(request), send, deadline);
+    let work = async move {
+        let _turn = turn;
+        work.await
+    };
+    // Runs inside the connection's task until there is an answer: most guests have ended by then, and
+    // one whose client has gone away ends with the connection.
+    let mut guest = Metered::new(Arc::clone(&container.usage), work);
+    let (ended, answer) = match futures::future::select(&mut guest, &mut answered).await {
+        Either::Left((ended, answered)) => (ended, answered.try_recv().ok().flatten()),
+        Either::Right((Ok(Ok(response)), _)) => {
+            // What it still does belongs to its answer, such as streaming the body.
+            tokio::spawn(guest);
+            return response;
         }
-        Ok(Err(error)) => {
+        Either::Right((answer, _)) => (guest.await, answer.ok()),
+    };
+    match (ended, answer) {
+        // It said so before any of its answer was on its way: no client takes half an answer for a whole one.
+        (Some(ended), _) if ended.exit_code != 0 => refuse_ended(&ended),
+        (_, Some(Ok(response))) => response,
+        (_, Some(Err(error))) => {
             container.log.say(Stream::Stderr, &format!("the guest answered with an error: {error}"));
             refuse(StatusCode::INTERNAL_SERVER_ERROR, "the component answered with an error")
         }
-        Err(oneshot::Canceled) => match task.await {
-            Ok(Some(ended)) => refuse_ended(&ended),
-            _ => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the component did not answer"),
-        },
+        (_, None) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the component did not answer"),
     }
 }
 
@@ -134,36 +154,25 @@ async fn call(
     send: oneshot::Sender<HttpResult>,
     deadline: Instant,
 ) -> Option<Outcome> {
-    let _running = server.ticker.running();
+    let _running = server.executor.running();
     let container = &server.container;
     let Program::Http { serve, .. } = container.program.as_ref() else { return None };
     let mut guest = match guest::component(container.program.engine(), container, Some(deadline)) {
         Ok(guest) => guest,
         Err(error) => return Some(failed(container, &error, false)),
     };
-    // The error of a guest that trapped goes to the log; the client learns of it by `send` being
-    // dropped, so nothing of the guest's inside leaks into an answer.
-    let (relay, relayed) = oneshot::channel::<HttpResult>();
     let work = async {
         let proxy = serve.instantiate_async(&mut guest.store).await?;
-        let forward = async {
-            if let Ok(Ok(response)) = relayed.await {
-                let _ = send.send(Ok(response));
-            }
-            Ok(())
-        };
         let handle = guest.store.run_concurrent(async |accessor| {
             let view = <guest::ComponentState as WasiHttpView>::http;
             let prepared =
-                accessor.with(|mut store| Prepared::new(store.as_context_mut(), &proxy, request, view, relay))?;
+                accessor.with(|mut store| Prepared::new(store.as_context_mut(), &proxy, request, view, send))?;
             prepared.run(accessor, std::future::pending()).await?;
             // What the guest still does after its answer (streaming the body) belongs to it.
             std::future::poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
             wasmtime::error::Ok(())
         });
-        let (handled, _) =
-            futures::future::join(handle, futures::FutureExt::map(forward, |_: Result<(), ()>| ())).await;
-        handled.and_then(|result| result)
+        handle.await.and_then(|result| result)
     };
     // The guest traps itself at the deadline where it spins; this catches the one that waits.
     let result = tokio::time::timeout_at((deadline + 4 * TICK).into(), work).await;

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio_util::task::AbortOnDropHandle;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{InstancePre, Type, Val};
 
 use crate::host::container::Container;
+use crate::host::executor::Executor;
 use crate::host::guest::{self, ComponentState};
 use crate::host::meter::Metered;
 use crate::host::outcome;
-use crate::host::ticker::Ticker;
 use crate::protocol::Response;
 
 /// As a shell answers for a command it does not find.
@@ -23,20 +24,22 @@ const EXIT_BAD_ARGUMENTS: i32 = 2;
 /// Calls `export` on a fresh instance.
 pub async fn invoke(
     container: Arc<Container>,
-    ticker: Ticker,
+    executor: &Executor,
     export: String,
     args: Vec<String>,
     deadline: Instant,
 ) -> Response {
     let usage = Arc::clone(&container.usage);
+    let running = executor.running();
     let call = Metered::new(usage, async move {
-        let _running = ticker.running();
+        let _running = running;
         match container.program.component() {
             Some(component) => call(&container, component, &export, &args, deadline).await,
             None => not_found(&export, &container.spec.description.exports),
         }
     });
-    match tokio::time::timeout_at(deadline.into(), tokio_util::task::AbortOnDropHandle::new(tokio::spawn(call))).await {
+    let call = AbortOnDropHandle::new(executor.spawn(call));
+    match tokio::time::timeout_at(deadline.into(), call).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => Response::Failed { why: error.to_string() },
         Err(_) => Response::TimedOut,

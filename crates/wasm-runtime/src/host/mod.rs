@@ -8,6 +8,7 @@ mod container;
 mod control;
 mod dns;
 mod egress;
+mod executor;
 pub(crate) mod guest;
 mod http;
 mod invoke;
@@ -42,7 +43,7 @@ pub const READY_LINE: &str = "ready";
 
 const OPEN_FILES_WANTED: u64 = 1 << 20;
 /// More threads make each request dearer (address-space lock); one host is not the whole machine.
-const WORKERS_MAX: usize = 4;
+const GUEST_THREADS_MAX: usize = 4;
 
 /// How a host is to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,16 +82,18 @@ fn run(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
     allow_open_files();
     confine::enter_cgroup(&config.confinement, None);
     confine::enter_network(&config.confinement)?;
+    // Before the rights are gone: the pool keeps an open `/proc/self/pagemap`, which a process that
+    // changed its user may not open.
+    let (engine, allocation) = engine::host_engine()?;
     confine::drop_privileges(&config.confinement, &[Capability::CAP_NET_BIND_SERVICE])?;
     seccomp::apply().map_err(|why| format!("cannot filter system calls: {why}"))?;
 
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(GUEST_THREADS_MAX);
+    tracing::info!(?allocation, threads, "sandbox host started");
+    let executor = executor::Executor::start(threads, ticker::Ticker::spawn(engine.clone())?)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (engine, allocation) = engine::host_engine()?;
-        tracing::info!(?allocation, workers, "sandbox host started");
-        let ticker = ticker::Ticker::spawn(engine.clone())?;
-        let host = control::Host::new(program::Programs::new(engine)?, ticker);
+        let host = control::Host::new(program::Programs::new(engine)?, executor);
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let mut stdout = std::io::stdout();
         writeln!(stdout, "{READY_LINE}")?;

@@ -8,23 +8,23 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::host::container::Container;
+use crate::host::executor::Executor;
 use crate::host::guest::{self, Guest};
 use crate::host::logs::Stream;
 use crate::host::meter::{self, Metered};
 use crate::host::program::Program;
-use crate::host::ticker::Ticker;
 use crate::host::{http, outcome};
 use crate::protocol::Outcome;
 
 /// Drives the container until it has ended and records how.
-pub async fn run(container: Arc<Container>, listener: Option<TcpListener>, ticker: Ticker) {
+pub async fn run(container: Arc<Container>, listener: Option<TcpListener>, executor: Executor) {
     let outcome = match (&container.program.as_ref(), listener) {
-        (Program::Http { .. }, Some(listener)) => http::serve(Arc::clone(&container), listener, ticker).await,
+        (Program::Http { .. }, Some(listener)) => http::serve(Arc::clone(&container), listener, executor).await,
         (Program::Http { .. }, None) | (Program::Plugin { .. }, _) => wait_for_stop(&container).await,
         (Program::Module { module }, _) if module.module().get_export("_start").is_none() => {
             wait_for_stop(&container).await
         }
-        _ => run_once(&container, &ticker).await,
+        _ => run_once(&container, &executor).await,
     };
     container.ended(outcome);
 }
@@ -34,12 +34,12 @@ async fn wait_for_stop(container: &Container) -> Outcome {
     outcome::completed()
 }
 
-async fn run_once(container: &Arc<Container>, ticker: &Ticker) -> Outcome {
-    let running = ticker.running();
+async fn run_once(container: &Arc<Container>, executor: &Executor) -> Outcome {
+    let running = executor.running();
     let usage = Arc::clone(&container.usage);
     let guest = Arc::clone(container);
-    // A task of its own: a guest that spins between two ticks must not delay the stop signal.
-    let mut task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(Metered::new(usage, async move {
+    // On a thread for guests: one that spins between two ticks must not delay the stop signal.
+    let mut task = tokio_util::task::AbortOnDropHandle::new(executor.spawn(Metered::new(usage, async move {
         let _running = running;
         command(&guest).await
     })));

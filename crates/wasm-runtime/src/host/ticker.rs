@@ -10,7 +10,7 @@ use std::time::Duration;
 use wasmtime::Engine;
 
 /// A guest gives way to others at least this often.
-pub const TICK: Duration = Duration::from_millis(5);
+pub const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Clone)]
 pub struct Ticker {

@@ -1,0 +1,189 @@
+//! What one HTTP request costs a sandbox host, fresh instance included:
+//! `cargo bench -p wasm-runtime --bench http`.
+//!
+//! Beside it, in turns, `wasmtime serve` with the same component when a `wasmtime` is on the PATH.
+//! The component is `hello-http` if it was built (`cargo xtask wasm-apps`), else a few lines of text
+//! format; a path may be given as argument. CPU is that of the server's process alone: the steadiest
+//! of the figures. `HOST_BENCH_SECONDS` is the length of a turn.
+
+#[path = "../tests/cri/fixtures.rs"]
+#[allow(dead_code, reason = "the tests use all of them")]
+mod fixtures;
+#[path = "../tests/cri/world.rs"]
+#[allow(dead_code, reason = "the tests use all of it")]
+mod world;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use world::{World, free_port};
+
+const CONNECTIONS: [usize; 3] = [1, 16, 64];
+const ROUNDS: usize = 3;
+const WARM_UP: Duration = Duration::from_millis(300);
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n";
+/// Of `utime` and `stime` in `/proc/PID/stat`: `sysconf(_SC_CLK_TCK)` is 100 on every Linux.
+const TICK_MICROS: f64 = 10_000.0;
+
+fn main() {
+    let seconds = std::env::var("HOST_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let length = Duration::from_secs(seconds);
+    let component = component();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let world = runtime.block_on(World::new());
+    let port = free_port();
+    runtime.block_on(world.run(world.pod("bench"), world.container("bench", &component, port)));
+    let mut servers = vec![Server { name: "sandbox host", port, pid: world.host_pid() }];
+    let peer = Peer::start(&component, world.path());
+    servers.extend(peer.as_ref().map(|peer| Server { name: "wasmtime serve", port: peer.port, pid: peer.child.id() }));
+    println!("{} bytes of Wasm, turns of {seconds} s, medians of {ROUNDS}", component.len());
+    for connections in CONNECTIONS {
+        let mut figures: Vec<Vec<Figures>> = servers.iter().map(|_| Vec::new()).collect();
+        for _ in 0..ROUNDS {
+            for (server, figures) in servers.iter().zip(&mut figures) {
+                figures.push(server.turn(connections, length));
+            }
+        }
+        for (server, figures) in servers.iter().zip(figures) {
+            let of = |figure: fn(&Figures) -> f64| median(figures.iter().map(figure).collect());
+            println!(
+                "{:<16} {connections:>3} connections {:>8.0} requests/s  {:>7.1} µs CPU per request",
+                server.name,
+                of(|f| f.requests_per_s),
+                of(|f| f.cpu_micros)
+            );
+        }
+    }
+    runtime.block_on(world.clean());
+}
+
+fn component() -> Vec<u8> {
+    let named = std::env::args().skip(1).find(|arg| !arg.starts_with("--")).map(PathBuf::from);
+    let target = Path::new(env!("CARGO_BIN_EXE_wasm-helper")).ancestors().nth(2).unwrap();
+    let built = target.join("wasm-apps/hello-http.wasm");
+    match named.or_else(|| built.is_file().then_some(built)) {
+        Some(file) => std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())),
+        None => fixtures::http_ok(),
+    }
+}
+
+struct Figures {
+    requests_per_s: f64,
+    cpu_micros: f64,
+}
+
+struct Server {
+    name: &'static str,
+    port: u16,
+    pid: u32,
+}
+
+impl Server {
+    fn turn(&self, connections: usize, length: Duration) -> Figures {
+        let stop = Arc::new(AtomicBool::new(false));
+        let port = self.port;
+        let clients: Vec<_> = (0..connections)
+            .map(|_| {
+                let stop = Arc::clone(&stop);
+                std::thread::spawn(move || drive(port, &stop))
+            })
+            .collect();
+        std::thread::sleep(WARM_UP);
+        let (began, cpu) = (Instant::now(), cpu_micros(self.pid));
+        std::thread::sleep(length);
+        let (seconds, cpu) = (began.elapsed().as_secs_f64(), cpu_micros(self.pid) - cpu);
+        stop.store(true, Ordering::Relaxed);
+        let ended = Instant::now();
+        let answered = clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap())
+            .filter(|at| *at >= began && *at < ended)
+            .count() as f64;
+        Figures { requests_per_s: answered / seconds, cpu_micros: cpu / answered }
+    }
+}
+
+/// One connection, request after request; when each was answered.
+fn drive(port: u16, stop: &AtomicBool) -> Vec<Instant> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut answered = Vec::new();
+    let mut buffer = [0; 4096];
+    while !stop.load(Ordering::Relaxed) {
+        stream.write_all(REQUEST).unwrap();
+        let mut filled = 0;
+        while !is_whole(&buffer[..filled]) {
+            let read = stream.read(&mut buffer[filled..]).unwrap();
+            assert!(read > 0, "the server closed: {}", String::from_utf8_lossy(&buffer[..filled]));
+            filled += read;
+        }
+        assert!(buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..filled]));
+        answered.push(Instant::now());
+    }
+    answered
+}
+
+/// Whether a small answer has arrived in full.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    match head.lines().find_map(|line| line.strip_prefix("content-length: ")) {
+        Some(length) => body.len() >= length.parse().unwrap(),
+        None => body.ends_with("0\r\n\r\n"),
+    }
+}
+
+fn cpu_micros(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    [11, 12].iter().map(|at| fields[*at].parse::<f64>().unwrap()).sum::<f64>() * TICK_MICROS
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// `wasmtime serve`, ended when dropped.
+struct Peer {
+    child: Child,
+    port: u16,
+}
+
+impl Peer {
+    fn start(component: &[u8], dir: &Path) -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let program = std::env::split_paths(&path).map(|dir| dir.join("wasmtime")).find(|file| file.is_file());
+        let Some(program) = program else {
+            println!("no `wasmtime` on the PATH to compare with");
+            return None;
+        };
+        let file = dir.join("peer.wasm");
+        std::fs::write(&file, component).unwrap();
+        let port = free_port();
+        let mut command = Command::new(program);
+        // As the sandbox host: nothing inherited that could cost it time.
+        command.env_clear();
+        command.args(["serve", "-S", "cli", "--addr", &format!("127.0.0.1:{port}")]).arg(file);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < LISTEN_TIMEOUT, "`wasmtime serve` does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(Self { child, port })
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
