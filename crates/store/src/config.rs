@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::mvcc::HistoryLimits;
 use crate::types::MemberId;
+use crate::workers::Workers;
 
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -16,6 +17,7 @@ pub struct StoreConfig {
     /// A snapshot is taken when the log has grown by this much and by as much as the state itself is big.
     pub snapshot_log_bytes: u64,
     pub fatal: FatalHook,
+    pub workers: Workers,
 }
 
 impl StoreConfig {
@@ -26,6 +28,7 @@ impl StoreConfig {
             history: HistoryLimits::default(),
             snapshot_log_bytes: 32 * 1024 * 1024,
             fatal: FatalHook::default(),
+            workers: Workers::default(),
         }
     }
 }

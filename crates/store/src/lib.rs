@@ -9,6 +9,7 @@
 //! - `raft`: agreement; the only place that names openraft
 //! - `log`, `snapshot`, `identity`: the disk; `log::disk` is the seam a simulator replaces
 //! - `machine`: what raft drives, with the facets' type erased
+//! - `workers`: where work runs that waits for the disk; the other seam of a simulator
 //! - `store`: the handle that ties them together
 
 mod config;
@@ -22,13 +23,14 @@ mod store;
 mod txn;
 mod types;
 mod watch;
+mod workers;
 
 pub use config::{FatalHook, StoreConfig};
 pub use identity::IdentityError;
 pub use log::LogError;
 pub use log::disk::{Disk, DiskFile};
 pub use mvcc::{Compacted, HistoryLimits, View};
-pub use raft::{NodeError, RestoreError};
+pub use raft::{NodeError, RestoreError, seed_randomness};
 pub use snapshot::SnapshotError;
 pub use store::{OpenError, ProposeError, Store};
 pub use txn::{
@@ -36,3 +38,4 @@ pub use txn::{
 };
 pub use types::{Change, Entry, Facets, MemberId, Revision, WatchEvent};
 pub use watch::{Watch, WatchClosed};
+pub use workers::Workers;

@@ -1,5 +1,5 @@
 //! The write-ahead log: numbered entries and a few named cells, as opaque bytes, in checksummed segment files.
-//! Knows nothing of raft, transactions or tokio.
+//! Knows nothing of raft or transactions.
 //!
 //! Layout of a segment `log/<number>.seg`: a header (magic, format version, oldest reader), then frames
 //! ([`frame`]). A segment begins with the current value of every cell, so older segments can be removed.
@@ -13,10 +13,12 @@
 //! - [`frame`]: the bytes of one record
 //! - [`recover`]: what a directory of segments says
 //! - [`wal`]: appending, reading, cutting at both ends
-//! - [`writer`]: the thread that writes and syncs for everybody who waits
+//! - [`writer`]: writes and syncs for everybody who waits
+//! - [`outbox`]: the way to the writer, on its own thread or inline
 
 pub(crate) mod disk;
 mod frame;
+mod outbox;
 mod recover;
 mod wal;
 #[cfg(test)]

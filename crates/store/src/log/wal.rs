@@ -4,20 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 
 use super::disk::Disk;
 use super::frame::{self, CELLS, Cell, Frame, Kind, Place};
+use super::outbox::Outbox;
 use super::recover::{LogError, Position, Segment, recover, segment_header, segment_name};
 use super::writer::{Command, Done, Writer, create_segment};
 use crate::config::FatalHook;
+use crate::workers::Workers;
 
 /// A segment is sealed when it is longer than this.
 pub(crate) const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
-/// Writes waiting for the log thread; raft has fewer in flight.
-const WRITES_MAX: usize = 4096;
 
 /// How durable a write has to be when it is reported done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +37,7 @@ pub(crate) struct Wal {
     offset: u64,
     synced: Arc<AtomicU64>,
     segment_bytes: u64,
-    commands: SyncSender<Command>,
-    thread: Option<JoinHandle<()>>,
+    outbox: Outbox,
 }
 
 /// Where every entry is. Written by the owner of the [`Wal`], read by its readers.
@@ -56,7 +54,12 @@ pub(crate) struct WalReader {
 }
 
 impl Wal {
-    pub fn open(disk: Arc<dyn Disk>, segment_bytes: u64, fatal: FatalHook) -> Result<Self, LogError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        segment_bytes: u64,
+        fatal: FatalHook,
+        workers: &Workers,
+    ) -> Result<Self, LogError> {
         let mut recovered = recover(disk.as_ref())?;
         if recovered.segments.is_empty() {
             let bytes = segment_header();
@@ -68,12 +71,8 @@ impl Wal {
         // What a killed process had written need not be on the disk yet, but is relied on from here on.
         file.sync().map_err(io_error("sync", number))?;
         let synced = Arc::new(AtomicU64::new(length));
-        let (commands, inbox) = sync_channel(WRITES_MAX);
         let writer = Writer { disk: disk.clone(), file, length, synced: synced.clone(), fatal: Some(fatal) };
-        let thread = std::thread::Builder::new()
-            .name("store-log".to_owned())
-            .spawn(move || writer.run(&inbox))
-            .map_err(io_error("start the thread for", number))?;
+        let outbox = Outbox::start(writer, workers).map_err(io_error("start the thread for", number))?;
         let index = Index { first: recovered.first, positions: recovered.positions, segments: recovered.segments };
         Ok(Self {
             index: Arc::new(Mutex::new(index)),
@@ -84,8 +83,7 @@ impl Wal {
             offset: length,
             synced,
             segment_bytes,
-            commands,
-            thread: Some(thread),
+            outbox,
         })
     }
 
@@ -172,7 +170,7 @@ impl Wal {
     }
 
     pub fn barrier(&self) -> WalBarrier {
-        WalBarrier { commands: self.commands.clone() }
+        WalBarrier { outbox: self.outbox.clone() }
     }
 
     fn encode_noted(&mut self, bytes: &mut Vec<u8>) {
@@ -213,28 +211,20 @@ impl Wal {
     }
 
     fn send(&self, command: Command) {
-        send(&self.commands, command);
+        self.outbox.send(command);
     }
 }
 
 /// Waits for the disk on behalf of somebody who does not own the log.
 #[derive(Clone)]
 pub(crate) struct WalBarrier {
-    commands: SyncSender<Command>,
+    outbox: Outbox,
 }
 
 impl WalBarrier {
     /// Everything appended before this call is durable when `done` is told.
     pub fn sync(&self, done: Done) {
-        send(&self.commands, Command::Write { bytes: Vec::new(), sync: true, done });
-    }
-}
-
-fn send(commands: &SyncSender<Command>, command: Command) {
-    if let Err(refused) = commands.send(command)
-        && let Command::Write { done, .. } = refused.0
-    {
-        done(Err(io::Error::other("the log is closed")));
+        self.outbox.send(Command::Write { bytes: Vec::new(), sync: true, done });
     }
 }
 
@@ -245,17 +235,14 @@ impl Drop for Wal {
         let mut bytes = Vec::new();
         self.encode_noted(&mut bytes);
         self.write(bytes, Sync::Now, Box::new(move |result| drop(sender.send(result))));
+        self.outbox.finish_now();
         if matches!(synced.recv(), Ok(Ok(()))) {
             let mut bytes = Vec::new();
             self.encode(&Frame { kind: Kind::Mark, index: 0, payload: &[] }, &mut bytes);
             self.send(Command::Write { bytes, sync: true, done: Box::new(drop) });
         }
         self.send(Command::Stop);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the log thread panicked");
-        }
+        self.outbox.join();
     }
 }
 

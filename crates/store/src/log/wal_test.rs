@@ -11,6 +11,7 @@ use super::disk::{Disk, OsDisk};
 use super::recover::LogError;
 use super::{Cell, Done, Sync, Wal};
 use crate::config::FatalHook;
+use crate::workers::Workers;
 
 const SEGMENT_BYTES: u64 = 300;
 
@@ -43,7 +44,7 @@ fn wait(start: impl FnOnce(Done)) {
 }
 
 fn open(disk: &Arc<dyn Disk>) -> Result<Wal, LogError> {
-    Wal::open(disk.clone(), SEGMENT_BYTES, FatalHook::new(|why| panic!("{why}")))
+    Wal::open(disk.clone(), SEGMENT_BYTES, FatalHook::new(|why| panic!("{why}")), &Workers::Threads)
 }
 
 struct Model {

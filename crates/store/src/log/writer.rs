@@ -1,4 +1,4 @@
-//! The thread that writes the log: one write and at most one fsync for everything that waits (group commit).
+//! What writes the log, on a thread or inline: one write and at most one fsync for everything that waits (group commit).
 //!
 //! What need not be synced at once is synced with the next batch that must, or after [`SYNC_DELAY_MAX`]. An idle
 //! log is never synced. The first failed write or fsync is the last: what the file holds is unknown from then on,
@@ -52,36 +52,65 @@ pub(super) struct Writer {
     pub fatal: Option<FatalHook>,
 }
 
+/// What a command leaves to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    Continue,
+    Stop,
+}
+
 impl Writer {
     /// Ends with everything synced, when told so or when nobody is left to send anything.
     pub fn run(mut self, inbox: &Receiver<Command>) {
         if let Err(error) = self.serve(inbox) {
             self.fail(&error);
-            refuse_all(inbox);
+            while let Ok(command) = inbox.recv() {
+                if refuse(command) == Flow::Stop {
+                    return;
+                }
+            }
         }
     }
 
     fn serve(&mut self, inbox: &Receiver<Command>) -> io::Result<()> {
         let mut sync_due: Option<Instant> = None;
-        let mut next: Option<Command> = None;
         loop {
-            let received = match (next.take(), sync_due) {
-                (Some(command), _) => Ok(command),
-                (None, None) => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                (None, Some(due)) => inbox.recv_timeout(due.saturating_duration_since(Instant::now())),
+            let received = match sync_due {
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => inbox.recv_timeout(due.saturating_duration_since(Instant::now())),
             };
             match received {
-                Ok(Command::Write { bytes, sync, done }) => {
+                Ok(command) => {
+                    if self.take(command, inbox)? == Flow::Stop {
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.sync()?,
+                Err(RecvTimeoutError::Disconnected) => return self.sync(),
+            }
+            sync_due = self.is_dirty().then(|| sync_due.unwrap_or_else(|| Instant::now() + SYNC_DELAY_MAX));
+        }
+    }
+
+    /// Does `first` and whatever is taken from `inbox` along with it.
+    pub fn take(&mut self, first: Command, inbox: &Receiver<Command>) -> io::Result<Flow> {
+        let mut next = Some(first);
+        while let Some(command) = next.take() {
+            match command {
+                Command::Write { bytes, sync, done } => {
                     next = self.write_batch(Pending { bytes, sync, dones: vec![done] }, inbox)?;
                 }
-                Ok(Command::Rotate { number, bytes, synced }) => self.rotate(number, &bytes, synced)?,
-                Ok(Command::Remove { numbers }) => self.remove(&numbers)?,
-                Err(RecvTimeoutError::Timeout) => self.sync()?,
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return self.sync(),
+                Command::Rotate { number, bytes, synced } => self.rotate(number, &bytes, synced)?,
+                Command::Remove { numbers } => self.remove(&numbers)?,
+                Command::Stop => return self.sync().map(|()| Flow::Stop),
             }
-            let dirty = self.synced.load(Ordering::Relaxed) < self.length;
-            sync_due = dirty.then(|| sync_due.unwrap_or_else(|| Instant::now() + SYNC_DELAY_MAX));
         }
+        Ok(Flow::Continue)
+    }
+
+    /// Is anything written and not yet synced?
+    pub fn is_dirty(&self) -> bool {
+        self.synced.load(Ordering::Relaxed) < self.length
     }
 
     /// Takes whatever else waits; a command that is not a write ends the batch and is handed back.
@@ -112,7 +141,7 @@ impl Writer {
         result.map(|()| left)
     }
 
-    fn fail(&mut self, error: &io::Error) {
+    pub fn fail(&mut self, error: &io::Error) {
         if let Some(fatal) = self.fatal.take() {
             fatal.call(&format!("the log cannot be written: {error}"));
         }
@@ -126,8 +155,8 @@ impl Writer {
         if sync { self.sync() } else { Ok(()) }
     }
 
-    fn sync(&mut self) -> io::Result<()> {
-        if self.synced.load(Ordering::Relaxed) < self.length {
+    pub fn sync(&mut self) -> io::Result<()> {
+        if self.is_dirty() {
             self.file.sync()?;
             self.synced.store(self.length, Ordering::Release);
         }
@@ -166,14 +195,14 @@ pub(super) fn create_segment(disk: &dyn Disk, number: u64, bytes: &[u8]) -> io::
     Ok((file, bytes.len() as u64))
 }
 
-fn refuse_all(inbox: &Receiver<Command>) {
-    while let Ok(command) = inbox.recv() {
-        match command {
-            Command::Write { done, .. } => {
-                done(Err(io::Error::other("the log failed earlier and takes no more writes")));
-            }
-            Command::Rotate { .. } | Command::Remove { .. } => {}
-            Command::Stop => return,
+/// After the log has failed.
+pub(super) fn refuse(command: Command) -> Flow {
+    match command {
+        Command::Write { done, .. } => {
+            done(Err(io::Error::other("the log failed earlier and takes no more writes")));
+            Flow::Continue
         }
+        Command::Rotate { .. } | Command::Remove { .. } => Flow::Continue,
+        Command::Stop => Flow::Stop,
     }
 }

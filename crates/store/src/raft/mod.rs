@@ -6,15 +6,19 @@
 //! - [`state_machine`]: openraft's state machine on our `Machine`, and snapshots
 //! - [`network`]: how members reach each other
 //! - [`node`]: one running member
+//! - [`runtime`], [`watch_channel`]: what openraft runs on
 
 mod log_store;
 mod network;
 mod node;
+mod runtime;
 mod state_machine;
 #[cfg(test)]
 mod suite_test;
 mod types;
+mod watch_channel;
 
 pub use node::NodeError;
 pub(crate) use node::{Node, WriteError};
+pub use runtime::seed_randomness;
 pub use state_machine::RestoreError;

@@ -93,7 +93,7 @@ impl Node {
         machine: Box<dyn Machine>,
     ) -> Result<Self, NodeError> {
         let growth = Arc::new(Growth::default());
-        let wal = Wal::open(disk.clone(), SEGMENT_BYTES, config.fatal.clone())?;
+        let wal = Wal::open(disk.clone(), SEGMENT_BYTES, config.fatal.clone(), &config.workers)?;
         let log_store = LogStore::open(wal, growth.clone()).map_err(NodeError::ReadLog)?;
         let log_bytes = growth.bytes.load(Ordering::Relaxed);
         let alone = log_store.alone();
@@ -102,6 +102,7 @@ impl Node {
             barrier: log_store.barrier(),
             growth: growth.clone(),
             log_bytes_min: config.snapshot_log_bytes,
+            workers: config.workers.clone(),
         };
         let state_machine = StateMachine::open(machine, snapshots)?;
         growth.bytes.store(log_bytes, Ordering::Relaxed);

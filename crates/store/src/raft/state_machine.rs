@@ -16,6 +16,7 @@ use crate::log::WalBarrier;
 use crate::log::disk::{Disk, DiskFile};
 use crate::machine::{Frozen, Machine, Reply};
 use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
+use crate::workers::Workers;
 
 const DIRECTORY: &str = "snapshots";
 const SUFFIX: &str = ".snap";
@@ -39,6 +40,7 @@ pub(super) struct Snapshots {
     pub growth: Arc<Growth>,
     /// The least growth of the log that is worth a snapshot.
     pub log_bytes_min: u64,
+    pub workers: Workers,
 }
 
 pub(super) struct StateMachine {
@@ -127,7 +129,7 @@ impl RaftStateMachine<Types> for StateMachine {
         let temporary = format!("{name}.tmp");
         let disk = self.snapshots.disk.clone();
         let (from, to) = (snapshot, temporary.clone());
-        blocking(move || copy(&from, disk.as_ref(), &to)).await?;
+        self.snapshots.workers.run(move || copy(&from, disk.as_ref(), &to)).await?;
         // Read whole before it counts: a damaged one changes nothing, here or on the disk.
         let disk = self.snapshots.disk.as_ref();
         let installed = load(disk, &temporary, self.machine.as_mut());
@@ -164,15 +166,16 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
         log_store::sync(&self.snapshots.barrier).await?;
         let frozen = self.frozen.take().ok_or_else(|| io::Error::other("a builder builds one snapshot"))?;
         let (snapshots, meta) = (self.snapshots.clone(), self.meta.clone());
-        blocking(move || {
+        let workers = snapshots.workers.clone();
+        let work = move || {
             let name = name_of(&meta);
             let bytes = frozen.bytes();
             write(snapshots.disk.as_ref(), &name, &meta, frozen.as_ref())?;
             remove_others(snapshots.disk.as_ref(), &name)?;
             snapshots.rearm(bytes);
             Ok(Snapshot { meta, snapshot: SnapshotData { disk: snapshots.disk, name } })
-        })
-        .await
+        };
+        workers.run(work).await
     }
 }
 
@@ -183,10 +186,6 @@ impl Snapshots {
         self.growth.bytes.store(0, Ordering::Relaxed);
         self.growth.threshold.store(self.log_bytes_min.max(state_bytes), Ordering::Relaxed);
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Sorts by log position.

@@ -16,6 +16,7 @@ use crate::log::disk::OsDisk;
 use crate::machine::Replica;
 use crate::mvcc::{HistoryLimits, State, Timeline};
 use crate::watch::spawn_hub;
+use crate::workers::Workers;
 
 /// Keeps the directory and the hub.
 struct Guard {
@@ -33,13 +34,19 @@ impl StoreBuilder<Types, LogStore, StateMachine, Guard> for Builder {
         let disk = Arc::new(OsDisk::open(dir.path()).unwrap());
         let growth = Arc::new(Growth::default());
         let fatal = FatalHook::new(|why| panic!("{why}"));
-        let wal = Wal::open(disk.clone(), self.segment_bytes, fatal).unwrap();
+        let wal = Wal::open(disk.clone(), self.segment_bytes, fatal, &Workers::Threads).unwrap();
         let log_store = LogStore::open(wal, growth.clone()).unwrap();
         let (stop, stopped) = watch::channel(false);
         let limits = HistoryLimits::default();
         let timeline = Timeline::<()>::new(State::default(), limits);
         let hub = spawn_hub(Arc::new(ArcSwap::from_pointee(timeline)), stopped);
-        let snapshots = Snapshots { disk, barrier: log_store.barrier(), growth, log_bytes_min: u64::MAX };
+        let snapshots = Snapshots {
+            disk,
+            barrier: log_store.barrier(),
+            growth,
+            log_bytes_min: u64::MAX,
+            workers: Workers::Threads,
+        };
         let machine = StateMachine::open(Box::new(Replica::new(limits, hub)), snapshots).unwrap();
         Ok((Guard { _dir: dir, _stop: stop }, log_store, machine))
     }

@@ -29,7 +29,7 @@ impl RaftTypeConfig for Types {
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = EntryPayload<Command, u64, Peer>;
     type Entry = openraft::impls::Entry<LeaderId<u64, u64>, Self::Payload>;
-    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type AsyncRuntime = super::runtime::Runtime;
     type Responder<T>
         = openraft::impls::OneshotResponder<Self, T>
     where
