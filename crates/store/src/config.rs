@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::mvcc::HistoryLimits;
+use crate::peer::PeersConfig;
 use crate::types::MemberId;
 use crate::workers::Workers;
 
@@ -18,6 +19,18 @@ pub struct StoreConfig {
     pub snapshot_log_bytes: u64,
     pub fatal: FatalHook,
     pub workers: Workers,
+    pub start: Start,
+    pub peers: PeersConfig,
+}
+
+/// What a member does with an empty directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Founds a cluster of one.
+    #[default]
+    Found,
+    /// Waits until a cluster adds it. Its id is one the cluster has reserved for it.
+    Join,
 }
 
 impl StoreConfig {
@@ -29,6 +42,8 @@ impl StoreConfig {
             snapshot_log_bytes: 32 * 1024 * 1024,
             fatal: FatalHook::default(),
             workers: Workers::default(),
+            start: Start::default(),
+            peers: PeersConfig::default(),
         }
     }
 }

@@ -7,6 +7,8 @@
 //! - `mvcc`: the deterministic core, without tokio or files
 //! - `watch`: the hub that fans changes out
 //! - `raft`: agreement; the only place that names openraft
+//! - `peer`: how bytes get to other members; `peer::Transport` is the seam a simulator replaces
+//! - `outcome`: the outcome of a transaction on its way to another member
 //! - `log`, `snapshot`, `identity`: the disk; `log::disk` is the seam a simulator replaces
 //! - `machine`: what raft drives, with the facets' type erased
 //! - `workers`: where work runs that waits for the disk; the other seam of a simulator
@@ -17,6 +19,8 @@ mod identity;
 mod log;
 mod machine;
 mod mvcc;
+mod outcome;
+mod peer;
 mod raft;
 mod snapshot;
 mod store;
@@ -25,12 +29,15 @@ mod types;
 mod watch;
 mod workers;
 
-pub use config::{FatalHook, StoreConfig};
+pub use config::{FatalHook, Start, StoreConfig};
 pub use identity::IdentityError;
 pub use log::LogError;
 pub use log::disk::{Disk, DiskFile};
 pub use mvcc::{Compacted, HistoryLimits, View};
-pub use raft::{NodeError, RestoreError, seed_randomness};
+pub use peer::{
+    CallError, Destination, Dial, FRAME_BYTES_MAX, PeerStream, PeersConfig, ServeError, StreamTransport, Transport,
+};
+pub use raft::{Member, MemberError, Members, NodeError, RestoreError, Role, seed_randomness};
 pub use snapshot::SnapshotError;
 pub use store::{OpenError, ProposeError, Store};
 pub use txn::{

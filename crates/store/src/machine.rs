@@ -7,11 +7,11 @@ use std::io;
 
 use crate::mvcc::{HistoryLimits, State, Timeline};
 use crate::snapshot::{Record, SnapshotError, SnapshotReader, SnapshotWriter};
-use crate::txn::{Durability, Op, Txn, TxnOutcome};
+use crate::txn::{Durability, Op, Txn};
 use crate::types::{Change, Entry, Facets};
 use crate::watch::HubHandle;
 
-/// The outcome of one transaction, its type erased on the way through raft.
+/// The outcome of one command, its type erased on the way through raft.
 pub(crate) struct Reply(Option<Box<dyn Any + Send + Sync>>);
 
 impl fmt::Debug for Reply {
@@ -21,13 +21,18 @@ impl fmt::Debug for Reply {
 }
 
 impl Reply {
-    /// For log entries that are no transaction.
+    /// For log entries that ask nothing.
     pub fn empty() -> Self {
         Self(None)
     }
 
-    pub fn outcome<F: Facets>(self) -> Option<TxnOutcome<F>> {
-        self.0?.downcast().ok().map(|outcome| *outcome)
+    pub fn new<T: Any + Send + Sync>(answer: T) -> Self {
+        Self(Some(Box::new(answer)))
+    }
+
+    /// `None`: it is something else.
+    pub fn take<T: Any>(self) -> Option<T> {
+        self.0?.downcast().ok().map(|answer| *answer)
     }
 }
 
@@ -62,7 +67,7 @@ impl<F: Facets> Replica<F> {
 
 impl<F: Facets> Machine for Replica<F> {
     fn apply(&mut self, txn: &Txn) -> Reply {
-        Reply(Some(Box::new(self.timeline.commit(txn))))
+        Reply::new(self.timeline.commit(txn))
     }
 
     fn publish(&mut self) {

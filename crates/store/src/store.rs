@@ -6,22 +6,20 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::config::StoreConfig;
 use crate::identity::{self, IdentityError};
 use crate::log::disk::{Disk, OsDisk};
 use crate::machine::Replica;
 use crate::mvcc::{Compacted, State, Timeline, View};
-use crate::raft::{Node, NodeError, WriteError};
+use crate::outcome;
+use crate::peer::{self, PeerStream, ServeError};
+use crate::raft::{Answer, MemberChange, MemberError, Members, Node, NodeError, WriteError};
 use crate::txn::{self, InvalidTxn, Txn, TxnOutcome};
 use crate::types::{Facets, MemberId, Revision};
 use crate::watch::{Watch, spawn_hub};
 
-/// Proposals under way, in shares of [`SHARE_BYTES`]; proposers wait beyond that. So at most 4096 transactions and
-/// about 64 MiB wait for the disk.
-const SHARES_MAX: usize = 4096;
-const SHARE_BYTES: usize = 16 * 1024;
 /// How long a shutdown waits for the disk to be let go of.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,6 +44,12 @@ pub enum ProposeError {
     NotLeader { leader: Option<MemberId> },
     #[error("no majority confirms that this member leads")]
     NoMajority,
+    /// Nothing was written.
+    #[error("the leader cannot be asked")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The transaction was applied, or not, or will be.
+    #[error("what became of the transaction is not known")]
+    Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A transaction under way may or may not have been applied.
     #[error("the store was shut down")]
     Shutdown,
@@ -59,6 +63,8 @@ impl From<WriteError> for ProposeError {
         match error {
             WriteError::NotLeader { leader } => Self::NotLeader { leader },
             WriteError::NoMajority => Self::NoMajority,
+            WriteError::Unreachable(source) => Self::Unreachable(source),
+            WriteError::Unknown(source) => Self::Unknown(source),
             WriteError::Stopped => Self::Shutdown,
             WriteError::Failed(source) => Self::Failed(source),
         }
@@ -74,7 +80,6 @@ struct Inner<F> {
     published: Arc<ArcSwap<Timeline<F>>>,
     hub: crate::watch::HubHandle<F>,
     node: Node,
-    proposals: Semaphore,
     stop: watch::Sender<bool>,
     /// Gone when nothing of ours can touch the disk any more.
     disk: Weak<dyn Disk>,
@@ -117,19 +122,23 @@ impl<F: Facets> Store<F> {
         let hub = spawn_hub(published.clone(), stopped);
         let replica = Box::new(Replica::new(config.history, hub.clone()));
         let in_use = Arc::downgrade(&disk);
-        let node = Node::start(&config, disk, replica).await?;
-        let proposals = Semaphore::new(SHARES_MAX);
-        Ok(Self { inner: Arc::new(Inner { published, hub, node, proposals, stop, disk: in_use }) })
+        let node = Node::start(&config, disk, replica, outcome::encode::<F>).await?;
+        Ok(Self { inner: Arc::new(Inner { published, hub, node, stop, disk: in_use }) })
     }
 
     /// Agreed on, durable as asked, applied and visible to [`Store::view`] when this returns. When it is
     /// cancelled the transaction may still be applied.
     pub async fn propose(&self, txn: Txn) -> Result<TxnOutcome<F>, ProposeError> {
         let bytes = txn::check(&txn).map_err(ProposeError::Invalid)?;
-        let shares = (bytes / SHARE_BYTES + 1) as u32;
-        let _share = self.inner.proposals.acquire_many(shares).await.map_err(|_| ProposeError::Shutdown)?;
-        let reply = self.inner.node.propose(txn).await?;
-        Ok(reply.outcome().expect("the machine answers a transaction with an outcome of its own facets"))
+        // Cheap: keys and values are shared.
+        let proposed = txn.clone();
+        match self.inner.node.propose(proposed, bytes).await? {
+            Answer::Here(reply) => {
+                Ok(reply.take().expect("the machine answers a transaction with an outcome of its own facets"))
+            }
+            Answer::Forwarded(sent) => outcome::decode(&sent, &txn, &self.inner.published.load())
+                .map_err(|gone| ProposeError::Unknown(Box::new(gone))),
+        }
     }
 
     /// The newest state this member has applied. Never goes back.
@@ -154,6 +163,60 @@ impl<F: Facets> Store<F> {
         Ok(self.inner.published.load().revision())
     }
 
+    /// The members as this one sees them.
+    pub fn members(&self) -> Members {
+        self.inner.node.members()
+    }
+
+    /// Answers one request of the member that is known to be `from`. For a transport of the caller's.
+    pub async fn serve_peer(&self, from: MemberId, request: &[u8]) -> Bytes {
+        self.inner.node.answer(from, request).await
+    }
+
+    /// Answers another member's requests on a stream it opened, until one of the two closes it. Whoever accepted the
+    /// stream knows that the other end is member `from`.
+    pub async fn serve_stream(&self, from: MemberId, stream: impl PeerStream) -> Result<(), ServeError> {
+        peer::serve(stream, |request: Bytes| async move { self.serve_peer(from, &request).await }).await
+    }
+
+    /// Takes an id for a member that is to join. No id is ever given out twice.
+    pub async fn reserve_member(&self) -> Result<MemberId, MemberError> {
+        self.inner.node.change(MemberChange::Reserve).await
+    }
+
+    /// Adds a member under an id that was reserved for it. It is sent everything and does not vote yet.
+    pub async fn add_learner(&self, member: MemberId, addresses: Vec<String>) -> Result<(), MemberError> {
+        self.change(MemberChange::AddLearner { member, addresses }).await
+    }
+
+    /// Lets a learner vote, once it has caught up.
+    pub async fn promote(&self, member: MemberId) -> Result<(), MemberError> {
+        self.change(MemberChange::Promote { member }).await
+    }
+
+    /// Removes a member for good. Its id stays used.
+    pub async fn remove_member(&self, member: MemberId) -> Result<(), MemberError> {
+        self.change(MemberChange::Remove { member }).await
+    }
+
+    /// Puts a learner that has caught up in the place of a voter that is gone for good.
+    pub async fn replace_dead(&self, dead: MemberId, by: MemberId) -> Result<(), MemberError> {
+        self.change(MemberChange::ReplaceDead { dead, by }).await
+    }
+
+    pub async fn set_addresses(&self, member: MemberId, addresses: Vec<String>) -> Result<(), MemberError> {
+        self.change(MemberChange::SetAddresses { member, addresses }).await
+    }
+
+    /// Returns when the other member leads.
+    pub async fn transfer_leadership(&self, to: MemberId) -> Result<(), MemberError> {
+        self.change(MemberChange::TransferLeader { to }).await
+    }
+
+    async fn change(&self, change: MemberChange) -> Result<(), MemberError> {
+        self.inner.node.change(change).await.map(drop)
+    }
+
     /// True while this member leads.
     pub fn leadership(&self) -> watch::Receiver<bool> {
         self.inner.node.leadership()
@@ -162,7 +225,6 @@ impl<F: Facets> Store<F> {
     /// Everything acknowledged, relaxed or not, is on the disk when this returns, and the directory may be opened
     /// again. Watches end; other handles can still read and refuse to write.
     pub async fn shutdown(self) {
-        self.inner.proposals.close();
         self.inner.node.shutdown().await;
         self.inner.stop.send_replace(true);
         // raft's last tasks let go of the disk a moment after raft itself has ended.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::Stream;
@@ -36,9 +36,37 @@ pub(super) struct LogStore {
     reader: LogReader,
     last: Option<LogId>,
     growth: Arc<Growth>,
-    /// May relaxed transactions be reported before they are synced? Only while we are the only member:
-    /// what one has confirmed to others, or sent them, it must not forget.
-    alone: Arc<AtomicBool>,
+    alone: Alone,
+    /// Index of the newest membership appended. `None`: there was one before the log was opened.
+    newest_membership: Option<u64>,
+}
+
+/// May relaxed transactions be reported before they are synced? Only while we are the only member: what one has
+/// confirmed to others, or sent them, it must not forget. Shared with whoever sees memberships being committed.
+#[derive(Clone)]
+pub(super) struct Alone {
+    /// Index of a committed membership in which nobody else is.
+    since: Arc<AtomicU64>,
+}
+
+const NOT_ALONE: u64 = u64::MAX;
+
+impl Default for Alone {
+    fn default() -> Self {
+        Self { since: Arc::new(AtomicU64::new(NOT_ALONE)) }
+    }
+}
+
+impl Alone {
+    /// Holds until the log is given another membership, so that the order of the two calls does not matter.
+    pub fn confirm(&self, membership_index: Option<u64>) {
+        self.since.store(membership_index.unwrap_or(NOT_ALONE), Ordering::Relaxed);
+    }
+
+    fn holds(&self, newest_membership: Option<u64>) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        since != NOT_ALONE && newest_membership.is_none_or(|newest| newest == since)
+    }
 }
 
 #[derive(Clone)]
@@ -68,28 +96,27 @@ impl LogStore {
         growth.bytes.store(reader.bytes(), Ordering::Relaxed);
         let shared = Shared { vote, cache: VecDeque::new(), cache_bytes: 0, written: range.end };
         let reader = LogReader { wal: reader, shared: Arc::new(Mutex::new(shared)) };
-        Ok(Self { wal, reader, last, growth, alone: Arc::default() })
+        Ok(Self { wal, reader, last, growth, alone: Alone::default(), newest_membership: None })
     }
 
     pub fn barrier(&self) -> WalBarrier {
         self.wal.barrier()
     }
 
-    /// To be set by whoever knows the membership the log begins with; changes are seen here.
-    pub fn alone(&self) -> Arc<AtomicBool> {
+    pub fn alone(&self) -> Alone {
         self.alone.clone()
     }
 
-    fn needs_sync(&self, entry: &Entry) -> bool {
+    fn needs_sync(&mut self, entry: &Entry) -> bool {
         match &entry.payload {
-            EntryPayload::Normal(Command(txn)) => {
-                txn.durability == Durability::Synced || !self.alone.load(Ordering::Relaxed)
+            EntryPayload::Normal(Command::Txn(txn)) => {
+                txn.durability == Durability::Synced || !self.alone.holds(self.newest_membership)
             }
-            EntryPayload::Membership(membership) => {
-                self.alone.store(membership.nodes().count() <= 1, Ordering::Relaxed);
+            EntryPayload::Membership(_) => {
+                self.newest_membership = Some(entry.log_id.index);
                 true
             }
-            EntryPayload::Blank => true,
+            EntryPayload::Blank | EntryPayload::Normal(Command::ReserveMember) => true,
         }
     }
 
@@ -190,6 +217,10 @@ impl RaftLogStorage<Types> for LogStore {
         truncated.await?;
         self.reader.shared().truncate_from(from);
         self.last = self.last.min(last);
+        if self.newest_membership.is_some_and(|index| index >= from) {
+            // Which one counts now is not known here, so nobody is alone until a later one is committed.
+            self.newest_membership = Some(NOT_ALONE);
+        }
         Ok(())
     }
 

@@ -4,21 +4,37 @@
 //! - [`types`]: openraft's type parameters, and how they look on the disk
 //! - [`log_store`]: openraft's log on our write-ahead log
 //! - [`state_machine`]: openraft's state machine on our `Machine`, and snapshots
-//! - [`network`]: how members reach each other
-//! - [`node`]: one running member
+//! - [`progress`], [`registry`]: what it has applied, and which member ids were given out
+//! - [`message`]: what members say to each other
+//! - [`network`], [`answer`], [`incoming`]: asking, answering, receiving snapshots
+//! - [`address_book`]: where members are
+//! - [`members`], [`forward`]: changing who is a member; writes and reads asked of any member
+//! - [`node`], [`upkeep`]: one running member, and what it does by itself
 //! - [`runtime`], [`watch_channel`]: what openraft runs on
 
+mod address_book;
+mod answer;
+mod forward;
+mod incoming;
 mod log_store;
+mod members;
+mod message;
 mod network;
 mod node;
+mod progress;
+mod registry;
 mod runtime;
 mod state_machine;
 #[cfg(test)]
 mod suite_test;
 mod types;
+mod upkeep;
 mod watch_channel;
 
+pub(crate) use forward::{Answer, WriteError};
+pub use members::{Member, MemberError, Members, Role};
+pub(crate) use message::MemberChange;
+pub(crate) use node::Node;
 pub use node::NodeError;
-pub(crate) use node::{Node, WriteError};
 pub use runtime::seed_randomness;
 pub use state_machine::RestoreError;

@@ -1,24 +1,30 @@
-//! One running member: starts raft over the disk, takes proposals, watches over leadership and health.
+//! One running member: starts raft over the disk and the transport, and holds what the other files of this folder
+//! work with.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use openraft::errors::{ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError};
+use bytes::Bytes;
+use openraft::errors::{InitializeError, RaftError};
 use openraft::type_config::async_runtime::WatchReceiver;
 use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
+use super::address_book::AddressBook;
+use super::incoming::{self, Incoming};
 use super::log_store::{Growth, LogStore};
-use super::network::NoNetwork;
+use super::network::Caller;
+use super::progress::Progress;
 use super::state_machine::{RestoreError, Snapshots, StateMachine};
-use super::types::{Command, Peer, Types};
-use crate::config::{FatalHook, StoreConfig};
+use super::types::{Peer, Types};
+use super::upkeep;
+use crate::config::{Start, StoreConfig};
 use crate::log::disk::Disk;
 use crate::log::{LogError, SEGMENT_BYTES, Wal};
 use crate::machine::{Machine, Reply};
-use crate::txn::Txn;
 use crate::types::MemberId;
 
 const HEARTBEAT_MS: u64 = 100;
@@ -28,6 +34,10 @@ const ELECTION_MS_MAX: u64 = 600;
 const KEPT_BEHIND_SNAPSHOT: u64 = 500;
 /// How long a lone member may take to lead and to apply its log.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Proposals under way, in shares of [`SHARE_BYTES`]; proposers wait beyond that. So at most 4096 transactions and
+/// about 64 MiB wait for the disk.
+const SHARES_MAX: usize = 4096;
+const SHARE_BYTES: usize = 16 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -37,31 +47,36 @@ pub enum NodeError {
     ReadLog(#[source] io::Error),
     #[error("cannot restore the state")]
     Restore(#[from] RestoreError),
+    #[error("cannot remove what another member had begun to send")]
+    ClearIncoming(#[source] io::Error),
     #[error("cannot start raft")]
     Start(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the member did not become ready within {} s", START_TIMEOUT.as_secs())]
     NotReady(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WriteError {
-    #[error("member {leader:?} leads")]
-    NotLeader { leader: Option<MemberId> },
-    #[error("no majority confirms that this member leads")]
-    NoMajority,
-    #[error("the member was stopped")]
-    Stopped,
-    #[error("raft failed")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
+/// Handle of a running member.
 #[derive(Clone)]
-pub(crate) struct Node {
-    raft: Raft<Types, StateMachine>,
-    leadership: watch::Receiver<bool>,
+pub(crate) struct Node(pub(super) Arc<Core>);
+
+/// What a member's parts share. Nothing here is written by two.
+pub(super) struct Core {
+    pub me: MemberId,
+    pub raft: Raft<Types, StateMachine>,
+    pub caller: Caller,
+    pub progress: Arc<Progress>,
+    pub leadership: watch::Receiver<bool>,
+    /// Turns the outcome of a transaction into bytes for the member that proposed it.
+    pub encode_outcome: fn(Reply) -> Option<Bytes>,
+    pub shares: Semaphore,
+    /// Held while the membership is changed: one change at a time.
+    pub changes: Mutex<()>,
+    pub incoming: Mutex<Incoming>,
+    /// Told when a member announced new addresses.
+    pub news: Notify,
 }
 
-fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> Box<dyn std::error::Error + Send + Sync> {
+pub(super) fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> Box<dyn std::error::Error + Send + Sync> {
     Box::new(error)
 }
 
@@ -85,13 +100,16 @@ fn raft_config() -> Result<Arc<Config>, NodeError> {
 }
 
 impl Node {
-    /// Recovers and starts; a member of a new directory founds a cluster of one. Returns when this member leads
-    /// and everything it had acknowledged is applied.
+    /// Recovers and starts. A lone member returns when it leads and everything it had acknowledged is applied; a
+    /// member of several returns when it takes part.
     pub async fn start(
         config: &StoreConfig,
         disk: Arc<dyn Disk>,
         machine: Box<dyn Machine>,
+        encode_outcome: fn(Reply) -> Option<Bytes>,
     ) -> Result<Self, NodeError> {
+        incoming::clear(disk.as_ref()).map_err(NodeError::ClearIncoming)?;
+        let incoming = Mutex::new(Incoming::new(Arc::downgrade(&disk), config.workers.clone()));
         let growth = Arc::new(Growth::default());
         let wal = Wal::open(disk.clone(), SEGMENT_BYTES, config.fatal.clone(), &config.workers)?;
         let log_store = LogStore::open(wal, growth.clone()).map_err(NodeError::ReadLog)?;
@@ -104,121 +122,96 @@ impl Node {
             log_bytes_min: config.snapshot_log_bytes,
             workers: config.workers.clone(),
         };
-        let state_machine = StateMachine::open(machine, snapshots)?;
+        let progress = Progress::new();
+        let state_machine = StateMachine::open(machine, snapshots, progress.clone())?;
         growth.bytes.store(log_bytes, Ordering::Relaxed);
 
+        let caller = Caller {
+            transport: config.peers.transport.clone(),
+            book: Arc::new(AddressBook::new(&config.peers.addresses)),
+            workers: config.workers.clone(),
+            transfers: Arc::new(AtomicU64::new(1)),
+        };
         let id = config.member_id.0;
-        let raft = Raft::new(id, raft_config()?, NoNetwork, log_store, state_machine)
+        let raft = Raft::new(id, raft_config()?, caller.clone(), log_store, state_machine)
             .await
             .map_err(|error| NodeError::Start(boxed(error)))?;
-        found_or_lead(&raft, id).await?;
-        raft.wait(Some(START_TIMEOUT))
-            .metrics(|metrics| metrics.current_leader == Some(id), "to lead")
-            .await
-            .map_err(|error| NodeError::NotReady(boxed(error)))?;
-        raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map_err(|error| NodeError::NotReady(boxed(error)))?;
-        if raft.voter_ids().chain(raft.learner_ids()).eq([id]) {
-            alone.store(true, Ordering::Relaxed);
-            // Nobody to send heartbeats to and nobody to be deposed by: an idle lone member sleeps.
-            raft.runtime_config().tick(false);
-        }
-
-        tokio::spawn(snapshot_when_due(raft.clone(), growth));
-        let leadership = watch_over(&raft, config.fatal.clone());
-        Ok(Self { raft, leadership })
-    }
-
-    /// Agreed on, durable as asked, applied.
-    pub async fn propose(&self, txn: Txn) -> Result<Reply, WriteError> {
-        let response = self.raft.client_write(Command(Arc::new(txn))).await.map_err(|error| match error {
-            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-                WriteError::NotLeader { leader: forward.leader_id.map(MemberId) }
-            }
-            RaftError::APIError(other) => WriteError::Failed(boxed(other)),
-            RaftError::Fatal(fatal) => failed(fatal),
-        })?;
-        Ok(response.data)
-    }
-
-    /// Confirms with a majority that this member leads, then waits until everything committed is applied. Read
-    /// index, not lease: safe whatever the clocks do.
-    pub async fn linearize(&self) -> Result<(), WriteError> {
-        let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
-        read.map(drop).map_err(|error| match error {
-            RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
-                WriteError::NotLeader { leader: forward.leader_id.map(MemberId) }
-            }
-            RaftError::APIError(_) => WriteError::NoMajority,
-            RaftError::Fatal(fatal) => failed(fatal),
-        })
+        begin(&raft, config).await?;
+        let leadership = upkeep::watch_over(&raft, &caller.book, alone, config.fatal.clone());
+        tokio::spawn(upkeep::snapshot_when_due(raft.clone(), growth));
+        let core = Arc::new(Core {
+            me: config.member_id,
+            raft,
+            caller,
+            progress,
+            leadership,
+            encode_outcome,
+            shares: Semaphore::new(SHARES_MAX),
+            changes: Mutex::new(()),
+            incoming,
+            news: Notify::new(),
+        });
+        tokio::spawn(upkeep::keep_members(core.clone(), config.peers.advertise.clone()));
+        Ok(Self(core))
     }
 
     pub fn leadership(&self) -> watch::Receiver<bool> {
-        self.leadership.clone()
+        self.0.leadership.clone()
     }
 
     /// Ends raft; the log is synced and closed when the last handle is gone.
     pub async fn shutdown(&self) {
-        if self.raft.shutdown().await.is_err() {
+        self.0.shares.close();
+        if self.0.raft.shutdown().await.is_err() {
             tracing::error!("raft ended in a panic");
         }
     }
 }
 
-fn failed(fatal: Fatal<Types>) -> WriteError {
-    match fatal {
-        Fatal::Stopped => WriteError::Stopped,
-        fatal => WriteError::Failed(boxed(fatal)),
+impl Core {
+    /// The member this one believes to lead.
+    pub fn leader(&self) -> Option<MemberId> {
+        self.raft.server_metrics().borrow_watched().current_leader.map(MemberId)
     }
 }
 
-async fn found_or_lead(raft: &Raft<Types, StateMachine>, id: u64) -> Result<(), NodeError> {
-    let start = |error| NodeError::Start(error);
-    if !raft.is_initialized().await.map_err(|error| start(boxed(error)))? {
-        let founded = raft.initialize(std::collections::BTreeMap::from([(id, Peer::default())])).await;
-        return match founded {
-            // A log that was begun but never led is initialized by what it holds.
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(error) => Err(start(boxed(error))),
-        };
+/// How many shares a transaction of so many bytes takes.
+pub(super) fn shares_of(bytes: usize) -> u32 {
+    (bytes / SHARE_BYTES + 1) as u32
+}
+
+/// Founds a cluster where one is to be founded, and lets a lone member lead at once.
+async fn begin(raft: &Raft<Types, StateMachine>, config: &StoreConfig) -> Result<(), NodeError> {
+    let id = config.member_id.0;
+    let initialized = raft.is_initialized().await.map_err(|error| NodeError::Start(boxed(error)))?;
+    if !initialized {
+        match config.start {
+            // Waits to be added.
+            Start::Join => return Ok(()),
+            Start::Found => found(raft, id, Peer { addresses: config.peers.advertise.clone() }).await?,
+        }
     }
-    let alone = raft.voter_ids().eq([id]);
-    if alone && !raft.is_leader() {
+    // Metrics tell it too, a little later.
+    let voters = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect::<Vec<_>>());
+    if voters.await.map_err(|error| NodeError::Start(boxed(error)))? != [id] {
+        return Ok(());
+    }
+    if initialized && !raft.is_leader() {
         // Nobody else can have been elected, so there is nothing to wait for.
-        raft.trigger().elect(false).await.map_err(|error| start(boxed(error)))?;
+        raft.trigger().elect(false).await.map_err(|error| NodeError::Start(boxed(error)))?;
     }
+    raft.wait(Some(START_TIMEOUT))
+        .metrics(|metrics| metrics.current_leader == Some(id), "to lead")
+        .await
+        .map_err(|error| NodeError::NotReady(boxed(error)))?;
+    raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map_err(|error| NodeError::NotReady(boxed(error)))?;
     Ok(())
 }
 
-/// Publishes whether this member leads, and ends the process when raft has died of something else than a shutdown.
-fn watch_over(raft: &Raft<Types, StateMachine>, fatal: FatalHook) -> watch::Receiver<bool> {
-    let id = *raft.node_id();
-    let mut metrics = raft.server_metrics();
-    let health = raft.metrics();
-    let leads = move |leader: Option<u64>| leader == Some(id);
-    let (leading, leadership) = watch::channel(leads(metrics.borrow_watched().current_leader));
-    tokio::spawn(async move {
-        // These metrics change with leadership and membership, not with every write, and end with raft.
-        while metrics.changed().await.is_ok() {
-            let now = leads(metrics.borrow_and_update().current_leader);
-            leading.send_if_modified(|before| std::mem::replace(before, now) != now);
-        }
-        leading.send_replace(false);
-        match &health.borrow_watched().running_state {
-            Ok(()) | Err(Fatal::Stopped) => {}
-            Err(error) => fatal.call(&format!("raft failed: {error}")),
-        }
-    });
-    leadership
-}
-
-async fn snapshot_when_due(raft: Raft<Types, StateMachine>, growth: Arc<Growth>) {
-    loop {
-        growth.due.notified().await;
-        // Begins anew at once, so that a log that keeps growing meanwhile does not ask again.
-        growth.bytes.store(0, Ordering::Relaxed);
-        if raft.trigger().snapshot().await.is_err() {
-            return;
-        }
+async fn found(raft: &Raft<Types, StateMachine>, id: u64, peer: Peer) -> Result<(), NodeError> {
+    match raft.initialize(BTreeMap::from([(id, peer)])).await {
+        // A log that was begun but never led is initialized by what it holds.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(NodeError::Start(boxed(error))),
     }
 }

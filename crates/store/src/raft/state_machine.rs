@@ -11,11 +11,16 @@ use openraft::type_config::alias;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
 use super::log_store::{self, Growth};
-use super::types::{Command, LogId, SnapshotMeta, StoredMembership, Types, decode_snapshot_meta, encode_snapshot_meta};
+use super::progress::Progress;
+use super::registry::Registry;
+use super::types::{
+    Command, LogId, SnapshotHead, SnapshotMeta, StoredMembership, Types, decode_snapshot_head, encode_snapshot_head,
+};
 use crate::log::WalBarrier;
 use crate::log::disk::{Disk, DiskFile};
 use crate::machine::{Frozen, Machine, Reply};
 use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
+use crate::types::MemberId;
 use crate::workers::Workers;
 
 const DIRECTORY: &str = "snapshots";
@@ -30,6 +35,23 @@ type Snapshot = alias::SnapshotOf<Types, SnapshotData>;
 pub(super) struct SnapshotData {
     disk: Arc<dyn Disk>,
     name: String,
+}
+
+impl SnapshotData {
+    pub fn new(disk: Arc<dyn Disk>, name: String) -> Self {
+        Self { disk, name }
+    }
+
+    pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        self.disk.read(&self.name)
+    }
+
+    /// With what the file says about itself.
+    pub fn with_meta(self) -> io::Result<Snapshot> {
+        let reader = SnapshotReader::open(self.open()?).map_err(io::Error::other)?;
+        let SnapshotHead { meta, .. } = decode_snapshot_head(reader.head())?;
+        Ok(Snapshot { meta, snapshot: self })
+    }
 }
 
 /// What it takes to write a snapshot beside a running store.
@@ -48,6 +70,8 @@ pub(super) struct StateMachine {
     snapshots: Snapshots,
     applied: Option<LogId>,
     membership: StoredMembership,
+    registry: Registry,
+    progress: Arc<Progress>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,22 +84,49 @@ pub enum RestoreError {
 
 impl StateMachine {
     /// Restores the newest snapshot, if there is one.
-    pub fn open(mut machine: Box<dyn Machine>, snapshots: Snapshots) -> Result<Self, RestoreError> {
-        let mut meta = SnapshotMeta::default();
+    pub fn open(
+        mut machine: Box<dyn Machine>,
+        snapshots: Snapshots,
+        progress: Arc<Progress>,
+    ) -> Result<Self, RestoreError> {
+        let mut head = SnapshotHead { meta: SnapshotMeta::default(), registry: Registry::default() };
         if let Some(name) = newest(snapshots.disk.as_ref()).map_err(RestoreError::Find)? {
             let restored = load(snapshots.disk.as_ref(), &name, machine.as_mut());
-            meta = restored.map_err(|source| RestoreError::Restore { name, source })?;
+            head = restored.map_err(|source| RestoreError::Restore { name, source })?;
         }
-        snapshots.rearm(machine.freeze().bytes());
-        machine.publish();
-        Ok(Self { machine, snapshots, applied: meta.last_log_id, membership: meta.last_membership })
+        let (applied, membership) = (None, StoredMembership::default());
+        let mut this = Self { machine, snapshots, applied, membership, registry: Registry::default(), progress };
+        this.adopt(head);
+        Ok(this)
+    }
+
+    /// After the machine was restored.
+    fn adopt(&mut self, head: SnapshotHead) {
+        self.applied = head.meta.last_log_id;
+        self.membership = head.meta.last_membership;
+        self.registry = head.registry;
+        self.snapshots.rearm(self.machine.freeze().bytes());
+        self.progress.set_registry(&self.registry);
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        self.machine.publish();
+        self.progress.publish(self.applied.map_or(0, |id| id.index + 1));
     }
 
     fn apply_payload(&mut self, payload: EntryPayload<Command, u64, super::types::Peer>, id: LogId) -> Reply {
         match payload {
             EntryPayload::Blank => Reply::empty(),
-            EntryPayload::Normal(Command(txn)) => self.machine.apply(&txn),
+            EntryPayload::Normal(Command::Txn(txn)) => self.machine.apply(&txn),
+            EntryPayload::Normal(Command::ReserveMember) => {
+                let reserved = self.registry.reserve();
+                self.progress.set_registry(&self.registry);
+                Reply::new(MemberId(reserved))
+            }
             EntryPayload::Membership(membership) => {
+                self.registry.saw(membership.nodes().map(|(id, _)| *id));
+                self.progress.set_registry(&self.registry);
                 self.membership = StoredMembership::new(Some(id), membership);
                 Reply::empty()
             }
@@ -84,7 +135,7 @@ impl StateMachine {
 
     fn answer(&mut self, answers: &mut Vec<(ApplyResponder<Types>, Reply)>) {
         // First visible, then answered: who was answered reads its own write.
-        self.machine.publish();
+        self.publish();
         for (responder, reply) in answers.drain(..) {
             responder.send(reply);
         }
@@ -120,6 +171,7 @@ impl RaftStateMachine<Types> for StateMachine {
         SnapshotBuilder {
             frozen: Some(self.machine.freeze()),
             meta: SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() },
+            registry: self.registry.clone(),
             snapshots: self.snapshots.clone(),
         }
     }
@@ -136,25 +188,21 @@ impl RaftStateMachine<Types> for StateMachine {
         let installed = installed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         disk.rename(&temporary, &name)?;
         remove_others(self.snapshots.disk.as_ref(), &name)?;
-        self.machine.publish();
-        self.applied = installed.last_log_id;
-        self.membership = installed.last_membership;
-        self.snapshots.rearm(self.machine.freeze().bytes());
+        self.adopt(installed);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let disk = &self.snapshots.disk;
         let Some(name) = newest(disk.as_ref())? else { return Ok(None) };
-        let reader = SnapshotReader::open(disk.read(&name)?).map_err(io::Error::other)?;
-        let meta = decode_snapshot_meta(reader.head())?;
-        Ok(Some(Snapshot { meta, snapshot: SnapshotData { disk: disk.clone(), name } }))
+        SnapshotData::new(disk.clone(), name).with_meta().map(Some)
     }
 }
 
 pub(super) struct SnapshotBuilder {
     frozen: Option<Box<dyn Frozen>>,
     meta: SnapshotMeta,
+    registry: Registry,
     snapshots: Snapshots,
 }
 
@@ -166,11 +214,12 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
         log_store::sync(&self.snapshots.barrier).await?;
         let frozen = self.frozen.take().ok_or_else(|| io::Error::other("a builder builds one snapshot"))?;
         let (snapshots, meta) = (self.snapshots.clone(), self.meta.clone());
+        let head = encode_snapshot_head(&meta, &self.registry)?;
         let workers = snapshots.workers.clone();
         let work = move || {
             let name = name_of(&meta);
             let bytes = frozen.bytes();
-            write(snapshots.disk.as_ref(), &name, &meta, frozen.as_ref())?;
+            write(snapshots.disk.as_ref(), &name, &head, frozen.as_ref())?;
             remove_others(snapshots.disk.as_ref(), &name)?;
             snapshots.rearm(bytes);
             Ok(Snapshot { meta, snapshot: SnapshotData { disk: snapshots.disk, name } })
@@ -215,28 +264,28 @@ fn remove_others(disk: &dyn Disk, keep: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn write(disk: &dyn Disk, name: &str, meta: &SnapshotMeta, frozen: &dyn Frozen) -> io::Result<()> {
+fn write(disk: &dyn Disk, name: &str, head: &[u8], frozen: &dyn Frozen) -> io::Result<()> {
     let temporary = format!("{name}.tmp");
     let file: Box<dyn Write> = Box::new(FileWriter(disk.create(&temporary)?));
-    let mut writer = SnapshotWriter::begin(file, &encode_snapshot_meta(meta)?)?;
+    let mut writer = SnapshotWriter::begin(file, head)?;
     frozen.write(&mut writer)?;
     // `finish` flushes, and flushing a FileWriter syncs it.
     drop(writer.finish()?);
     disk.rename(&temporary, name)
 }
 
-fn load(disk: &dyn Disk, name: &str, machine: &mut dyn Machine) -> Result<SnapshotMeta, SnapshotError> {
+fn load(disk: &dyn Disk, name: &str, machine: &mut dyn Machine) -> Result<SnapshotHead, SnapshotError> {
     let file = disk.read(name).map_err(SnapshotError::Read)?;
     let file: Box<dyn Read + Send> = Box::new(io::BufReader::new(file));
     let mut reader = SnapshotReader::open(file)?;
-    let meta = decode_snapshot_meta(reader.head()).map_err(|_| SnapshotError::Damaged("an unreadable head"))?;
+    let head = decode_snapshot_head(reader.head()).map_err(|_| SnapshotError::Damaged("an unreadable head"))?;
     machine.restore(&mut reader)?;
-    Ok(meta)
+    Ok(head)
 }
 
 fn copy(from: &SnapshotData, disk: &dyn Disk, name: &str) -> io::Result<()> {
     let mut to = FileWriter(disk.create(name)?);
-    io::copy(&mut from.disk.read(&from.name)?, &mut to)?;
+    io::copy(&mut from.open()?, &mut to)?;
     to.flush()
 }
 

@@ -8,6 +8,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::sync::watch;
 
 use super::log_store::{Growth, LogStore};
+use super::progress::Progress;
 use super::state_machine::{Snapshots, StateMachine};
 use super::types::Types;
 use crate::config::FatalHook;
@@ -47,7 +48,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, Guard> for Builder {
             log_bytes_min: u64::MAX,
             workers: Workers::Threads,
         };
-        let machine = StateMachine::open(Box::new(Replica::new(limits, hub)), snapshots).unwrap();
+        let machine = StateMachine::open(Box::new(Replica::new(limits, hub)), snapshots, Progress::new()).unwrap();
         Ok((Guard { _dir: dir, _stop: stop }, log_store, machine))
     }
 }

@@ -13,6 +13,7 @@ use openraft::vote::RaftLeaderIdExt;
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::registry::Registry;
 use crate::machine::Reply;
 use crate::txn::Txn;
 
@@ -50,11 +51,18 @@ type Membership = openraft::Membership<u64, Peer>;
 
 /// What the log replicates. Cheap to clone: raft hands entries around by value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Command(pub Arc<Txn>);
+pub(crate) enum Command {
+    Txn(Arc<Txn>),
+    /// Takes a member id that nobody had before.
+    ReserveMember,
+}
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "txn of {} ops", self.0.ops.len())
+        match self {
+            Self::Txn(txn) => write!(f, "txn of {} ops", txn.ops.len()),
+            Self::ReserveMember => f.write_str("reservation of a member id"),
+        }
     }
 }
 
@@ -85,16 +93,17 @@ impl<'de> Deserialize<'de> for Reply {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct StoredLogId {
+pub(super) struct StoredLogId {
     term: u64,
     member: u64,
     index: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StoredVote {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredVote {
     term: u64,
-    member: u64,
+    /// The leader, or who wants to be.
+    pub member: u64,
     granted_by_majority: bool,
 }
 
@@ -110,6 +119,7 @@ enum StoredPayload<T> {
     Blank,
     Txn(T),
     Members(StoredMembers),
+    ReserveMember,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,6 +134,12 @@ struct StoredSnapshotMeta {
     last: Option<StoredLogId>,
     members_at: Option<StoredLogId>,
     members: StoredMembers,
+}
+
+/// What raft's part of a snapshot says. Earlier versions wrote no registry; it then follows from the members.
+pub(super) struct SnapshotHead {
+    pub meta: SnapshotMeta,
+    pub registry: Registry,
 }
 
 impl From<LogId> for StoredLogId {
@@ -160,18 +176,19 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-fn to_bytes(value: &impl Serialize) -> io::Result<Vec<u8>> {
+pub(super) fn to_bytes(value: &impl Serialize) -> io::Result<Vec<u8>> {
     postcard::to_stdvec(value).map_err(invalid)
 }
 
-fn from_bytes<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> io::Result<T> {
+pub(super) fn from_bytes<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> io::Result<T> {
     postcard::from_bytes(bytes).map_err(invalid)
 }
 
 pub(super) fn encode_entry(entry: &Entry) -> io::Result<Vec<u8>> {
     let payload = match &entry.payload {
         EntryPayload::Blank => StoredPayload::Blank,
-        EntryPayload::Normal(Command(txn)) => StoredPayload::Txn(txn.as_ref()),
+        EntryPayload::Normal(Command::Txn(txn)) => StoredPayload::Txn(txn.as_ref()),
+        EntryPayload::Normal(Command::ReserveMember) => StoredPayload::ReserveMember,
         EntryPayload::Membership(membership) => StoredPayload::Members(membership.into()),
     };
     to_bytes(&StoredEntry { id: entry.log_id.into(), payload })
@@ -181,7 +198,8 @@ pub(super) fn decode_entry(bytes: &[u8]) -> io::Result<Entry> {
     let StoredEntry { id, payload } = from_bytes::<StoredEntry<Txn>>(bytes)?;
     let payload = match payload {
         StoredPayload::Blank => EntryPayload::Blank,
-        StoredPayload::Txn(txn) => EntryPayload::Normal(Command(Arc::new(txn))),
+        StoredPayload::Txn(txn) => EntryPayload::Normal(Command::Txn(Arc::new(txn))),
+        StoredPayload::ReserveMember => EntryPayload::Normal(Command::ReserveMember),
         StoredPayload::Members(members) => EntryPayload::Membership(members.try_into()?),
     };
     Ok(Entry::new(id.into(), payload))
@@ -195,29 +213,90 @@ pub(super) fn decode_log_id(bytes: &[u8]) -> io::Result<Option<LogId>> {
     Ok(from_bytes::<Option<StoredLogId>>(bytes)?.map(LogId::from))
 }
 
+impl From<&Vote> for StoredVote {
+    fn from(vote: &Vote) -> Self {
+        let leader = vote.leader_id();
+        Self { term: leader.term, member: leader.node_id, granted_by_majority: vote.is_committed() }
+    }
+}
+
+impl From<StoredVote> for Vote {
+    fn from(StoredVote { term, member, granted_by_majority }: StoredVote) -> Self {
+        if granted_by_majority { Self::new_committed(term, member) } else { Self::new(term, member) }
+    }
+}
+
 pub(super) fn encode_vote(vote: &Vote) -> io::Result<Vec<u8>> {
-    let leader = vote.leader_id();
-    to_bytes(&StoredVote { term: leader.term, member: leader.node_id, granted_by_majority: vote.is_committed() })
+    to_bytes(&StoredVote::from(vote))
 }
 
 pub(super) fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
-    let StoredVote { term, member, granted_by_majority } = from_bytes(bytes)?;
-    Ok(if granted_by_majority { Vote::new_committed(term, member) } else { Vote::new(term, member) })
+    Ok(from_bytes::<StoredVote>(bytes)?.into())
 }
 
-pub(super) fn encode_snapshot_meta(meta: &SnapshotMeta) -> io::Result<Vec<u8>> {
-    to_bytes(&StoredSnapshotMeta {
+pub(super) fn encode_snapshot_head(meta: &SnapshotMeta, registry: &Registry) -> io::Result<Vec<u8>> {
+    let stored = StoredSnapshotMeta {
         last: meta.last_log_id.map(Into::into),
         members_at: meta.last_membership.log_id().map(Into::into),
         members: meta.last_membership.membership().into(),
-    })
+    };
+    postcard::to_extend(registry, to_bytes(&stored)?).map_err(invalid)
 }
 
-pub(super) fn decode_snapshot_meta(bytes: &[u8]) -> io::Result<SnapshotMeta> {
-    let stored: StoredSnapshotMeta = from_bytes(bytes)?;
+pub(super) fn decode_snapshot_head(bytes: &[u8]) -> io::Result<SnapshotHead> {
+    let (stored, rest) = postcard::take_from_bytes::<StoredSnapshotMeta>(bytes).map_err(invalid)?;
     let members_at = stored.members_at.map(LogId::from);
-    Ok(SnapshotMeta {
-        last_log_id: stored.last.map(LogId::from),
-        last_membership: StoredMembership::new(members_at, stored.members.try_into()?),
-    })
+    let last_membership = StoredMembership::new(members_at, stored.members.try_into()?);
+    let registry = if rest.is_empty() {
+        let mut registry = Registry::default();
+        registry.saw(last_membership.nodes().map(|(id, _)| *id));
+        registry
+    } else {
+        from_bytes(rest)?
+    };
+    Ok(SnapshotHead { meta: SnapshotMeta { last_log_id: stored.last.map(LogId::from), last_membership }, registry })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta() -> SnapshotMeta {
+        let peers = BTreeMap::from([(3, Peer { addresses: vec!["a:1".to_owned()] }), (5, Peer::default())]);
+        let members = Membership::new(vec![BTreeSet::from([3])], peers).unwrap();
+        let at = LogId::new(LeaderId::new_committed(2, 3), 7);
+        SnapshotMeta { last_log_id: Some(at), last_membership: StoredMembership::new(Some(at), members) }
+    }
+
+    #[test]
+    fn a_snapshot_head_comes_back_and_an_old_one_can_be_read() {
+        let mut registry = Registry::default();
+        registry.saw([3, 5]);
+        registry.reserve();
+        let bytes = encode_snapshot_head(&meta(), &registry).unwrap();
+        let head = decode_snapshot_head(&bytes).unwrap();
+        assert_eq!((&head.meta, &head.registry), (&meta(), &registry));
+        let before = bytes.len() - postcard::to_stdvec(&registry).unwrap().len();
+        let mut old = decode_snapshot_head(&bytes[..before]).unwrap();
+        assert_eq!(old.meta, meta());
+        assert_eq!(old.registry.reserve(), 6, "no member of it is ever taken for a new one");
+    }
+
+    #[test]
+    fn entries_and_votes_come_back() {
+        let at = LogId::new(LeaderId::new_committed(2, 3), 7);
+        for payload in [
+            EntryPayload::Blank,
+            EntryPayload::Normal(Command::ReserveMember),
+            EntryPayload::Normal(Command::Txn(Arc::new(Txn::default()))),
+            EntryPayload::Membership(meta().last_membership.membership().clone()),
+        ] {
+            let entry = Entry::new(at, payload);
+            let back = decode_entry(&encode_entry(&entry).unwrap()).unwrap();
+            assert_eq!((back.log_id, back.payload), (entry.log_id, entry.payload));
+        }
+        for vote in [Vote::new(3, 1), Vote::new_committed(4, 2)] {
+            assert_eq!(decode_vote(&encode_vote(&vote).unwrap()).unwrap(), vote);
+        }
+    }
 }
