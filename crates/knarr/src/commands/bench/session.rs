@@ -112,9 +112,9 @@ impl<'a> Session<'a> {
 fn pack(store: &ImageStore, workload: Workload) -> Result<Digest> {
     let options = BuildOptions { repository: "bench", tag: "" };
     Ok(match workload {
-        Workload::Wasm => build::wasm_artifact(store, examples::hello_http()?, &options)?,
+        Workload::Wasm => build::wasm_artifact(store, &examples::hello_http()?, &options)?,
         Workload::Container => {
-            let program = ImageFile { path: "/backend", mode: 0o755, content: examples::backend()? };
+            let program = ImageFile { path: "/backend", mode: 0o755, content: &examples::backend()? };
             let start = StartConfig { entrypoint: vec!["/backend".to_owned()], ..StartConfig::default() };
             build::linux_files(store, &[program], &start, &options)?
         }
