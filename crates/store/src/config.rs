@@ -17,6 +17,8 @@ pub struct StoreConfig {
     pub history: HistoryLimits,
     /// A snapshot is taken when the log has grown by this much and by as much as the state itself is big.
     pub snapshot_log_bytes: u64,
+    /// Entries of the log kept behind a snapshot, for members that are a little behind.
+    pub log_entries_kept: u64,
     pub fatal: FatalHook,
     pub workers: Workers,
     pub start: Start,
@@ -40,6 +42,7 @@ impl StoreConfig {
             member_id: MemberId(1),
             history: HistoryLimits::default(),
             snapshot_log_bytes: 32 * 1024 * 1024,
+            log_entries_kept: 500,
             fatal: FatalHook::default(),
             workers: Workers::default(),
             start: Start::default(),

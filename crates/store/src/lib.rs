@@ -12,12 +12,14 @@
 //! - `log`, `snapshot`, `identity`: the disk; `log::disk` is the seam a simulator replaces
 //! - `machine`: what raft drives, with the facets' type erased
 //! - `workers`: where work runs that waits for the disk; the other seam of a simulator
+//! - `mutation`: bugs on demand, for the simulation
 //! - `store`: the handle that ties them together
 
 mod config;
 mod identity;
 mod log;
 mod machine;
+mod mutation;
 mod mvcc;
 mod outcome;
 mod peer;
@@ -33,6 +35,8 @@ pub use config::{FatalHook, Start, StoreConfig};
 pub use identity::IdentityError;
 pub use log::LogError;
 pub use log::disk::{Disk, DiskFile};
+#[cfg(feature = "mutations")]
+pub use mutation::{Mutation, mutate};
 pub use mvcc::{Compacted, HistoryLimits, View};
 pub use peer::{
     CallError, Destination, Dial, FRAME_BYTES_MAX, PeerStream, PeersConfig, ServeError, StreamTransport, Transport,

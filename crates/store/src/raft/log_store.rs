@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::types::{self, Command, Entry, LogId, Types, Vote, decode_entry, decode_log_id, decode_vote, encode_entry};
 use crate::log::{Cell, Done, Sync, Wal, WalBarrier, WalReader, bytes_budget};
+use crate::mutation::{Mutation, is_active};
 use crate::txn::Durability;
 
 /// Decoded entries kept for whoever reads them next; entries not yet written are kept beyond that.
@@ -128,6 +129,15 @@ impl LogStore {
     }
 }
 
+/// As it is, but for a bug on demand.
+fn early(done: Done) -> Done {
+    if is_active(Mutation::AppendReportedEarly) {
+        done(Ok(()));
+        return Box::new(drop);
+    }
+    done
+}
+
 fn purged(wal: &Wal) -> io::Result<Option<LogId>> {
     Ok(wal.cell(Cell::Purged).map(decode_log_id).transpose()?.flatten())
 }
@@ -205,7 +215,7 @@ impl RaftLogStorage<Types> for LogStore {
             }
             callback.io_completed(result);
         });
-        self.wal.append(first, &payloads, sync, done);
+        self.wal.append(first, &payloads, sync, early(done));
         self.grow(bytes as u64);
         Ok(())
     }

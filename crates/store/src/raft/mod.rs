@@ -14,6 +14,8 @@
 
 mod address_book;
 mod answer;
+#[cfg(test)]
+mod contract_test;
 mod forward;
 mod incoming;
 mod log_store;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,8 +30,8 @@ use crate::types::MemberId;
 const HEARTBEAT_MS: u64 = 100;
 const ELECTION_MS_MIN: u64 = 300;
 const ELECTION_MS_MAX: u64 = 600;
-/// Entries kept behind a snapshot, for members that are a little behind.
-const KEPT_BEHIND_SNAPSHOT: u64 = 500;
+/// Entries purged in one go, so that purging does not cost each entry an fsync.
+const PURGE_BATCH_MAX: u64 = 256;
 /// How long a lone member may take to lead and to apply its log.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// Proposals under way, in shares of [`SHARE_BYTES`]; proposers wait beyond that. So at most 4096 transactions and
@@ -66,6 +66,8 @@ pub(super) struct Core {
     pub caller: Caller,
     pub progress: Arc<Progress>,
     pub leadership: watch::Receiver<bool>,
+    /// Raft was asked to end.
+    pub stopping: Arc<AtomicBool>,
     /// Turns the outcome of a transaction into bytes for the member that proposed it.
     pub encode_outcome: fn(Reply) -> Option<Bytes>,
     pub shares: Semaphore,
@@ -80,7 +82,7 @@ pub(super) fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> Bo
     Box::new(error)
 }
 
-fn raft_config() -> Result<Arc<Config>, NodeError> {
+fn raft_config(log_entries_kept: u64) -> Result<Arc<Config>, NodeError> {
     let config = Config {
         cluster_name: "knarr".to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -89,8 +91,8 @@ fn raft_config() -> Result<Arc<Config>, NodeError> {
         enable_pre_vote: Some(true),
         // Snapshots follow the bytes of the log, not the number of its entries: see `Growth`.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: KEPT_BEHIND_SNAPSHOT,
-        purge_batch_size: 256,
+        max_in_snapshot_log_to_keep: log_entries_kept,
+        purge_batch_size: log_entries_kept.clamp(1, PURGE_BATCH_MAX),
         // A restarted leader may have lost entries that it had not synced but already sent; in its old term it
         // would number other entries the same. It is elected anew instead.
         enable_leader_restore: Some(false),
@@ -133,11 +135,12 @@ impl Node {
             transfers: Arc::new(AtomicU64::new(1)),
         };
         let id = config.member_id.0;
-        let raft = Raft::new(id, raft_config()?, caller.clone(), log_store, state_machine)
+        let raft = Raft::new(id, raft_config(config.log_entries_kept)?, caller.clone(), log_store, state_machine)
             .await
             .map_err(|error| NodeError::Start(boxed(error)))?;
         begin(&raft, config).await?;
-        let leadership = upkeep::watch_over(&raft, &caller.book, alone, config.fatal.clone());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let leadership = upkeep::watch_over(&raft, &caller.book, alone, (stopping.clone(), config.fatal.clone()));
         tokio::spawn(upkeep::snapshot_when_due(raft.clone(), growth));
         let core = Arc::new(Core {
             me: config.member_id,
@@ -145,6 +148,7 @@ impl Node {
             caller,
             progress,
             leadership,
+            stopping,
             encode_outcome,
             shares: Semaphore::new(SHARES_MAX),
             changes: Mutex::new(()),
@@ -161,6 +165,7 @@ impl Node {
 
     /// Ends raft; the log is synced and closed when the last handle is gone.
     pub async fn shutdown(&self) {
+        self.0.stopping.store(true, Ordering::Release);
         self.0.shares.close();
         if self.0.raft.shutdown().await.is_err() {
             tracing::error!("raft ended in a panic");

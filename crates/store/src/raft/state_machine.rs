@@ -19,6 +19,7 @@ use super::types::{
 use crate::log::WalBarrier;
 use crate::log::disk::{Disk, DiskFile};
 use crate::machine::{Frozen, Machine, Reply};
+use crate::mutation::{Mutation, is_active};
 use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::types::MemberId;
 use crate::workers::Workers;
@@ -188,7 +189,11 @@ impl RaftStateMachine<Types> for StateMachine {
         let installed = installed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         disk.rename(&temporary, &name)?;
         remove_others(self.snapshots.disk.as_ref(), &name)?;
+        let before = self.membership.clone();
         self.adopt(installed);
+        if is_active(Mutation::SnapshotWithoutMembership) {
+            self.membership = before;
+        }
         Ok(())
     }
 

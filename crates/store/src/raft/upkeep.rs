@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::Raft;
-use openraft::errors::Fatal;
 use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::async_runtime::WatchReceiver;
 use tokio::sync::watch;
@@ -26,12 +25,13 @@ use crate::types::MemberId;
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Publishes whether this member leads, and ends the process when raft has died of something else than a shutdown.
+/// Publishes whether this member leads, and ends the process when raft has ended and nobody asked it to: it may have
+/// failed, or panicked, which it can tell nobody.
 pub(super) fn watch_over(
     raft: &Raft<Types, StateMachine>,
     book: &Arc<AddressBook>,
     alone: Alone,
-    fatal: FatalHook,
+    end: (Arc<AtomicBool>, FatalHook),
 ) -> watch::Receiver<bool> {
     // These metrics change with leadership and membership, not with every write, and end with raft.
     let mut metrics = raft.server_metrics();
@@ -44,9 +44,11 @@ pub(super) fn watch_over(
             overseer.see(&metrics.borrow_and_update());
         }
         overseer.leading.send_replace(false);
-        match &health.borrow_watched().running_state {
-            Ok(()) | Err(Fatal::Stopped) => {}
-            Err(error) => fatal.call(&format!("raft failed: {error}")),
+        let (stopping, fatal) = end;
+        if !stopping.load(Ordering::Acquire) {
+            let state = health.borrow_watched().running_state.clone();
+            let why = state.err().map_or_else(|| "it panicked".to_owned(), |error| error.to_string());
+            fatal.call(&format!("raft ended: {why}"));
         }
     });
     leadership

@@ -42,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Not part of the product.
     ("xtask", &[]),
     ("e2e", &[]),
+    ("sim", &["store"]),
 ];
 
 /// Libraries with one door: only these crates may name them. A `*` at the end stands for the rest
