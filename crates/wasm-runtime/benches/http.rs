@@ -6,6 +6,8 @@
 //! format; a path may be given as argument. CPU is that of the server's process alone: the steadiest
 //! of the figures. `HOST_BENCH_SECONDS` is the length of a turn.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends, as a test does")]
+
 #[path = "../tests/cri/fixtures.rs"]
 #[allow(dead_code, reason = "the tests use all of them")]
 mod fixtures;
