@@ -18,8 +18,8 @@ use crate::world::{Down, World};
 
 /// Membership changes waiting for the operator; more are left out.
 const JOBS_MAX: usize = 4;
-/// A healed cluster serves again within this time.
-const HEAL_TIMEOUT: Duration = Duration::from_secs(120);
+/// A healed cluster serves again within this time. A change of the membership that is stuck takes a while to give up.
+const HEAL_TIMEOUT: Duration = Duration::from_secs(400);
 
 pub fn run(seed: u64, plan: Plan) -> Record {
     seed_randomness(seed);

@@ -156,7 +156,8 @@ impl Core {
         let _one = self.changes.lock().await;
         // What was ever agreed on is known here after this, ids that were used above all.
         let index = self.read_index_here().await?;
-        self.progress.wait_for(index).await;
+        let applied = tokio::time::timeout(CHANGE_TIMEOUT, self.progress.wait_for(index)).await;
+        applied.map_err(|_| MemberError::Failed(boxed(Late)))?;
         self.finish_change().await?;
         match change {
             MemberChange::Reserve => {
