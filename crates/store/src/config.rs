@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::mvcc::HistoryLimits;
 use crate::peer::PeersConfig;
@@ -19,6 +20,8 @@ pub struct StoreConfig {
     pub snapshot_log_bytes: u64,
     /// Entries of the log kept behind a snapshot, for members that are a little behind.
     pub log_entries_kept: u64,
+    /// How often members compare the hashes of their states.
+    pub audit_every: Duration,
     pub fatal: FatalHook,
     pub workers: Workers,
     pub start: Start,
@@ -43,6 +46,7 @@ impl StoreConfig {
             history: HistoryLimits::default(),
             snapshot_log_bytes: 32 * 1024 * 1024,
             log_entries_kept: 500,
+            audit_every: Duration::from_secs(30),
             fatal: FatalHook::default(),
             workers: Workers::default(),
             start: Start::default(),

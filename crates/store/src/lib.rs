@@ -41,7 +41,7 @@ pub use mvcc::{Compacted, HistoryLimits, View};
 pub use peer::{
     CallError, Destination, Dial, FRAME_BYTES_MAX, PeerStream, PeersConfig, ServeError, StreamTransport, Transport,
 };
-pub use raft::{Member, MemberError, Members, NodeError, RestoreError, Role, seed_randomness};
+pub use raft::{Alarm, Member, MemberError, Members, NodeError, RestoreError, Role, seed_randomness};
 pub use snapshot::SnapshotError;
 pub use store::{OpenError, ProposeError, Store};
 pub use txn::{

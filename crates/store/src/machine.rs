@@ -5,7 +5,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 
-use crate::mvcc::{HistoryLimits, State, Timeline};
+use crate::mvcc::{HistoryLimits, State, StateHash, Timeline};
 use crate::snapshot::{Record, SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::txn::{Durability, Op, Txn};
 use crate::types::{Change, Entry, Facets};
@@ -120,7 +120,9 @@ impl<F: Facets> Frozen for Timeline<F> {
     fn write(&self, to: &mut SnapshotWriter<Box<dyn io::Write>>) -> io::Result<()> {
         let base = self.base();
         to.push(&Record::Base { revision: base.revision() })?;
+        let mut hash = StateHash::default();
         for entry in base.entries().values() {
+            hash.add(entry);
             let Entry { key, value, create_revision, mod_revision, .. } = entry.as_ref();
             to.push(&Record::Entry {
                 key: key.clone(),
@@ -128,6 +130,10 @@ impl<F: Facets> Frozen for Timeline<F> {
                 create_revision: *create_revision,
                 mod_revision: *mod_revision,
             })?;
+        }
+        // Summed up anew, so that what changed in memory by itself does not become what is restored.
+        if hash != base.hash() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the state in memory is damaged"));
         }
         for batch in self.history().iter() {
             let changes = batch.events.iter().map(|event| match &event.change {

@@ -1,6 +1,8 @@
 //! Bugs on demand, to see whether the simulation finds them. Without the feature `mutations`, which only the
 //! simulation asks for, nothing can switch one on and nothing of it is compiled.
 
+use crate::types::MemberId;
+
 /// A bug of a kind that consensus libraries and their users had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
@@ -8,6 +10,8 @@ pub enum Mutation {
     AppendReportedEarly,
     /// A snapshot is installed and the membership that came with it is not.
     SnapshotWithoutMembership,
+    /// This member applies some transactions otherwise than the others.
+    ApplyDiverges(MemberId),
 }
 
 #[cfg(feature = "mutations")]

@@ -10,12 +10,12 @@ use tokio::sync::watch;
 
 use crate::config::StoreConfig;
 use crate::identity::{self, IdentityError};
-use crate::log::disk::{Disk, OsDisk};
+use crate::log::disk::{Disk, OsDisk, replace};
 use crate::machine::Replica;
-use crate::mvcc::{Compacted, State, Timeline, View};
+use crate::mvcc::{Compacted, State, StateHash, Timeline, View};
 use crate::outcome;
 use crate::peer::{self, PeerStream, ServeError};
-use crate::raft::{Answer, MemberChange, MemberError, Members, Node, NodeError, WriteError};
+use crate::raft::{Alarm, Answer, MemberChange, MemberError, Members, Node, NodeError, Typed, WriteError};
 use crate::txn::{self, InvalidTxn, Txn, TxnOutcome};
 use crate::types::{Facets, MemberId, Revision};
 use crate::watch::{Watch, spawn_hub};
@@ -31,6 +31,8 @@ pub enum OpenError {
     Directory { dir: String, source: io::Error },
     #[error("the store directory is not ours")]
     Identity(#[from] IdentityError),
+    #[error("the member's state differed from that of the majority; it has to be replaced by an empty one")]
+    Quarantined,
     #[error("cannot start the store member")]
     Start(#[from] NodeError),
 }
@@ -51,6 +53,9 @@ pub enum ProposeError {
     #[error("what became of the transaction is not known")]
     Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A transaction under way may or may not have been applied.
+    /// Nothing was written.
+    #[error("this member's state differs from that of the majority")]
+    Quarantined,
     #[error("the store was shut down")]
     Shutdown,
     /// Likewise.
@@ -65,9 +70,36 @@ impl From<WriteError> for ProposeError {
             WriteError::NoMajority => Self::NoMajority,
             WriteError::Unreachable(source) => Self::Unreachable(source),
             WriteError::Unknown(source) => Self::Unknown(source),
+            WriteError::Quarantined => Self::Quarantined,
             WriteError::Stopped => Self::Shutdown,
             WriteError::Failed(source) => Self::Failed(source),
         }
+    }
+}
+
+/// Written when the member differed from the majority: it does not forget that by a restart.
+const QUARANTINE: &str = "QUARANTINE";
+
+/// The hash of the state at any revision in the window, for [`Alarm`]s.
+fn hashes<F: Facets>(
+    published: Arc<ArcSwap<Timeline<F>>>,
+) -> Arc<dyn Fn(Revision) -> (Revision, Option<StateHash>) + Send + Sync> {
+    Arc::new(move |asked| {
+        let timeline = published.load();
+        let revision = asked.min(timeline.revision());
+        (revision, timeline.hash_at(revision))
+    })
+}
+
+/// A member in quarantine ends its watches and does not start again.
+async fn keep_quarantine(mut alarms: watch::Receiver<Alarm>, disk: Weak<dyn Disk>, stop: watch::Sender<bool>) {
+    let quarantined = |alarm: &Alarm| matches!(alarm, Alarm::Quarantined { .. });
+    let Ok(why) = alarms.wait_for(quarantined).await.map(|alarm| format!("{:?}\n", *alarm)) else { return };
+    stop.send_replace(true);
+    if let Some(disk) = disk.upgrade()
+        && let Err(error) = replace(disk.as_ref(), QUARANTINE, why.as_bytes())
+    {
+        tracing::error!(%error, "the quarantine cannot be written down");
     }
 }
 
@@ -122,7 +154,13 @@ impl<F: Facets> Store<F> {
         let hub = spawn_hub(published.clone(), stopped);
         let replica = Box::new(Replica::new(config.history, hub.clone()));
         let in_use = Arc::downgrade(&disk);
-        let node = Node::start(&config, disk, replica, outcome::encode::<F>).await?;
+        let typed = Typed { encode_outcome: outcome::encode::<F>, hash_at: hashes(published.clone()) };
+        if disk.exists(QUARANTINE).map_err(IdentityError::Io)? {
+            return Err(OpenError::Quarantined);
+        }
+        let quarantine = Arc::downgrade(&disk);
+        let node = Node::start(&config, disk, replica, typed).await?;
+        tokio::spawn(keep_quarantine(node.alarms(), quarantine, stop.clone()));
         Ok(Self { inner: Arc::new(Inner { published, hub, node, stop, disk: in_use }) })
     }
 
@@ -141,7 +179,8 @@ impl<F: Facets> Store<F> {
         }
     }
 
-    /// The newest state this member has applied. Never goes back.
+    /// The newest state this member has applied. Never goes back. It is as old as this member is behind, and must not
+    /// be shown while [`Store::alarms`] says that this member is in quarantine.
     pub fn view(&self) -> View<F> {
         self.inner.published.load().view()
     }
@@ -215,6 +254,11 @@ impl<F: Facets> Store<F> {
 
     async fn change(&self, change: MemberChange) -> Result<(), MemberError> {
         self.inner.node.change(change).await.map(drop)
+    }
+
+    /// What comparing the members' states found.
+    pub fn alarms(&self) -> watch::Receiver<Alarm> {
+        self.inner.node.alarms()
     }
 
     /// True while this member leads.

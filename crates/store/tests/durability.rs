@@ -105,6 +105,16 @@ async fn one_process_at_a_time_and_one_member() {
     assert!(matches!(error, OpenError::Identity(store::IdentityError::OtherMember { .. })), "{error:?}");
 }
 
+/// A member that differed from the majority does not forget it by a restart.
+#[tokio::test]
+async fn a_quarantined_directory_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    open(&config).await.shutdown().await;
+    std::fs::write(config.dir.join("QUARANTINE"), "why").unwrap();
+    assert!(matches!(Store::<()>::open(config).await.err().unwrap(), OpenError::Quarantined));
+}
+
 /// Handles simply dropped, writers still at it: the member ends by itself and nothing acknowledged is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropped_without_a_shutdown() {

@@ -58,6 +58,8 @@ pub struct Record {
     pub watches: BTreeMap<(u64, u64), Vec<Watched>>,
     pub beliefs: Vec<Belief>,
     pub finals: Vec<Final>,
+    /// Members that differed from a majority, and since when they serve nothing.
+    pub quarantined: Vec<(u64, u64)>,
     /// What the world did, and what must not happen and did.
     pub events: Vec<String>,
     pub failures: Vec<String>,
@@ -92,8 +94,9 @@ impl Recorder {
 impl Record {
     /// All that was seen, in one number: two runs of one seed have the same.
     pub fn fingerprint(&self) -> u64 {
-        let Self { operations, watches, beliefs, finals, events, failures, moment } = self;
-        let text = format!("{operations:?}{watches:?}{beliefs:?}{finals:?}{events:?}{failures:?}{moment}");
+        let Self { operations, watches, beliefs, finals, quarantined, events, failures, moment } = self;
+        let text =
+            format!("{operations:?}{watches:?}{beliefs:?}{finals:?}{quarantined:?}{events:?}{failures:?}{moment}");
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
     }
 

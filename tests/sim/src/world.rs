@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use store::{
-    Change, FatalHook, MemberId, PeersConfig, Revision, Start, Store, StoreConfig, WatchClosed, WatchEvent, Workers,
+    Alarm, Change, FatalHook, MemberId, PeersConfig, Revision, Start, Store, StoreConfig, WatchClosed, WatchEvent,
+    Workers,
 };
 use tokio::time::Instant;
 
@@ -111,6 +112,7 @@ impl World {
             history: self.plan.history,
             snapshot_log_bytes: self.plan.snapshot_log_bytes,
             log_entries_kept: 10,
+            audit_every: Duration::from_secs(1),
             fatal: FatalHook::new(move |why| this.died(id, incarnation, why)),
             workers: Workers::Inline(Arc::new(move || {
                 // A disk is fast, but for once in a while.
@@ -140,6 +142,7 @@ impl World {
                 drop(hosts);
                 self.event(format!("member {id} is up ({incarnation})"));
                 self.network.attach(id, incarnation, store.clone());
+                tokio::spawn(heed(self.clone(), id, store.alarms()));
                 tokio::spawn(watch(store, self.recorder.clone(), (id, incarnation)));
             }
             // It could not be written: a supervisor tries again.
@@ -251,6 +254,26 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+/// An alarm is a failure, but where a test has broken a member on purpose.
+async fn heed(world: World, id: u64, mut alarms: tokio::sync::watch::Receiver<Alarm>) {
+    while alarms.changed().await.is_ok() {
+        let alarm = alarms.borrow_and_update().clone();
+        match alarm {
+            Alarm::None => {}
+            Alarm::Diverged { .. } => world.recorder.fail(format!("to member {id} {alarm:?}")),
+            Alarm::Quarantined { .. } => {
+                world.recorder.fail(format!("member {id} is in quarantine"));
+                let moment = world.recorder.moment();
+                world.recorder.record().quarantined.push((id, moment));
+                if let Some(host) = lock(&world.hosts).get_mut(&id) {
+                    // It will not start again.
+                    host.damaged = true;
+                }
+            }
+        }
+    }
 }
 
 /// Follows everything one process applies, from as far back as it can.

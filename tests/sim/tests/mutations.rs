@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use sim::plan::{Fault, Plan};
-use store::{Mutation, mutate};
+use store::{MemberId, Mutation, mutate};
 
 /// Seeds until something is found. `None`: nothing was.
 fn seeds_until_found(mutation: Option<Mutation>, seeds_max: u64, plan: impl Fn(Plan) -> Plan) -> Option<(u64, String)> {
@@ -61,6 +61,25 @@ fn a_snapshot_restored_without_its_membership() {
         ..plan
     };
     check("stale membership", seeds_until_found(Some(Mutation::SnapshotWithoutMembership), 40, plan));
+}
+
+/// A member that applies something else than the others: it is found by comparing hashes, serves nothing from there
+/// on, and is replaced. The rest of the cluster is as if nothing had been.
+#[test]
+fn a_member_that_diverges_is_quarantined() {
+    const BROKEN: u64 = 2;
+    mutate(Some(Mutation::ApplyDiverges(MemberId(BROKEN))));
+    for seed in 1..=3 {
+        let plan = Plan { members: 3, faults: vec![Fault::Kill], calm_ms_max: 6000, ..Plan::of_seed(seed) };
+        let record = sim::run::run(seed, Plan { duration: Duration::from_secs(20), ..plan });
+        let who: Vec<u64> = record.quarantined.iter().map(|(member, _)| *member).collect();
+        assert_eq!(who, [BROKEN], "seed {seed}: {:?}", record.failures);
+        let (_, since) = record.quarantined[0];
+        let served = |done: &&sim::record::Done| done.member == BROKEN && done.invoked > since;
+        assert_eq!(record.operations.iter().filter(served).count(), 0, "seed {seed}: it went on serving");
+        assert!(record.operations.iter().any(|done| done.invoked > since && done.returned.is_some()));
+    }
+    mutate(None);
 }
 
 /// The same faults, and no bug: what is found above is the bug.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use imbl::OrdMap;
 
+use super::hash::StateHash;
 use crate::types::{Entry, Revision};
 
 pub(crate) struct State<F> {
@@ -12,17 +13,18 @@ pub(crate) struct State<F> {
     revision: Revision,
     /// Keys and values together; decides when a snapshot is worth its cost.
     bytes: u64,
+    hash: StateHash,
 }
 
 impl<F> Clone for State<F> {
     fn clone(&self) -> Self {
-        Self { entries: self.entries.clone(), revision: self.revision, bytes: self.bytes }
+        Self { entries: self.entries.clone(), revision: self.revision, bytes: self.bytes, hash: self.hash }
     }
 }
 
 impl<F> Default for State<F> {
     fn default() -> Self {
-        Self { entries: OrdMap::new(), revision: Revision::ZERO, bytes: 0 }
+        Self { entries: OrdMap::new(), revision: Revision::ZERO, bytes: 0, hash: StateHash::default() }
     }
 }
 
@@ -57,8 +59,9 @@ impl<F> State<F> {
 
     pub fn insert(&mut self, entry: Arc<Entry<F>>) -> Option<Arc<Entry<F>>> {
         self.bytes += bytes_of(&entry);
+        self.hash.add(&entry);
         let previous = self.entries.insert(entry.key.clone(), entry);
-        self.bytes -= previous.as_deref().map_or(0, bytes_of);
+        self.forget(previous.as_deref());
         previous
     }
 
@@ -66,7 +69,18 @@ impl<F> State<F> {
         // Looking first keeps the tree shared with its clones when there is nothing to remove.
         self.entries.get(key)?;
         let previous = self.entries.remove(key);
-        self.bytes -= previous.as_deref().map_or(0, bytes_of);
+        self.forget(previous.as_deref());
         previous
+    }
+
+    fn forget(&mut self, previous: Option<&Entry<F>>) {
+        if let Some(previous) = previous {
+            self.bytes -= bytes_of(previous);
+            self.hash.subtract(previous);
+        }
+    }
+
+    pub fn hash(&self) -> StateHash {
+        self.hash
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use imbl::Vector;
 
 use super::apply::apply;
+use super::hash::StateHash;
 use super::history::{History, HistoryLimits};
 use super::state::State;
 use super::view::View;
@@ -92,6 +93,11 @@ impl<F: Facets> Timeline<F> {
     /// The state from which every retained batch follows.
     pub fn base(&self) -> State<F> {
         self.state_at(self.history.compacted()).expect("the window begins at `compacted`")
+    }
+
+    /// `None`: outside of the retained window.
+    pub fn hash_at(&self, revision: Revision) -> Option<StateHash> {
+        self.state_at(revision).ok().map(|state| state.hash())
     }
 
     /// May somebody follow the changes after `after`? The future is fine: the changes are still to come.

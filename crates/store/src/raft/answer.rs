@@ -35,6 +35,7 @@ impl From<WriteError> for Refusal {
         match error {
             WriteError::NotLeader { leader } => Self::NotLeader { leader },
             WriteError::NoMajority | WriteError::Unreachable(_) => Self::NoMajority,
+            WriteError::Quarantined => Self::Quarantined,
             error @ (WriteError::Unknown(_) | WriteError::Stopped | WriteError::Failed(_)) => {
                 Self::Unknown { why: error.to_string() }
             }
@@ -63,6 +64,10 @@ impl Node {
 
 impl Core {
     async fn answer(&self, from: MemberId, request: Request) -> Answer {
+        let serves = matches!(request, Request::Propose(_) | Request::ReadIndex | Request::Change(_));
+        if serves && self.alarm.borrow().is_quarantine() {
+            return Err(Refusal::Quarantined);
+        }
         match request {
             Request::Append(append) => self.append(from, append).await,
             Request::Vote(ballot) => self.vote(from, ballot, false).await,
@@ -96,7 +101,10 @@ impl Core {
                 }
                 Ok(Response::Announced(self.caller.book.announced()))
             }
-            Request::StateHash { .. } => Err(Refusal::NotUnderstood),
+            Request::StateHash { revision } => {
+                let (revision, hash) = (self.hash_at)(revision);
+                Ok(Response::StateHash { revision, hash })
+            }
         }
     }
 

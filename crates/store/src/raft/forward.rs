@@ -39,6 +39,8 @@ pub(crate) enum WriteError {
     /// Done or not.
     #[error("what became of the write is not known")]
     Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("this member's state differs from that of the majority")]
+    Quarantined,
     #[error("the member was stopped")]
     Stopped,
     #[error("raft failed")]
@@ -62,7 +64,7 @@ impl WriteError {
     fn may_try_again(&self) -> bool {
         match self {
             Self::NotLeader { .. } | Self::NoMajority | Self::Unreachable(_) => true,
-            Self::Unknown(_) | Self::Stopped | Self::Failed(_) => false,
+            Self::Unknown(_) | Self::Quarantined | Self::Stopped | Self::Failed(_) => false,
         }
     }
 }
@@ -103,6 +105,7 @@ impl Node {
     /// Agreed on, durable as asked, applied here. `bytes`: of its keys and values.
     pub async fn propose(&self, txn: Txn, bytes: usize) -> Result<Answer, WriteError> {
         let core = &self.0;
+        core.check_serving()?;
         let _share = core.shares.acquire_many(shares_of(bytes)).await.map_err(|_| WriteError::Stopped)?;
         let txn = Arc::new(txn);
         let until = Instant::now() + LEADER_TIMEOUT;
@@ -129,6 +132,7 @@ impl Node {
         let core = &self.0;
         let until = Instant::now() + LINEARIZE_TIMEOUT;
         loop {
+            core.check_serving()?;
             let index = match core.leader() {
                 Some(leader) if leader == core.me => core.read_index_here().await,
                 Some(leader) => core.read_index_there(leader).await,
@@ -153,6 +157,10 @@ impl Node {
 }
 
 impl Core {
+    fn check_serving(&self) -> Result<(), WriteError> {
+        if self.alarm.borrow().is_quarantine() { Err(WriteError::Quarantined) } else { Ok(()) }
+    }
+
     /// As the leader. Answers where in the log it is, and what came of it.
     pub async fn propose_here(&self, command: Command) -> Result<(u64, Reply), WriteError> {
         let written = tokio::time::timeout(PROPOSE_TIMEOUT, self.raft.client_write(command)).await;

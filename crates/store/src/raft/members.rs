@@ -251,7 +251,7 @@ impl Core {
         }
     }
 
-    async fn transfer(&self, to: MemberId) -> Result<MemberId, MemberError> {
+    pub async fn transfer(&self, to: MemberId) -> Result<MemberId, MemberError> {
         if self.role_of(to)? != Role::Voter {
             return Err(MemberError::NotAVoter { member: to });
         }

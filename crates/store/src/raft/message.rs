@@ -13,6 +13,7 @@ use openraft::raft::{
 use serde::{Deserialize, Serialize};
 
 use super::types::{StoredLogId, StoredVote, Types, decode_entry, encode_entry, from_bytes};
+use crate::mvcc::StateHash;
 use crate::txn::Txn;
 use crate::types::{MemberId, Revision};
 
@@ -118,7 +119,7 @@ pub(super) enum Response {
     Announced(BTreeMap<u64, Vec<String>>),
     StateHash {
         revision: Revision,
-        hash: Option<[u8; 16]>,
+        hash: Option<StateHash>,
     },
     Refused(Refusal),
 }

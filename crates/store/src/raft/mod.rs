@@ -9,11 +9,13 @@
 //! - [`network`], [`answer`], [`incoming`]: asking, answering, receiving snapshots
 //! - [`address_book`]: where members are
 //! - [`members`], [`forward`]: changing who is a member; writes and reads asked of any member
+//! - [`audit`]: members compare their states
 //! - [`node`], [`upkeep`]: one running member, and what it does by itself
 //! - [`runtime`], [`watch_channel`]: what openraft runs on
 
 mod address_book;
 mod answer;
+mod audit;
 #[cfg(test)]
 mod contract_test;
 mod forward;
@@ -33,10 +35,11 @@ mod types;
 mod upkeep;
 mod watch_channel;
 
+pub use audit::Alarm;
 pub(crate) use forward::{Answer, WriteError};
 pub use members::{Member, MemberError, Members, Role};
 pub(crate) use message::MemberChange;
-pub(crate) use node::Node;
 pub use node::NodeError;
+pub(crate) use node::{Node, Typed};
 pub use runtime::seed_randomness;
 pub use state_machine::RestoreError;

@@ -14,6 +14,7 @@ use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use super::address_book::AddressBook;
+use super::audit::{Alarm, HashAt, audit};
 use super::incoming::{self, Incoming};
 use super::log_store::{Growth, LogStore};
 use super::network::Caller;
@@ -55,6 +56,12 @@ pub enum NodeError {
     NotReady(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What needs to know the facets' type.
+pub(crate) struct Typed {
+    pub encode_outcome: fn(Reply) -> Option<Bytes>,
+    pub hash_at: HashAt,
+}
+
 /// Handle of a running member.
 #[derive(Clone)]
 pub(crate) struct Node(pub(super) Arc<Core>);
@@ -70,6 +77,8 @@ pub(super) struct Core {
     pub stopping: Arc<AtomicBool>,
     /// Turns the outcome of a transaction into bytes for the member that proposed it.
     pub encode_outcome: fn(Reply) -> Option<Bytes>,
+    pub hash_at: HashAt,
+    pub alarm: watch::Sender<Alarm>,
     pub shares: Semaphore,
     /// Held while the membership is changed: one change at a time.
     pub changes: Mutex<()>,
@@ -108,7 +117,7 @@ impl Node {
         config: &StoreConfig,
         disk: Arc<dyn Disk>,
         machine: Box<dyn Machine>,
-        encode_outcome: fn(Reply) -> Option<Bytes>,
+        typed: Typed,
     ) -> Result<Self, NodeError> {
         incoming::clear(disk.as_ref()).map_err(NodeError::ClearIncoming)?;
         let incoming = Mutex::new(Incoming::new(Arc::downgrade(&disk), config.workers.clone()));
@@ -124,7 +133,7 @@ impl Node {
             log_bytes_min: config.snapshot_log_bytes,
             workers: config.workers.clone(),
         };
-        let progress = Progress::new();
+        let progress = Progress::new(config.member_id);
         let state_machine = StateMachine::open(machine, snapshots, progress.clone())?;
         growth.bytes.store(log_bytes, Ordering::Relaxed);
 
@@ -149,18 +158,25 @@ impl Node {
             progress,
             leadership,
             stopping,
-            encode_outcome,
+            encode_outcome: typed.encode_outcome,
+            hash_at: typed.hash_at,
+            alarm: watch::Sender::new(Alarm::None),
             shares: Semaphore::new(SHARES_MAX),
             changes: Mutex::new(()),
             incoming,
             news: Notify::new(),
         });
         tokio::spawn(upkeep::keep_members(core.clone(), config.peers.advertise.clone()));
+        tokio::spawn(audit(core.clone(), config.audit_every));
         Ok(Self(core))
     }
 
     pub fn leadership(&self) -> watch::Receiver<bool> {
         self.0.leadership.clone()
+    }
+
+    pub fn alarms(&self) -> watch::Receiver<Alarm> {
+        self.0.alarm.subscribe()
     }
 
     /// Ends raft; the log is synced and closed when the last handle is gone.

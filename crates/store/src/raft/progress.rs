@@ -8,8 +8,11 @@ use openraft::async_runtime::watch::{WatchReceiver, WatchSender};
 
 use super::registry::Registry;
 use super::watch_channel::{self, Receiver, Sender};
+use crate::types::MemberId;
 
 pub(super) struct Progress {
+    /// Whose it is.
+    pub me: MemberId,
     /// Entries before this index are applied and visible.
     applied: Sender<u64>,
     /// Keeps the channel open.
@@ -18,9 +21,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub fn new() -> Arc<Self> {
+    pub fn new(me: MemberId) -> Arc<Self> {
         let (applied, watching) = watch_channel::channel(0);
-        Arc::new(Self { applied, _watching: watching, registry: ArcSwap::default() })
+        Arc::new(Self { me, applied, _watching: watching, registry: ArcSwap::default() })
     }
 
     pub fn publish(&self, applied: u64) {

@@ -21,6 +21,7 @@ use crate::log::disk::{Disk, DiskFile};
 use crate::machine::{Frozen, Machine, Reply};
 use crate::mutation::{Mutation, is_active};
 use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
+use crate::txn::{Op, Txn};
 use crate::types::MemberId;
 use crate::workers::Workers;
 
@@ -119,6 +120,9 @@ impl StateMachine {
     fn apply_payload(&mut self, payload: EntryPayload<Command, u64, super::types::Peer>, id: LogId) -> Reply {
         match payload {
             EntryPayload::Blank => Reply::empty(),
+            EntryPayload::Normal(Command::Txn(txn)) if is_active(Mutation::ApplyDiverges(self.progress.me)) => {
+                self.machine.apply(&astray(&txn))
+            }
             EntryPayload::Normal(Command::Txn(txn)) => self.machine.apply(&txn),
             EntryPayload::Normal(Command::ReserveMember) => {
                 let reserved = self.registry.reserve();
@@ -240,6 +244,17 @@ impl Snapshots {
         self.growth.bytes.store(0, Ordering::Relaxed);
         self.growth.threshold.store(self.log_bytes_min.max(state_bytes), Ordering::Relaxed);
     }
+}
+
+/// A bug on demand: every value but the first loses its last byte.
+fn astray(txn: &Txn) -> Txn {
+    let mut txn = txn.clone();
+    for op in txn.ops.iter_mut().skip(1) {
+        if let Op::Put { value, .. } = op {
+            value.truncate(value.len().saturating_sub(1));
+        }
+    }
+    txn
 }
 
 /// Sorts by log position.

@@ -16,6 +16,7 @@ use crate::log::Wal;
 use crate::log::disk::OsDisk;
 use crate::machine::Replica;
 use crate::mvcc::{HistoryLimits, State, Timeline};
+use crate::types::MemberId;
 use crate::watch::spawn_hub;
 use crate::workers::Workers;
 
@@ -48,7 +49,8 @@ impl StoreBuilder<Types, LogStore, StateMachine, Guard> for Builder {
             log_bytes_min: u64::MAX,
             workers: Workers::Threads,
         };
-        let machine = StateMachine::open(Box::new(Replica::new(limits, hub)), snapshots, Progress::new()).unwrap();
+        let machine =
+            StateMachine::open(Box::new(Replica::new(limits, hub)), snapshots, Progress::new(MemberId(1))).unwrap();
         Ok((Guard { _dir: dir, _stop: stop }, log_store, machine))
     }
 }
