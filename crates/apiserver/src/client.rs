@@ -13,16 +13,28 @@ use tower::{Service, ServiceExt};
 
 use crate::identity::UserInfo;
 
+/// Marks a request of what only the leader does. No request from outside can carry it.
+#[derive(Clone, Copy)]
+pub struct AsLeader;
+
 /// Give it to `kube::Client::new`. Requests pass authorization and admission like any other.
 #[derive(Clone)]
 pub struct InProcessClient {
     router: Router,
     user: UserInfo,
+    as_leader: bool,
 }
 
 impl InProcessClient {
     pub(crate) fn new(router: Router, user: UserInfo) -> Self {
-        Self { router, user }
+        Self { router, user, as_leader: false }
+    }
+
+    /// For schedulers and controllers: its writes are done by this member while it leads and are never sent on. What
+    /// a leader that was followed by another still had in mind therefore comes to nothing.
+    #[must_use]
+    pub fn as_leader(self) -> Self {
+        Self { as_leader: true, ..self }
     }
 }
 
@@ -42,6 +54,9 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.user.clone());
+        if self.as_leader {
+            request.extensions_mut().insert(AsLeader);
+        }
         Box::pin(self.router.clone().oneshot(request))
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::authz::RbacHandle;
 use crate::config::{ApiServerConfig, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
-use crate::identity::UserInfo;
+use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
 use crate::wire::accept::Form;
 use crate::wire::query::Parameters;
@@ -42,6 +42,29 @@ impl Core {
         self.store.linearize().await.map_err(|e| unavailable(&e))?;
         Ok(self.store.view())
     }
+
+    /// A snapshot at least as new as a revision the client has seen, here or at another member.
+    pub async fn not_older_than(&self, revision: Revision) -> Result<Snapshot, Status> {
+        let view = self.store.view();
+        if revision <= view.revision() {
+            return Ok(view);
+        }
+        let view = self.fresh().await?;
+        check_seen(revision, &view)?;
+        Ok(view)
+    }
+}
+
+/// The revision is not one that nobody has written yet.
+pub fn check_seen(asked: Revision, view: &Snapshot) -> Result<(), Status> {
+    let current = view.revision();
+    if asked <= current {
+        return Ok(());
+    }
+    let mut status = Status::timeout(format!("Too large resource version: {asked}, current: {current}"));
+    status.details = serde_json::json!({ "retryAfterSeconds": 1,
+        "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }] });
+    Err(status)
 }
 
 /// The store cannot take a write or prove freshness.
@@ -54,6 +77,8 @@ pub fn unavailable(error: &ProposeError) -> Status {
 pub struct Request {
     pub core: Arc<Core>,
     pub user: UserInfo,
+    /// Work that only the leader does: writes of this request are refused where this member does not lead.
+    pub as_leader: bool,
     /// As served; `kind.stored()` is the form in the store.
     pub kind: &'static Kind,
     /// Empty for cluster-scoped kinds and for lists over all namespaces.
@@ -66,6 +91,21 @@ pub struct Request {
 }
 
 impl Request {
+    /// What the server itself does, as user `system:apiserver` of group `system:masters`.
+    pub fn by_server(core: &Arc<Core>, kind: &'static Kind, namespace: &str, name: &str) -> Self {
+        Self {
+            core: core.clone(),
+            user: UserInfo::authenticated("system:apiserver", [MASTERS]),
+            as_leader: false,
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: String::new(),
+            parameters: Parameters::default(),
+            form: Form::Object,
+        }
+    }
+
     pub fn subject(&self) -> Subject<'_> {
         Subject { group: self.kind.group, resource: self.kind.resource, name: &self.name }
     }

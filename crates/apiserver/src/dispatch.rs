@@ -15,6 +15,7 @@ use futures::FutureExt;
 use http::{HeaderMap, Method, Request as HttpRequest};
 
 use crate::authz::{Attributes, authorize, reviews};
+use crate::client::AsLeader;
 use crate::core::{Core, Request};
 use crate::identity::UserInfo;
 use crate::registry::write::Part;
@@ -96,7 +97,8 @@ async fn answer(core: Arc<Core>, request: HttpRequest<Body>) -> Result<Response,
         Target::NonResource => non_resource(&core, &user, &parts),
         Target::Resource(path) => {
             let parameters = Parameters::parse(&parts.uri)?;
-            let exchange = Exchange { core, user, path, parameters, headers: parts.headers };
+            let as_leader = parts.extensions.get::<AsLeader>().is_some();
+            let exchange = Exchange { core, user, as_leader, path, parameters, headers: parts.headers };
             exchange.answer(&parts.method, body).await
         }
     }
@@ -139,6 +141,7 @@ fn non_resource(core: &Core, user: &UserInfo, parts: &http::request::Parts) -> R
 struct Exchange {
     core: Arc<Core>,
     user: UserInfo,
+    as_leader: bool,
     path: ResourcePath,
     parameters: Parameters,
     headers: HeaderMap,
@@ -163,6 +166,7 @@ impl Exchange {
         let request = Request {
             core: self.core,
             user: self.user,
+            as_leader: self.as_leader,
             kind,
             namespace: if kind.namespaced { self.path.namespace } else { String::new() },
             name: self.path.name,

@@ -46,7 +46,7 @@ pub fn answer(core: &Core, path: &str, query: &str) -> Option<Response> {
 fn checks(core: &Core, probe: &str) -> Vec<(&'static str, bool)> {
     let mut checks = vec![("ping", true)];
     if probe == "readyz" {
-        checks.push(("store", *core.store.leadership().borrow()));
+        checks.push(("store", core.store.members().leader.is_some()));
         checks.push(("shutdown", !core.config.shutdown.is_cancelled()));
     }
     checks

@@ -14,6 +14,7 @@ mod config;
 mod core;
 mod discovery;
 mod dispatch;
+mod endpoints;
 mod health;
 mod housekeeping;
 mod identity;

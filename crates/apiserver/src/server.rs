@@ -13,6 +13,7 @@ use crate::client::InProcessClient;
 use crate::config::ApiServerConfig;
 use crate::core::Core;
 use crate::dispatch::dispatch;
+use crate::endpoints;
 use crate::housekeeping::spawn_housekeeping;
 use crate::identity::UserInfo;
 use crate::object::facets::ObjectFacets;
@@ -38,6 +39,7 @@ impl ApiServer {
         let rbac = spawn_rbac_upkeep(store.clone(), config.shutdown.clone());
         let core = Arc::new(Core::new(store, config, rbac));
         spawn_housekeeping(core.clone());
+        endpoints::spawn_upkeep(core.clone());
         Ok(Self { core })
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -30,6 +31,17 @@ pub enum Command {
         after_help = "Example:\n  sudo knarr up\n  export KUBECONFIG=/var/lib/knarr/admin.kubeconfig\n  kubectl get nodes"
     )]
     Up(UpArgs),
+    /// Run one server of a cluster of several: control plane and, unless told otherwise, a node
+    #[command(
+        after_help = "Examples:\n  sudo knarr server --listen 10.0.0.1:6443\n  sudo knarr token create > token\n  knarr server --listen 10.0.0.2:6443 --join https://10.0.0.1:6443 --token-file token --no-node"
+    )]
+    Server(ServerArgs),
+    /// Make and list the tokens by which machines join as servers
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// List the servers of the cluster, remove one, let another lead
+    #[command(subcommand)]
+    Member(MemberCommand),
     /// Run a cluster, push the example images, apply the examples, call them and print the answers
     #[command(after_help = "Example:\n  sudo knarr demo --exit")]
     Demo(DemoArgs),
@@ -79,6 +91,109 @@ pub struct UpArgs {
     /// Leave the workloads running when this process stops
     #[arg(long)]
     pub keep_workloads: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    pub up: UpArgs,
+    /// Where other servers reach this one [default: the address of --listen, the next port]
+    #[arg(long, value_name = "IP:PORT")]
+    pub peer_listen: Option<SocketAddr>,
+    /// A server of the cluster to join; without it a cluster is founded. Ignored once joined
+    #[arg(long, value_name = "URL")]
+    pub join: Option<String>,
+    /// A file with the token to join with (`knarr token create`)
+    #[arg(long, value_name = "FILE", requires = "join")]
+    pub token_file: Option<PathBuf>,
+    /// Join in the place of this member, which is gone for good
+    #[arg(long, value_name = "ID", requires = "join")]
+    pub replace: Option<u64>,
+    /// Where another member is now, when the cluster cannot know it; repeat for several
+    #[arg(long, value_name = "ID=IP:PORT", value_parser = peer)]
+    pub peer: Vec<(u64, SocketAddr)>,
+    /// Run no workloads on this machine
+    #[arg(long)]
+    pub no_node: bool,
+}
+
+fn peer(text: &str) -> Result<(u64, SocketAddr), String> {
+    let (id, address) = text.split_once('=').ok_or("a member is given as ID=IP:PORT")?;
+    let id = id.parse().map_err(|_| format!("{id:?} is no member id"))?;
+    let address = address.parse().map_err(|_| format!("{address:?} is no IP:PORT"))?;
+    Ok((id, address))
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it; whoever has it can become a server, so keep it secret
+    #[command(after_help = "Example:\n  knarr token create --ttl 15m > token")]
+    Create {
+        /// How long machines can join with it: a number and s, m, h or d
+        #[arg(long, default_value = "1h", value_parser = duration)]
+        ttl: Duration,
+        #[command(flatten)]
+        access: AccessArgs,
+    },
+    /// List the tokens: their ids and when they expire
+    #[command(after_help = "Example:\n  knarr token ls -o json")]
+    Ls {
+        #[arg(long, short, default_value = "text")]
+        output: Output,
+        #[command(flatten)]
+        access: AccessArgs,
+    },
+    /// Make a token useless
+    #[command(after_help = "Example:\n  knarr token delete 1a2b3c4d")]
+    Delete {
+        /// The id, as `knarr token ls` shows it
+        id: String,
+        #[command(flatten)]
+        access: AccessArgs,
+    },
+}
+
+/// `90s`, `15m`, `1h`, `2d`
+fn duration(text: &str) -> Result<Duration, String> {
+    let unit = text.chars().last().map_or(0, char::len_utf8);
+    let (number, unit) = text.split_at(text.len() - unit);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return Err("a time is a number and s, m, h or d, such as 15m".to_owned()),
+    };
+    let number: u32 = number.parse().map_err(|_| format!("{number:?} is no number"))?;
+    if number == 0 { Err("it must be longer".to_owned()) } else { Ok(Duration::from_secs(u64::from(number) * seconds)) }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MemberCommand {
+    /// List the servers as one of them sees them
+    #[command(after_help = "Example:\n  knarr member ls -o json")]
+    Ls {
+        #[arg(long, short, default_value = "text")]
+        output: Output,
+        #[command(flatten)]
+        access: AccessArgs,
+    },
+    /// Remove a server for good; stop its process and delete its data directory afterwards
+    #[command(after_help = "Example:\n  knarr member remove 3")]
+    Remove {
+        /// The id, as `knarr member ls` shows it
+        id: u64,
+        #[command(flatten)]
+        access: AccessArgs,
+    },
+    /// Let another server lead
+    #[command(after_help = "Example:\n  knarr member lead 2")]
+    Lead {
+        /// The id, as `knarr member ls` shows it
+        id: u64,
+        #[command(flatten)]
+        access: AccessArgs,
+    },
 }
 
 #[derive(Debug, Clone, Args)]
@@ -259,6 +374,21 @@ mod tests {
     #[test]
     fn the_definitions_hold_together() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values() {
+        use super::{duration, peer};
+        for (text, seconds) in [("90s", 90), ("15m", 900), ("1h", 3600), ("2d", 172_800)] {
+            assert_eq!(duration(text).map(|d| d.as_secs()), Ok(seconds), "{text}");
+        }
+        for bad in ["", "s", "0m", "5", "1.5h", "-1s", "1é"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(peer("3=10.0.0.3:6444"), Ok((3, "10.0.0.3:6444".parse().unwrap())));
+        for bad in ["", "3", "3=", "x=10.0.0.3:6444", "3=10.0.0.3"] {
+            assert!(peer(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod cli;
 mod cluster;
 mod commands;
 mod examples;
+mod https;
+mod join_token;
 mod kubeconfig;
 mod pki;
 mod registry_client;

@@ -1,8 +1,8 @@
 //! The cluster's certificates.
 //!
-//! Owns: the certificate authority on disk (`<data-dir>/pki/ca.{crt,key}`), minting leaf
-//! certificates, and the rustls configurations made of them. Leaves of servers are minted anew at
-//! every start and live in memory only, so none of them can expire on disk unseen.
+//! Owns: the two certificate authorities on disk (`<data-dir>/pki/{ca,peer-ca}.{crt,key}`), minting
+//! leaf certificates, and the rustls configurations made of them. Leaves of servers are minted anew
+//! at every start and live in memory only, so none of them can expire on disk unseen.
 //! May not know: who may do what (RBAC in the API server decides by CN and O).
 
 use std::fs;
@@ -20,6 +20,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 
@@ -71,7 +72,46 @@ pub struct Identity<'a> {
     pub groups: &'a [&'a str],
 }
 
-/// The certificate authority of one cluster.
+/// A cluster has two, so that no certificate for the API opens the door between members, and the
+/// other way round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthorityName {
+    /// For the API: its servers, its clients, nodes.
+    Cluster,
+    /// For members of the control plane towards each other.
+    Peers,
+}
+
+impl AuthorityName {
+    fn common_name(self) -> &'static str {
+        match self {
+            Self::Cluster => "knarr-ca",
+            Self::Peers => "knarr-peer-ca",
+        }
+    }
+
+    /// Certificate and key in a directory.
+    fn paths(self, dir: &Path) -> (PathBuf, PathBuf) {
+        let stem = match self {
+            Self::Cluster => "ca",
+            Self::Peers => "peer-ca",
+        };
+        (dir.join(format!("{stem}.crt")), dir.join(format!("{stem}.key")))
+    }
+
+    /// Whether the directory holds it.
+    pub fn exists(self, dir: &Path) -> bool {
+        self.paths(dir).0.exists()
+    }
+
+    /// Writes an authority that another member has handed over.
+    pub fn install(self, dir: &Path, pem: &Leaf) -> Result<(), PkiError> {
+        let (certificate_path, key_path) = self.paths(dir);
+        write_authority(dir, (&certificate_path, &key_path), pem)
+    }
+}
+
+/// A certificate authority of one cluster.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
@@ -79,11 +119,10 @@ pub struct Authority {
 
 impl Authority {
     /// Loads the authority of `dir`, or makes it when the directory holds none.
-    pub fn open(dir: &Path) -> Result<Self, PkiError> {
-        let certificate_path = dir.join("ca.crt");
-        let key_path = dir.join("ca.key");
+    pub fn open(dir: &Path, name: AuthorityName) -> Result<Self, PkiError> {
+        let (certificate_path, key_path) = name.paths(dir);
         if !certificate_path.exists() {
-            create(dir, &certificate_path, &key_path)?;
+            write_authority(dir, (&certificate_path, &key_path), &create(name)?)?;
         }
         let read = |path: &Path| {
             fs::read_to_string(path).map_err(|source| PkiError::File { attempt: "read", path: path.to_owned(), source })
@@ -98,6 +137,11 @@ impl Authority {
     /// The authority's certificate, PEM.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// Certificate and private key, to be handed over to a new member.
+    pub fn pem(&self) -> Leaf {
+        Leaf { certificate_pem: self.certificate_pem.clone(), key_pem: self.issuer.key().serialize_pem() }
     }
 
     /// A certificate by which a client proves who it is.
@@ -125,6 +169,15 @@ impl Authority {
         self.sign(name, params)
     }
 
+    /// A certificate for one member of the control plane towards the others, at both ends of a connection.
+    pub fn peer(&self, dns_name: &str) -> Result<Leaf, PkiError> {
+        let mut params = leaf_params(dns_name, ExtendedKeyUsagePurpose::ServerAuth);
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        let san = dns_name.try_into().map_err(|source| PkiError::Mint { subject: dns_name.to_owned(), source })?;
+        params.subject_alt_names.push(SanType::DnsName(san));
+        self.sign(dns_name, params)
+    }
+
     fn sign(&self, subject: &str, params: CertificateParams) -> Result<Leaf, PkiError> {
         let mint = |source| PkiError::Mint { subject: subject.to_owned(), source };
         let key = KeyPair::generate().map_err(mint)?;
@@ -141,15 +194,18 @@ impl Authority {
     }
 
     /// A TLS server that verifies client certificates of this authority. Without `required` a
-    /// client may come without one (and is then anonymous).
+    /// client may come without one (and is then anonymous). The authority's own certificate is sent
+    /// along: a newcomer that knows only its fingerprint verifies the server by it.
     pub fn server_config(&self, leaf: &Leaf, required: bool) -> Result<ServerConfig, PkiError> {
         let tls = |e: &dyn std::fmt::Display| PkiError::Tls { why: e.to_string() };
         let builder = WebPkiClientVerifier::builder(Arc::new(self.roots()?));
         let builder = if required { builder } else { builder.allow_unauthenticated() };
         let verifier = builder.build().map_err(|e| tls(&e))?;
+        let mut chain = certificates(&leaf.certificate_pem)?;
+        chain.extend(certificates(&self.certificate_pem)?);
         let mut config = ServerConfig::builder()
             .with_client_cert_verifier(verifier)
-            .with_single_cert(certificates(&leaf.certificate_pem)?, private_key(&leaf.key_pem)?)
+            .with_single_cert(chain, private_key(&leaf.key_pem)?)
             .map_err(|e| tls(&e))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
@@ -187,8 +243,8 @@ fn leaf_params(common_name: &str, usage: ExtendedKeyUsagePurpose) -> Certificate
     params
 }
 
-fn create(dir: &Path, certificate_path: &Path, key_path: &Path) -> Result<(), PkiError> {
-    let subject = "knarr-ca";
+fn create(name: AuthorityName) -> Result<Leaf, PkiError> {
+    let subject = name.common_name();
     let mint = |source| PkiError::Mint { subject: subject.to_owned(), source };
     let mut params = CertificateParams::default();
     let now = OffsetDateTime::now_utc();
@@ -200,10 +256,19 @@ fn create(dir: &Path, certificate_path: &Path, key_path: &Path) -> Result<(), Pk
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let key = KeyPair::generate().map_err(mint)?;
     let certificate = params.self_signed(&key).map_err(mint)?;
+    Ok(Leaf { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+}
+
+fn write_authority(dir: &Path, (certificate_path, key_path): (&Path, &Path), pem: &Leaf) -> Result<(), PkiError> {
     fs::create_dir_all(dir).map_err(|source| PkiError::File { attempt: "create", path: dir.to_owned(), source })?;
     // The key first: a crash between the two leaves no certificate, and the next start makes both.
-    write_private(key_path, key.serialize_pem().as_bytes())?;
-    write_private(certificate_path, certificate.pem().as_bytes())
+    write_private(key_path, pem.key_pem.as_bytes())?;
+    write_private(certificate_path, pem.certificate_pem.as_bytes())
+}
+
+/// SHA-256 of a certificate in its DER form.
+pub fn fingerprint(der: &[u8]) -> [u8; 32] {
+    Sha256::digest(der).into()
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
@@ -223,7 +288,7 @@ mod tests {
     fn authority() -> (tempfile::TempDir, Authority) {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let authority = Authority::open(&dir.path().join("pki")).unwrap();
+        let authority = Authority::open(&dir.path().join("pki"), AuthorityName::Cluster).unwrap();
         (dir, authority)
     }
 
@@ -231,17 +296,28 @@ mod tests {
     fn the_authority_is_kept_and_its_key_is_private() {
         use std::os::unix::fs::PermissionsExt;
         let (dir, first) = authority();
-        let again = Authority::open(&dir.path().join("pki")).unwrap();
+        let again = Authority::open(&dir.path().join("pki"), AuthorityName::Cluster).unwrap();
         assert_eq!(first.certificate_pem(), again.certificate_pem());
         let mode = fs::metadata(dir.path().join("pki/ca.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
+    fn an_authority_that_was_handed_over_is_the_same() {
+        let (dir, first) = authority();
+        let elsewhere = dir.path().join("elsewhere");
+        AuthorityName::Peers.install(&elsewhere, &first.pem()).unwrap();
+        let second = Authority::open(&elsewhere, AuthorityName::Peers).unwrap();
+        assert_eq!(first.certificate_pem(), second.certificate_pem());
+        let fresh = Authority::open(&elsewhere, AuthorityName::Cluster).unwrap();
+        assert_ne!(first.certificate_pem(), fresh.certificate_pem(), "the other authority is another one");
+    }
+
+    #[test]
     fn a_damaged_authority_is_named() {
         let (dir, _) = authority();
         fs::write(dir.path().join("pki/ca.crt"), "nonsense").unwrap();
-        let error = Authority::open(&dir.path().join("pki")).map(|_| ()).unwrap_err();
+        let error = Authority::open(&dir.path().join("pki"), AuthorityName::Cluster).map(|_| ()).unwrap_err();
         assert!(matches!(error, PkiError::Authority { .. }), "{error}");
     }
 

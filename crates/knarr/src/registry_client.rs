@@ -7,49 +7,33 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http::{Method, StatusCode};
 use image::{Digest, Document, ImageStore};
 use serde_json::Value;
 
 use crate::access::Access;
+use crate::https::{Content, HttpsClient, words};
 
-/// Largest manifest or listing that is read.
-const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest manifest that is read.
+const MANIFEST_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 pub struct RegistryClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    authority: String,
+    https: HttpsClient,
 }
 
 impl RegistryClient {
     pub fn new(access: &Access) -> Result<Self> {
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(access.tls()?)
-            .https_only()
-            .enable_http1()
-            .build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { client, authority: access.authority()? })
+        Ok(Self { https: HttpsClient::new(access.tls()?, access.authority()?) })
     }
 
-    async fn send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<(StatusCode, Bytes)> {
-        let uri = format!("https://{}{path}", self.authority);
-        let request = Request::builder()
-            .method(method.clone())
-            .uri(&uri)
-            .header(header::CONTENT_TYPE, content_type)
-            .body(Full::new(body))
-            .with_context(|| format!("{uri} is no address"))?;
-        let response = self.client.request(request).await.with_context(|| format!("cannot reach {uri}"))?;
-        let status = response.status();
-        let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        let bytes = body.collect().await.map_err(|e| anyhow::anyhow!("{method} {uri} broke off: {e}"))?.to_bytes();
-        Ok((status, bytes))
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: &'static str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes)> {
+        self.https.send(method, path, Content { media_type, body, bearer: None }).await
     }
 
     /// Copies a manifest (or an index with all its manifests) and everything it needs.
@@ -105,18 +89,12 @@ impl RegistryClient {
 }
 
 fn read(store: &ImageStore, digest: &Digest) -> Result<Vec<u8>> {
-    store.read_blob(digest, ANSWER_BYTES_MAX as u64).with_context(|| format!("cannot read manifest {digest}"))
+    store.read_blob(digest, MANIFEST_BYTES_MAX).with_context(|| format!("cannot read manifest {digest}"))
 }
 
 fn expect((status, body): (StatusCode, Bytes), wanted: StatusCode, attempt: &str) -> Result<Bytes> {
     if status == wanted {
         return Ok(body);
     }
-    let json: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let why = json
-        .pointer("/errors/0/message")
-        .or_else(|| json.get("message"))
-        .and_then(Value::as_str)
-        .map_or_else(|| String::from_utf8_lossy(&body).into_owned(), str::to_owned);
-    bail!("cannot {attempt}: {status}: {why}")
+    bail!("cannot {attempt}: {}", words(status, &body))
 }

@@ -15,7 +15,7 @@ use crate::machine::Replica;
 use crate::mvcc::{Compacted, State, StateHash, Timeline, View};
 use crate::outcome;
 use crate::peer::{self, PeerStream, ServeError};
-use crate::raft::{Alarm, Answer, MemberChange, MemberError, Members, Node, NodeError, Typed, WriteError};
+use crate::raft::{Alarm, Answer, MemberChange, MemberError, Members, Node, NodeError, Proposer, Typed, WriteError};
 use crate::txn::{self, InvalidTxn, Txn, TxnOutcome};
 use crate::types::{Facets, MemberId, Revision};
 use crate::watch::{Watch, spawn_hub};
@@ -167,10 +167,20 @@ impl<F: Facets> Store<F> {
     /// Agreed on, durable as asked, applied and visible to [`Store::view`] when this returns. When it is
     /// cancelled the transaction may still be applied.
     pub async fn propose(&self, txn: Txn) -> Result<TxnOutcome<F>, ProposeError> {
+        self.propose_by(txn, Proposer::Anyone).await
+    }
+
+    /// As [`Store::propose`], where this member leads, and refused as `NotLeader` where it does not. What a former
+    /// leader still proposes this way is never applied after its follower's first transaction.
+    pub async fn propose_leading(&self, txn: Txn) -> Result<TxnOutcome<F>, ProposeError> {
+        self.propose_by(txn, Proposer::Leader).await
+    }
+
+    async fn propose_by(&self, txn: Txn, proposer: Proposer) -> Result<TxnOutcome<F>, ProposeError> {
         let bytes = txn::check(&txn).map_err(ProposeError::Invalid)?;
         // Cheap: keys and values are shared.
         let proposed = txn.clone();
-        match self.inner.node.propose(proposed, bytes).await? {
+        match self.inner.node.propose(proposed, bytes, proposer).await? {
             Answer::Here(reply) => {
                 Ok(reply.take().expect("the machine answers a transaction with an outcome of its own facets"))
             }

@@ -14,10 +14,8 @@ use thiserror::Error;
 
 use crate::authz::rules_of;
 use crate::core::{Core, Request};
-use crate::identity::{MASTERS, UserInfo};
+use crate::endpoints;
 use crate::registry::write::{Part, create, update};
-use crate::wire::accept::Form;
-use crate::wire::query::Parameters;
 
 #[derive(Debug, Error)]
 pub enum BootstrapError {
@@ -43,6 +41,9 @@ pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
     for object in objects {
         ensure(core, object).await?;
     }
+    let slice =
+        |cause| BootstrapError::Create { kind: "EndpointSlice".to_owned(), name: "kubernetes".to_owned(), cause };
+    endpoints::publish(core).await.map_err(slice)?;
     core.rbac.caught_up(&core.store.view()).await;
     Ok(())
 }
@@ -50,16 +51,7 @@ pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
 async fn ensure(core: &Arc<Core>, object: Value) -> Result<(), BootstrapError> {
     let kind = api::kinds::of_object(&object).expect("bootstrap objects are of built-in kinds");
     let name = api::meta::name(&object).to_owned();
-    let request = Request {
-        core: core.clone(),
-        user: UserInfo::authenticated("system:apiserver", [MASTERS]),
-        kind,
-        namespace: api::meta::namespace(&object).to_owned(),
-        name: name.clone(),
-        subresource: String::new(),
-        parameters: Parameters::default(),
-        form: Form::Object,
-    };
+    let request = Request::by_server(core, kind, api::meta::namespace(&object), &name);
     let result = if core.store.view().get(&request.key()).is_none() {
         match create(&request, object, Vec::new()).await {
             Err(status) if status.reason == "AlreadyExists" => Ok(()),

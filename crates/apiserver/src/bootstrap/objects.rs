@@ -38,24 +38,12 @@ pub fn priority_classes() -> Vec<Value> {
         .to_vec()
 }
 
-/// Service `kubernetes`: the first address of the range, port 443, to the advertised endpoint.
+/// Service `kubernetes`: the first address of the range, port 443. Where it leads is in `endpoints`.
 pub fn api_service(config: &ApiServerConfig) -> Vec<Value> {
     let metadata = json!({ "name": "kubernetes", "namespace": "default",
         "labels": { "component": "apiserver", "provider": "kubernetes" } });
     let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {
         "clusterIP": config.service_cidr.at(1).to_string(), "type": "ClusterIP", "sessionAffinity": "None",
         "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": config.advertise_port }] } });
-    let slice = json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": { "name": "kubernetes", "namespace": "default",
-            "labels": { "kubernetes.io/service-name": "kubernetes" } },
-        "addressType": "IPv4",
-        "endpoints": [{ "addresses": [config.advertise_address.to_string()], "conditions": { "ready": true } }],
-        "ports": [{ "name": "https", "port": config.advertise_port, "protocol": "TCP" }] });
-    let endpoints = json!({ "apiVersion": "v1", "kind": "Endpoints",
-        "metadata": { "name": "kubernetes", "namespace": "default",
-            "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" } },
-        "subsets": [{ "addresses": [{ "ip": config.advertise_address.to_string() }],
-            "ports": [{ "name": "https", "port": config.advertise_port, "protocol": "TCP" }] }] });
-    // Loopback endpoints are refused by validation of Endpoints, as in Kubernetes.
-    if config.advertise_address.is_loopback() { vec![service, slice] } else { vec![service, slice, endpoints] }
+    vec![service]
 }

@@ -9,15 +9,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use store::{Guard, Op, Txn};
 
+use super::attempts::{Attempts, busy};
 use super::meta::format_time;
 use super::strategy_of;
-use super::write::{Proposed, busy, propose};
+use super::write::{Proposed, propose};
 use crate::admission::{self, Operation, Review};
-use crate::core::{Entry, Request};
+use crate::core::{Entry, Request, Snapshot};
 use crate::object::encode::{decode, encode};
 use crate::wire::query::{Parameters, dry_run};
 
-const ATTEMPTS_MAX: usize = 16;
 /// Finalizers that stand for a propagation policy.
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -115,24 +115,36 @@ pub enum Deleted {
 
 /// Deletes one object, or begins to.
 pub async fn delete(request: &Request, options: &DeleteOptions) -> Result<Deleted, Status> {
-    for _ in 0..ATTEMPTS_MAX {
-        let view = request.core.store.view();
-        let entry = request.find(&view)?;
-        let old = decode(&entry.value);
-        options.check(&request.subject(), &old)?;
-        let review =
-            Review { request, view: &view, operation: Operation::Delete, name: &request.name, old: Some(&old) };
-        let guards = admission::validate(&review, None)?;
-        let outcome = match next(request, options, &old, Timestamp::now()) {
-            Next::Nothing => return Ok(Deleted::Waits(entry.value.clone())),
-            Next::Remove => remove(request, options, &entry, guards, &old).await?,
-            Next::Mark(new) => mark(request, options, &entry, guards, &new).await?,
-        };
-        if let Some(deleted) = outcome {
-            return Ok(deleted);
+    let mut attempts = Attempts::new(&request.core);
+    while let Some(view) = attempts.next() {
+        match delete_once(request, options, &view).await {
+            Ok(Attempt::Done(deleted)) => return Ok(deleted),
+            Ok(Attempt::Unwritten(deleted)) if attempts.suffices().await? => return Ok(deleted),
+            Ok(Attempt::Unwritten(_) | Attempt::Raced) => {}
+            Err(status) => attempts.refused(status).await?,
         }
     }
     Err(busy(request))
+}
+
+enum Attempt {
+    Done(Deleted),
+    /// It is on its way as asked, or it is a dry run.
+    Unwritten(Deleted),
+    Raced,
+}
+
+async fn delete_once(request: &Request, options: &DeleteOptions, view: &Snapshot) -> Result<Attempt, Status> {
+    let entry = request.find(view)?;
+    let old = decode(&entry.value);
+    options.check(&request.subject(), &old)?;
+    let review = Review { request, view, operation: Operation::Delete, name: &request.name, old: Some(&old) };
+    let guards = admission::validate(&review, None)?;
+    match next(request, options, &old, Timestamp::now()) {
+        Next::Nothing => Ok(Attempt::Unwritten(Deleted::Waits(entry.value.clone()))),
+        Next::Remove => remove(request, options, &entry, guards, &old).await,
+        Next::Mark(new) => mark(request, options, &entry, guards, &new).await,
+    }
 }
 
 enum Next {
@@ -212,16 +224,16 @@ async fn remove(
     entry: &Entry,
     guards: Vec<Guard>,
     old: &Value,
-) -> Result<Option<Deleted>, Status> {
+) -> Result<Attempt, Status> {
     if options.dry_run {
-        return Ok(Some(Deleted::Gone(entry.value.clone())));
+        return Ok(Attempt::Unwritten(Deleted::Gone(entry.value.clone())));
     }
     let strategy = strategy_of(request.kind);
     let mut ops = vec![Op::Delete { key: entry.key.clone() }];
     ops.extend(strategy.release(old));
     Ok(match commit(request, entry, guards, ops).await? {
-        Proposed::Applied(bytes) => Some(Deleted::Gone(bytes)),
-        Proposed::Guard(_) => None,
+        Proposed::Applied(bytes) => Attempt::Done(Deleted::Gone(bytes)),
+        Proposed::Guard(_) => Attempt::Raced,
     })
 }
 
@@ -231,15 +243,15 @@ async fn mark(
     entry: &Entry,
     guards: Vec<Guard>,
     new: &Value,
-) -> Result<Option<Deleted>, Status> {
+) -> Result<Attempt, Status> {
     let encoded = encode(new);
     if options.dry_run {
-        return Ok(Some(Deleted::Waits(encoded.stamped(meta::resource_version(new)))));
+        return Ok(Attempt::Unwritten(Deleted::Waits(encoded.stamped(meta::resource_version(new)))));
     }
     let put = Op::Put { key: entry.key.clone(), value: encoded.bytes, stamp_at: Some(encoded.stamp_at) };
     Ok(match commit(request, entry, guards, vec![put]).await? {
-        Proposed::Applied(bytes) => Some(Deleted::Waits(bytes)),
-        Proposed::Guard(_) => None,
+        Proposed::Applied(bytes) => Attempt::Done(Deleted::Waits(bytes)),
+        Proposed::Guard(_) => Attempt::Raced,
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns: the order of the steps of a write. May not know: HTTP.
 
+pub mod attempts;
 pub mod delete;
 pub mod meta;
 pub mod strategy;

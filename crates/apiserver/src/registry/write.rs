@@ -11,14 +11,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 use store::{Guard, Op, Txn, TxnOutcome};
 
+use super::attempts::{Attempts, busy};
 use super::meta::{carry_over, check_identity, check_namespace, check_type, generated_name, may_go, mint};
 use super::{Strategy, strategy_of};
 use crate::admission::{self, Operation, Review};
 use crate::core::{Request, Snapshot, key, unavailable};
 use crate::object::encode::{decode, encode};
-
-/// How often a write is decided anew because something it was based on changed meanwhile.
-const ATTEMPTS_MAX: usize = 16;
 
 /// A write that is done (or would be, on a dry run).
 pub struct Written {
@@ -57,7 +55,8 @@ pub async fn create(request: &Request, mut object: Value, duplicates: Vec<String
     let strategy = strategy_of(kind);
     strategy.prepare_for_create(kind, &mut object);
     api::defaults::apply(kind, &mut object);
-    for _ in 0..ATTEMPTS_MAX {
+    let mut attempts = Attempts::new(&request.core);
+    while let Some(view) = attempts.next() {
         let mut candidate = object.clone();
         let generated = meta::name(&candidate).is_empty() && !meta::generate_name(&candidate).is_empty();
         if generated {
@@ -68,13 +67,14 @@ pub async fn create(request: &Request, mut object: Value, duplicates: Vec<String
         if generated {
             strategy.prepare_for_create(kind, &mut candidate);
         }
-        let view = request.core.store.view();
-        match create_once(request, strategy, &view, candidate).await? {
-            Attempt::Done(bytes) => return Ok(Written { bytes, warnings }),
-            Attempt::Exists(name) if !generated => {
-                return Err(Status::already_exists(&Subject { name: &name, ..request.subject() }));
+        match create_once(request, strategy, &view, candidate).await {
+            Ok(Attempt::Done(bytes)) => return Ok(Written { bytes, warnings }),
+            Ok(Attempt::Exists(name)) if !generated => {
+                attempts.refused(Status::already_exists(&Subject { name: &name, ..request.subject() })).await?;
             }
-            Attempt::Exists(_) | Attempt::Raced => {}
+            Ok(Attempt::Dry(bytes)) if attempts.suffices().await? => return Ok(Written { bytes, warnings }),
+            Ok(Attempt::Dry(_) | Attempt::Exists(_) | Attempt::Raced) => {}
+            Err(status) => attempts.refused(status).await?,
         }
     }
     Err(busy(request))
@@ -82,6 +82,8 @@ pub async fn create(request: &Request, mut object: Value, duplicates: Vec<String
 
 enum Attempt {
     Done(Bytes),
+    /// A dry run came this far.
+    Dry(Bytes),
     /// An object of this name is there.
     Exists(String),
     Raced,
@@ -107,7 +109,7 @@ async fn create_once(
     let allocation = strategy.allocate(&request.core.config, view, &mut object, None)?;
     let encoded = encode(&object);
     if request.parameters.dry_run {
-        return Ok(Attempt::Done(encoded.stamped("")));
+        return Ok(Attempt::Dry(encoded.stamped("")));
     }
     let mut txn =
         Txn { guards: vec![Guard::Absent { key: key.clone() }], ops: Vec::new(), durability: strategy.durability() };
@@ -131,27 +133,46 @@ pub async fn update(
     duplicates: Vec<String>,
     change: impl Fn(&Value) -> Result<Value, Status>,
 ) -> Result<Written, Status> {
-    for _ in 0..ATTEMPTS_MAX {
-        let view = request.core.store.view();
-        let entry = request.find(&view)?;
-        let old = decode(&entry.value);
-        let (new, warnings) = prepare_update(request, part, (&old, &duplicates), &change)?;
-        let review =
-            Review { request, view: &view, operation: Operation::Update, name: &request.name, old: Some(&old) };
-        let Some((txn, answer)) = decide_update(&review, part, new, &old)? else {
-            return Ok(Written { bytes: entry.value.clone(), warnings });
-        };
-        if request.parameters.dry_run {
-            return Ok(Written { bytes: answer, warnings });
-        }
-        let mut txn = txn;
-        txn.guards.insert(0, Guard::ModRevision { key: entry.key.clone(), revision: entry.mod_revision });
-        match propose(request, txn).await? {
-            Proposed::Applied(bytes) => return Ok(Written { bytes, warnings }),
-            Proposed::Guard(_) => {}
+    let mut attempts = Attempts::new(&request.core);
+    while let Some(view) = attempts.next() {
+        match update_once(request, part, (&view, &duplicates), &change).await {
+            Ok(Update::Done(written)) => return Ok(written),
+            Ok(Update::Unwritten(answer)) if attempts.suffices().await? => return Ok(answer),
+            Ok(Update::Unwritten(_) | Update::Raced) => {}
+            Err(status) => attempts.refused(status).await?,
         }
     }
     Err(busy(request))
+}
+
+enum Update {
+    Done(Written),
+    /// Nothing changes, or it is a dry run.
+    Unwritten(Written),
+    Raced,
+}
+
+async fn update_once(
+    request: &Request,
+    part: Part,
+    (view, duplicates): (&Snapshot, &[String]),
+    change: &impl Fn(&Value) -> Result<Value, Status>,
+) -> Result<Update, Status> {
+    let entry = request.find(view)?;
+    let old = decode(&entry.value);
+    let (new, warnings) = prepare_update(request, part, (&old, duplicates), change)?;
+    let review = Review { request, view, operation: Operation::Update, name: &request.name, old: Some(&old) };
+    let Some((mut txn, answer)) = decide_update(&review, part, new, &old)? else {
+        return Ok(Update::Unwritten(Written { bytes: entry.value.clone(), warnings }));
+    };
+    if request.parameters.dry_run {
+        return Ok(Update::Unwritten(Written { bytes: answer, warnings }));
+    }
+    txn.guards.insert(0, Guard::ModRevision { key: entry.key.clone(), revision: entry.mod_revision });
+    Ok(match propose(request, txn).await? {
+        Proposed::Applied(bytes) => Update::Done(Written { bytes, warnings }),
+        Proposed::Guard(_) => Update::Raced,
+    })
 }
 
 fn prepare_update(
@@ -224,18 +245,13 @@ pub enum Proposed {
 }
 
 pub async fn propose(request: &Request, txn: Txn) -> Result<Proposed, Status> {
-    match request.core.store.propose(txn).await.map_err(|e| unavailable(&e))? {
+    let store = &request.core.store;
+    let outcome = if request.as_leader { store.propose_leading(txn).await } else { store.propose(txn).await };
+    match outcome.map_err(|e| unavailable(&e))? {
         TxnOutcome::Applied { entries, .. } => {
             let bytes = entries.first().and_then(Option::as_ref).map(|entry| entry.value.clone()).unwrap_or_default();
             Ok(Proposed::Applied(bytes))
         }
         TxnOutcome::GuardFailed { index, .. } => Ok(Proposed::Guard(index)),
     }
-}
-
-/// The object is written faster by others than this request can follow.
-pub fn busy(request: &Request) -> Status {
-    let subject = request.subject();
-    tracing::warn!(resource = subject.resource, name = subject.name, "gave up after {ATTEMPTS_MAX} lost races");
-    Status::stale(&subject)
 }

@@ -72,22 +72,11 @@ async fn snapshot(request: &Request) -> Result<Snapshot, Status> {
         }
         return Ok(core.store.view());
     };
-    let view = core.store.view();
-    if revision > view.revision() {
-        return Err(too_new(revision, view.revision()));
-    }
+    let view = core.not_older_than(revision).await?;
     // Without a match rule, a paged list of a given revision is exact.
     let exact = parameters.revision_match == Some(RevisionMatch::Exact)
         || (parameters.revision_match.is_none() && parameters.limit > 0 && request.name.is_empty());
     if exact { at(request, revision) } else { Ok(view) }
-}
-
-/// The asked revision is one this server has not seen.
-pub fn too_new(asked: Revision, current: Revision) -> Status {
-    let mut status = Status::timeout(format!("Too large resource version: {asked}, current: {current}"));
-    status.details = serde_json::json!({ "retryAfterSeconds": 1,
-        "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }] });
-    status
 }
 
 fn at(request: &Request, revision: Revision) -> Result<Snapshot, Status> {

@@ -19,10 +19,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::list::too_new;
 use super::present::Presenter;
 use super::selection::Selection;
-use crate::core::{Entry, Request, parse_revision};
+use crate::core::{Entry, Request, check_seen, parse_revision};
 use crate::object::encode::with_revision;
 use crate::object::facets::ObjectFacets;
 use crate::wire::query::RevisionMatch;
@@ -72,10 +71,8 @@ pub async fn watch(request: &Request) -> Result<Response, Status> {
         Status::too_many_requests("too many watches are open on this server, please try again later", 5)
     })?;
     let view = request.core.fresh().await?;
-    if let Some(asked) = parse_revision(&request.parameters.resource_version)?
-        && asked > view.revision()
-    {
-        return Err(too_new(asked, view.revision()));
+    if let Some(asked) = parse_revision(&request.parameters.resource_version)? {
+        check_seen(asked, &view)?;
     }
     let prefix = prefix(request, &selection);
     let (after, initial, end_bookmark) = match start {

@@ -11,9 +11,10 @@ use super::list;
 use super::present::Presenter;
 use super::selection::Selection;
 use crate::core::{Request, Snapshot};
+use crate::registry::attempts::busy;
 use crate::registry::delete::{self, DeleteOptions, Deleted};
+use crate::registry::strategy_of;
 use crate::registry::write::{self, Part, Written};
-use crate::registry::{strategy_of, write::busy};
 use crate::wire::body::{self, Encoding};
 use crate::wire::respond;
 

@@ -1,18 +1,35 @@
 //! What a cluster is told: the command line made whole, and the addresses of the first node.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use store::MemberId;
 
-use crate::cli::UpArgs;
+use super::join::{JoinSettings, authority_of};
+use crate::cli::{ServerArgs, UpArgs};
 
 /// Host name under which pods name images of the embedded registry.
 pub const REGISTRY_NAME: &str = "registry.local";
 /// First address of the Service range: Service `kubernetes`.
 pub const KUBERNETES_SERVICE: &str = "10.96.0.1";
 
-/// Settings of one cluster process.
+/// How far the port for other members is from the API's, unless said otherwise.
+const PEER_PORT_OFFSET: u16 = 1;
+
+/// How a server meets the other servers.
+#[derive(Debug, Clone)]
+pub struct PeerConfig {
+    /// Where the others reach this one.
+    pub listen: SocketAddr,
+    /// Where others are, if not where the cluster believes.
+    pub known: BTreeMap<MemberId, Vec<String>>,
+    /// The cluster to join; ignored by a server that is of one.
+    pub join: Option<JoinSettings>,
+}
+
+/// Settings of one server process.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
     pub data_dir: PathBuf,
@@ -20,9 +37,38 @@ pub struct ClusterConfig {
     pub node_listen: SocketAddr,
     pub kubeconfig: PathBuf,
     pub node_name: String,
+    /// Whether workloads run on this machine too.
+    pub runs_node: bool,
+    /// `None`: the only server of its cluster.
+    pub peers: Option<PeerConfig>,
 }
 
 impl ClusterConfig {
+    /// One of several servers.
+    pub fn server(args: &ServerArgs) -> Result<Self> {
+        let listen = args.up.listen;
+        if listen.ip().is_unspecified() {
+            bail!("--listen {listen}: name the address by which other servers reach this one");
+        }
+        let peer_listen = args
+            .peer_listen
+            .unwrap_or_else(|| SocketAddr::new(listen.ip(), listen.port().saturating_add(PEER_PORT_OFFSET)));
+        let token = args.token_file.as_deref().map(|path| {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            text.parse().with_context(|| format!("{} holds no join token", path.display()))
+        });
+        let join = args.join.as_deref().map(authority_of).transpose()?;
+        let token = token.transpose()?;
+        let join = join.map(|authority| JoinSettings { authority, token, replaces: args.replace });
+        let mut known: BTreeMap<MemberId, Vec<String>> = BTreeMap::new();
+        for (member, address) in &args.peer {
+            known.entry(MemberId(*member)).or_default().push(address.to_string());
+        }
+        let peers = Some(PeerConfig { listen: peer_listen, known, join });
+        Ok(Self { runs_node: !args.no_node, peers, ..Self::new(&args.up)? })
+    }
+
+    /// The only server, with a node.
     pub fn new(args: &UpArgs) -> Result<Self> {
         std::fs::create_dir_all(&args.data_dir)
             .with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
@@ -35,7 +81,15 @@ impl ClusterConfig {
             None => host_name()?,
         };
         let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| data_dir.join("admin.kubeconfig"));
-        Ok(Self { data_dir, listen: args.listen, node_listen: args.node_listen, kubeconfig, node_name })
+        Ok(Self {
+            data_dir,
+            listen: args.listen,
+            node_listen: args.node_listen,
+            kubeconfig,
+            node_name,
+            runs_node: true,
+            peers: None,
+        })
     }
 
     /// Where clients on this machine reach the API server.

@@ -1,19 +1,22 @@
-//! The control plane: store, API server with registry, and the loops that follow the leader.
+//! The control plane: API server with registry over a store member, and the loops that follow the leader.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use apiserver::{ApiServer, ApiServerConfig, ObjectFacets, TlsNodeConnector, UserInfo, Version};
+use apiserver::{ApiServer, ApiServerConfig, MASTERS, ObjectFacets, TlsNodeConnector, UserInfo, Version};
 use controllers::ControllersConfig;
 use image::ImageStore;
-use store::{Store, StoreConfig};
+use store::{Alarm, Store};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{ClusterConfig, KUBERNETES_SERVICE};
-use super::registry::with_registry;
+use super::front_door::front_door;
+use super::members_api::{self, MembersApi};
+use super::registry;
+use super::store_member::StoreMember;
 use crate::pki::{Authority, Identity};
 use crate::version;
 
@@ -21,41 +24,58 @@ use crate::version;
 pub struct ControlPlane {
     pub image_store: Arc<ImageStore>,
     api_server: ApiServer,
-    store: Store<ObjectFacets>,
+    member: StoreMember,
     server: JoinHandle<()>,
     leader: JoinHandle<()>,
 }
 
+/// Whose certificates it signs and trusts.
+pub struct Authorities {
+    pub cluster: Arc<Authority>,
+    /// `None`: this server is the only one.
+    pub peers: Option<Arc<Authority>>,
+}
+
 impl ControlPlane {
+    /// `member` has caught up.
     pub async fn start(
         config: &ClusterConfig,
-        authority: &Authority,
+        authorities: &Authorities,
+        member: StoreMember,
         listener: TcpListener,
         shutdown: &CancellationToken,
     ) -> Result<Self> {
         let image_store = ImageStore::open(&config.data_dir.join("images")).context("cannot open the image store")?;
-        let store = Store::open(StoreConfig::new(config.data_dir.join("store")))
-            .await
-            .context("cannot open the cluster's state")?;
+        let store = member.store.clone();
+        let authority = &authorities.cluster;
         let api_config = api_config(config, authority, shutdown)?;
         let api_server = ApiServer::open(store.clone(), api_config).await.context("cannot open the API server")?;
         api_server.bootstrap().await.context("cannot create what every cluster has")?;
-        let names = ["localhost", "registry.local", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
-        let mut names: Vec<String> = names.map(str::to_owned).to_vec();
-        names.push("kubernetes.default.svc.cluster.local".to_owned());
-        let service_ip: IpAddr = KUBERNETES_SERVICE.parse().expect("the constant is an address");
-        let addresses = [config.reachable_ip(), IpAddr::V4(Ipv4Addr::LOCALHOST), service_ip];
-        let leaf = authority.server("kube-apiserver", &names, &addresses)?;
-        let tls = authority.server_config(&leaf, false)?;
-        let router = with_registry(&api_server, Arc::clone(&image_store));
+        let members = members_api::routes(MembersApi {
+            api_server: api_server.clone(),
+            store: store.clone(),
+            client: client(&api_server, "system:apiserver", &[MASTERS]),
+            cluster_authority: authority.clone(),
+            peer_authority: authorities.peers.clone(),
+        });
+        let registry = registry::routes(&api_server, Arc::clone(&image_store));
+        let router = front_door(api_server.router(), registry, members);
+        let tls = server_tls(config, authority)?;
         let server = tokio::spawn(apiserver::serve(listener, tls, router, shutdown.clone()));
-        let leader = tokio::spawn(lead(
-            api_server.clone(),
-            store.clone(),
-            authority.certificate_pem().to_owned(),
-            shutdown.clone(),
-        ));
-        Ok(Self { image_store, api_server, store, server, leader })
+        let leader =
+            tokio::spawn(lead(api_server.clone(), store, authority.certificate_pem().to_owned(), shutdown.clone()));
+        Ok(Self { image_store, api_server, member, server, leader })
+    }
+
+    /// Returns, with the reason, when this member must serve nothing any more.
+    pub async fn quarantined(&self) -> String {
+        let mut alarms = self.member.store.alarms();
+        let seen = alarms.wait_for(|alarm| matches!(alarm, Alarm::Quarantined { .. })).await;
+        match seen {
+            Ok(alarm) => members_api::words(&alarm),
+            // The store has ended, which others report.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// A client inside this process; its requests pass authorization and admission.
@@ -70,13 +90,29 @@ impl ControlPlane {
                 tracing::error!(%error, "a control plane task failed");
             }
         }
-        self.store.shutdown().await;
+        self.member.stop().await;
     }
+}
+
+fn server_tls(config: &ClusterConfig, authority: &Authority) -> Result<rustls::ServerConfig> {
+    let names = ["localhost", "registry.local", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let mut names: Vec<String> = names.map(str::to_owned).to_vec();
+    names.push("kubernetes.default.svc.cluster.local".to_owned());
+    let service_ip: IpAddr = KUBERNETES_SERVICE.parse().expect("the constant is an address");
+    let addresses = [config.reachable_ip(), IpAddr::V4(Ipv4Addr::LOCALHOST), service_ip];
+    let leaf = authority.server("kube-apiserver", &names, &addresses)?;
+    Ok(authority.server_config(&leaf, false)?)
 }
 
 fn client(api_server: &ApiServer, user: &str, groups: &[&str]) -> kube::Client {
     let user = UserInfo::authenticated(user, groups.iter().copied());
     kube::Client::new(api_server.client(user), "default")
+}
+
+/// For what runs on the leader alone.
+fn leader_client(api_server: &ApiServer, user: &str) -> kube::Client {
+    let user = UserInfo::authenticated(user, std::iter::empty::<&str>());
+    kube::Client::new(api_server.client(user).as_leader(), "default")
 }
 
 fn api_config(config: &ClusterConfig, authority: &Authority, shutdown: &CancellationToken) -> Result<ApiServerConfig> {
@@ -101,9 +137,9 @@ async fn lead(api_server: ApiServer, store: Store<ObjectFacets>, ca_pem: String,
             elected = leadership.wait_for(|leads| *leads) => if elected.is_err() { return },
         }
         let term = shutdown.child_token();
-        let scheduler = scheduler::spawn(client(&api_server, "system:kube-scheduler", &[]), term.clone());
+        let scheduler = scheduler::spawn(leader_client(&api_server, "system:kube-scheduler"), term.clone());
         let controllers = controllers::spawn_all(
-            client(&api_server, "system:kube-controller-manager", &[]),
+            leader_client(&api_server, "system:kube-controller-manager"),
             ControllersConfig { cluster_ca_pem: ca_pem.clone() },
             term.clone(),
         );

@@ -1,14 +1,22 @@
-//! A one-node cluster in this process: control plane and node, put together.
+//! A server in this process: control plane and, unless it goes without, a node, put together.
 //!
 //! Owns: the order in which the parts start and stop, and how each gets its identity. This is the
 //! only place that knows all crates. May not know: what any part does inside.
 
 mod config;
 mod control_plane;
+mod front_door;
+mod join;
 mod lock;
+mod member_record;
+mod members_api;
+mod peers;
 mod registry;
+mod store_member;
+pub mod wire;
 mod worker_node;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,12 +26,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use config::ClusterConfig;
-use control_plane::ControlPlane;
+use control_plane::{Authorities, ControlPlane};
+use join::JoinSettings;
 use lock::DataDirLock;
+use member_record::MemberRecord;
+use store_member::{PeerDoor, StoreMember};
 use worker_node::WorkerNode;
 
 use crate::kubeconfig::Kubeconfig;
-use crate::pki::{Authority, Identity, write_private};
+use crate::pki::{Authority, AuthorityName, Identity, PkiError, write_private};
 use crate::steps::Steps;
 
 /// The last step of a start; `knarr bench` waits for it.
@@ -31,11 +42,11 @@ pub const READY_STEP: &str = "node is Ready";
 /// How long the node may take until it is Ready.
 const NODE_READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running cluster.
+/// A running server.
 pub struct Cluster {
     pub config: ClusterConfig,
     control_plane: ControlPlane,
-    node: WorkerNode,
+    node: Option<WorkerNode>,
     shutdown: CancellationToken,
     /// Held as long as the cluster runs: one process per data directory.
     _lock: DataDirLock,
@@ -44,26 +55,52 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything; prints a step list.
     pub async fn start(config: ClusterConfig, steps: &Steps) -> Result<Self> {
-        check_rights()?;
+        if config.runs_node {
+            check_rights()?;
+        }
         let lock = DataDirLock::take(&config.data_dir)?;
-        let listener = bind(config.listen).await?;
+        let listener = bind(config.listen, "--listen").await?;
+        let peer_listener = match &config.peers {
+            Some(peers) => Some(bind(peers.listen, "--peer-listen").await?),
+            None => None,
+        };
         let shutdown = CancellationToken::new();
-        let authority = steps
-            .run("certificates", async { Authority::open(&config.data_dir.join("pki")) })
+        let record = match recorded(&config)? {
+            Origin::Present(record) => record,
+            Origin::Joins(join) => {
+                steps.run("certificates of the cluster", join::enrol(join, &config.data_dir)).await?
+            }
+        };
+        check_node(&config, &record)?;
+        let authorities = steps
+            .run("certificates", async { open_authorities(&config) })
             .await
             .context("cannot open the cluster's certificates")?;
+        let member = open_member(&config, &record, (&authorities, peer_listener), steps, &shutdown).await?;
         let control_plane = steps
-            .run("control plane", ControlPlane::start(&config, &authority, listener, &shutdown))
+            .run("control plane", ControlPlane::start(&config, &authorities, member, listener, &shutdown))
             .await
             .context("cannot start the control plane")?;
-        write_kubeconfig(&config, &authority)?;
-        let node = steps
-            .run("node", WorkerNode::start(&config, &authority, &control_plane, &shutdown))
-            .await
-            .context("cannot start the node")?;
+        write_kubeconfig(&config, &authorities.cluster)?;
+        let node = if config.runs_node {
+            let started = WorkerNode::start(&config, &authorities.cluster, &control_plane, &shutdown);
+            Some(steps.run("node", started).await.context("cannot start the node")?)
+        } else {
+            None
+        };
         let cluster = Self { config, control_plane, node, shutdown, _lock: lock };
-        steps.run(READY_STEP, cluster.node_ready()).await?;
+        if cluster.node.is_some() {
+            steps.run(READY_STEP, cluster.node_ready()).await?;
+        }
         Ok(cluster)
+    }
+
+    /// Returns, with the reason, when this server must not go on.
+    pub async fn failed(&self) -> anyhow::Error {
+        let why = self.control_plane.quarantined().await;
+        anyhow::anyhow!(
+            "{why}; it serves nothing any more. Start it with an empty data directory and `--join`, `--replace` its id"
+        )
     }
 
     /// A client that may do everything, through the whole request path.
@@ -89,26 +126,109 @@ impl Cluster {
         }
     }
 
+    /// Whether workloads run on this machine.
+    pub fn has_node(&self) -> bool {
+        self.node.is_some()
+    }
+
     /// Stops everything in the reverse order; workloads stop too unless they shall be kept.
     pub async fn stop(self, keep_workloads: bool) -> Result<()> {
-        let node_stopped = self.node.stop(keep_workloads).await;
+        let node_stopped = match self.node {
+            Some(node) => node.stop(keep_workloads).await,
+            None => Ok(()),
+        };
         self.shutdown.cancel();
         self.control_plane.stop().await;
         node_stopped
     }
 }
 
+/// Where this server's place in a cluster comes from.
+enum Origin<'a> {
+    /// Its data directory says it, or it founds a cluster.
+    Present(MemberRecord),
+    Joins(&'a JoinSettings),
+}
+
+fn recorded(config: &ClusterConfig) -> Result<Origin<'_>> {
+    if let Some(record) = MemberRecord::read(&config.data_dir)? {
+        return Ok(Origin::Present(record));
+    }
+    let founded = config.data_dir.join("store").exists();
+    match config.peers.as_ref().and_then(|peers| peers.join.as_ref()) {
+        None => Ok(Origin::Present(MemberRecord::founder())),
+        Some(_) if founded => bail!(
+            "{} holds the state of a cluster of its own: --join needs another --data-dir, or none of that state",
+            config.data_dir.display()
+        ),
+        Some(join) => Ok(Origin::Joins(join)),
+    }
+}
+
+/// Nodes do not route to each other's pods yet, so there is one, on the founder.
+fn check_node(config: &ClusterConfig, record: &MemberRecord) -> Result<()> {
+    if config.runs_node && record.id() != MemberRecord::founder().id() {
+        bail!(
+            "member {} cannot run workloads: nodes do not reach each other's pods yet, so only the founding server              has a node. Start this one with --no-node",
+            record.id()
+        );
+    }
+    Ok(())
+}
+
+fn open_authorities(config: &ClusterConfig) -> Result<Authorities, PkiError> {
+    let pki = config.data_dir.join("pki");
+    let cluster = Arc::new(Authority::open(&pki, AuthorityName::Cluster)?);
+    let peers = match &config.peers {
+        Some(_) => Some(Arc::new(Authority::open(&pki, AuthorityName::Peers)?)),
+        None => None,
+    };
+    Ok(Authorities { cluster, peers })
+}
+
+/// The member of the store, as new as what anybody has acknowledged.
+async fn open_member(
+    config: &ClusterConfig,
+    record: &MemberRecord,
+    (authorities, listener): (&Authorities, Option<TcpListener>),
+    steps: &Steps,
+    shutdown: &CancellationToken,
+) -> Result<StoreMember> {
+    let mut door = None;
+    if let (Some(peers), Some(authority), Some(listener)) = (&config.peers, &authorities.peers, listener) {
+        let (authority, known) = (Arc::clone(authority), peers.known.clone());
+        door = Some(PeerDoor { authority, listener, listen: peers.listen, known });
+    }
+    let member = steps.run("state", StoreMember::open(config, record, door, shutdown)).await?;
+    if let Some(peers) = config.peers.as_ref().filter(|_| !record.is_joined()) {
+        let Some(join) = &peers.join else {
+            bail!("member {} was not let in yet: start it with the same --join URL again", record.id());
+        };
+        let let_in = join::be_let_in(&join.authority, &authorities.cluster, record, vec![peers.listen.to_string()]);
+        steps.run(&format!("let in as member {}", record.id()), let_in).await?;
+        record.let_in().write(&config.data_dir)?;
+    }
+    match &config.peers {
+        Some(_) => steps.run("caught up with the others", member.catch_up()).await?,
+        None => member.catch_up().await?,
+    }
+    Ok(member)
+}
+
 fn check_rights() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    bail!("a node makes network namespaces, cgroups and mounts and needs root for that: run `sudo knarr up`")
+    bail!(
+        "a node makes network namespaces, cgroups and mounts and needs root for that: run it with `sudo`, or \
+         `knarr server --no-node` for a control plane alone"
+    )
 }
 
-async fn bind(address: std::net::SocketAddr) -> Result<TcpListener> {
+async fn bind(address: std::net::SocketAddr, flag: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!("{address} is in use by another process: stop it, or choose another address with --listen")
+            anyhow::anyhow!("{address} is in use by another process: stop it, or choose another address with {flag}")
         }
         _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
     })

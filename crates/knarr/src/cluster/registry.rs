@@ -1,4 +1,4 @@
-//! Puts the embedded registry behind the API server's front door.
+//! Puts the embedded registry behind the API server's authorization.
 //!
 //! Owns: who may read and write images. The registry's paths are non-resource URLs for RBAC, so a
 //! ClusterRole with `nonResourceURLs: ["/v2/*"]` and verbs `get`, `head`, `post`, `patch`, `put`,
@@ -13,18 +13,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use image::{ImageStore, registry_router};
-use tower::ServiceExt;
 
-/// The API server's routes with `/v2/` served by the registry.
-pub fn with_registry(api_server: &ApiServer, store: Arc<ImageStore>) -> Router {
-    let guarded = registry_router(store).layer(from_fn_with_state(api_server.clone(), authorize));
-    let api = api_server.router();
-    let pick = move |request: Request| {
-        let path = request.uri().path();
-        let router = if path == "/v2" || path.starts_with("/v2/") { guarded.clone() } else { api.clone() };
-        router.oneshot(request)
-    };
-    Router::new().fallback_service(tower::service_fn(pick))
+/// The registry's routes, for those who may.
+pub fn routes(api_server: &ApiServer, store: Arc<ImageStore>) -> Router {
+    registry_router(store).layer(from_fn_with_state(api_server.clone(), authorize))
 }
 
 async fn authorize(State(api_server): State<ApiServer>, request: Request, next: Next) -> Response {

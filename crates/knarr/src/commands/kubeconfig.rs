@@ -4,15 +4,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::KubeconfigArgs;
 use crate::kubeconfig::Kubeconfig;
-use crate::pki::{Authority, Identity};
+use crate::pki::{Authority, AuthorityName, Identity};
 
 /// Prints the kubeconfig.
 pub fn run(args: &KubeconfigArgs) -> Result<()> {
     let pki = args.data_dir.join("pki");
-    if !pki.join("ca.crt").exists() {
+    if !AuthorityName::Cluster.exists(&pki) {
         bail!("there is no cluster in {}: start one with `knarr up`", args.data_dir.display());
     }
-    let authority = Authority::open(&pki)?;
+    let authority = Authority::open(&pki, AuthorityName::Cluster)?;
     let groups: Vec<&str> = args.group.iter().map(String::as_str).collect();
     let leaf = authority
         .client(&Identity { user: &args.user, groups: &groups })

@@ -5,7 +5,10 @@ mod completion;
 mod demo;
 mod image;
 mod kubeconfig;
+mod member;
+mod server;
 mod status;
+mod token;
 mod up;
 
 use anyhow::{Context, Result};
@@ -16,6 +19,9 @@ use crate::cli::{Cli, Command};
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Up(args) => runtime()?.block_on(up::run(args)),
+        Command::Server(args) => runtime()?.block_on(server::run(args)),
+        Command::Token(command) => runtime()?.block_on(token::run(command)),
+        Command::Member(command) => runtime()?.block_on(member::run(command)),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Image(command) => runtime()?.block_on(image::run(command)),
         Command::Kubeconfig(args) => kubeconfig::run(&args),

@@ -12,8 +12,21 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let cluster = Cluster::start(ClusterConfig::new(&args)?, &steps).await?;
     steps.say(&format!("\nThe cluster is up ({} ms). Next:\n", steps.elapsed().as_millis()));
     steps.say(&next_commands(&cluster.config));
-    wait_for_stop().await?;
-    stop(cluster, args.keep_workloads, &steps).await
+    stay(cluster, args.keep_workloads, &steps).await
+}
+
+/// Runs until it is told to stop, or must not go on.
+pub async fn stay(cluster: Cluster, keep_workloads: bool, steps: &Steps) -> Result<()> {
+    let failed = tokio::select! {
+        stopped = wait_for_stop() => { stopped?; None }
+        failed = cluster.failed() => Some(failed),
+    };
+    // What runs goes on when the control plane here had to end.
+    let stopped = stop(cluster, keep_workloads || failed.is_some(), steps).await;
+    match failed {
+        Some(why) => Err(why),
+        None => stopped,
+    }
 }
 
 /// What to type now.
@@ -36,6 +49,10 @@ pub async fn wait_for_stop() -> Result<()> {
 
 /// Stops with a step line.
 pub async fn stop(cluster: Cluster, keep_workloads: bool, steps: &Steps) -> Result<()> {
-    let what = if keep_workloads { "stopped; workloads go on" } else { "stopped; workloads removed" };
+    let what = match (cluster.has_node(), keep_workloads) {
+        (false, _) => "stopped",
+        (true, true) => "stopped; workloads go on",
+        (true, false) => "stopped; workloads removed",
+    };
     steps.run(what, cluster.stop(keep_workloads)).await
 }

@@ -59,6 +59,15 @@ pub(crate) enum Answer {
     Forwarded(Bytes),
 }
 
+/// Who may do a write that is asked of this member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proposer {
+    /// Whoever leads.
+    Anyone,
+    /// This member, as the leader.
+    Leader,
+}
+
 impl WriteError {
     /// Nothing was done, and a little later or elsewhere it might be.
     fn may_try_again(&self) -> bool {
@@ -103,7 +112,7 @@ impl From<AskError> for WriteError {
 
 impl Node {
     /// Agreed on, durable as asked, applied here. `bytes`: of its keys and values.
-    pub async fn propose(&self, txn: Txn, bytes: usize) -> Result<Answer, WriteError> {
+    pub async fn propose(&self, txn: Txn, bytes: usize, proposer: Proposer) -> Result<Answer, WriteError> {
         let core = &self.0;
         core.check_serving()?;
         let _share = core.shares.acquire_many(shares_of(bytes)).await.map_err(|_| WriteError::Stopped)?;
@@ -114,6 +123,7 @@ impl Node {
                 Some(leader) if leader == core.me => {
                     core.propose_here(Command::Txn(txn.clone())).await.map(|(_, reply)| Answer::Here(reply))
                 }
+                leader if proposer == Proposer::Leader => return Err(WriteError::NotLeader { leader }),
                 Some(leader) => core.propose_there(leader, &txn).await.map(Answer::Forwarded),
                 None => Err(WriteError::NotLeader { leader: None }),
             };

@@ -36,7 +36,7 @@ mod upkeep;
 mod watch_channel;
 
 pub use audit::Alarm;
-pub(crate) use forward::{Answer, WriteError};
+pub(crate) use forward::{Answer, Proposer, WriteError};
 pub use members::{Member, MemberError, Members, Role};
 pub(crate) use message::MemberChange;
 pub use node::NodeError;

@@ -1,0 +1,113 @@
+//! What servers of a cluster say to a newcomer and to the command line, as JSON under [`PREFIX`].
+//!
+//! Owns: paths and bodies. May not know: who may ask (`members_api` decides) or what is done about it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::pki::Leaf;
+
+/// Everything about the control plane's own members is below this path.
+pub const PREFIX: &str = "/knarr/v1";
+/// `POST` with a join token as bearer: a [`JoinRequest`], answered by an [`Enrolment`].
+pub const JOIN: &str = "/knarr/v1/join";
+/// `GET`: [`MemberList`]. `PUT …/ID`: an [`Admission`]. `DELETE …/ID`. `POST …/ID/lead`.
+pub const MEMBERS: &str = "/knarr/v1/members";
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The member that is gone for good and whose place the newcomer takes.
+    #[serde(default)]
+    pub replaces: Option<u64>,
+}
+
+/// What makes a machine a server of the cluster: an id, and both authorities with their keys.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enrolment {
+    pub member: u64,
+    pub cluster_authority: AuthorityPem,
+    pub peer_authority: AuthorityPem,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityPem {
+    certificate: String,
+    key: String,
+}
+
+impl From<Leaf> for AuthorityPem {
+    fn from(leaf: Leaf) -> Self {
+        Self { certificate: leaf.certificate_pem, key: leaf.key_pem }
+    }
+}
+
+impl From<AuthorityPem> for Leaf {
+    fn from(pem: AuthorityPem) -> Self {
+        Self { certificate_pem: pem.certificate, key_pem: pem.key }
+    }
+}
+
+/// Never the key.
+impl fmt::Debug for AuthorityPem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthorityPem")
+    }
+}
+
+/// An enrolled member that runs asks to be sent everything and then to vote.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Admission {
+    /// Where the other members reach it: `IP:PORT`.
+    pub addresses: Vec<String>,
+    #[serde(default)]
+    pub replaces: Option<u64>,
+}
+
+/// The members as the asked one sees them.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberList {
+    /// The asked one.
+    pub me: u64,
+    pub leader: Option<u64>,
+    /// Counts elections.
+    pub term: u64,
+    /// What comparing the members' states found; empty when all is well.
+    pub alarm: String,
+    pub members: Vec<MemberEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberEntry {
+    pub id: u64,
+    pub addresses: Vec<String>,
+    /// `voter` or `learner`.
+    pub role: String,
+    /// Entries of the log it has for certain; only the leader knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_end: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let pem: AuthorityPem = Leaf { certificate_pem: "C".into(), key_pem: "SECRET".into() }.into();
+        let enrolment = Enrolment {
+            member: 2,
+            cluster_authority: pem,
+            peer_authority: Leaf { certificate_pem: "C".into(), key_pem: "SECRET".into() }.into(),
+        };
+        assert!(!format!("{enrolment:?}").contains("SECRET"));
+        let back: Enrolment = serde_json::from_slice(&serde_json::to_vec(&enrolment).unwrap()).unwrap();
+        assert_eq!(Leaf::from(back.peer_authority).key_pem, "SECRET");
+    }
+}

@@ -1,0 +1,153 @@
+//! Join tokens: what a person carries from a cluster to a machine that shall become a server of it.
+//!
+//! Owns: the text of a token and what the cluster keeps of it: a Secret `join-token-<id>` in
+//! `kube-system` with the hash of the secret part, so that whoever reads the state cannot join.
+//! May not know: how tokens travel, what a joining server is given.
+//!
+//! ```text
+//! knarr1.<fingerprint of the cluster's authority, 64 hex>.<id, 8 hex>.<secret, 64 hex>
+//! ```
+//! The fingerprint makes the newcomer sure of the cluster, the secret makes the cluster sure of the
+//! newcomer.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+/// Namespace of the Secrets.
+pub const NAMESPACE: &str = "kube-system";
+/// Type of the Secrets.
+pub const SECRET_TYPE: &str = "knarr.dev/join-token";
+const PREFIX: &str = "knarr1";
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum TokenError {
+    #[error("a join token has the form knarr1.<64 hex>.<8 hex>.<64 hex>: make one with `knarr token create`")]
+    Form,
+    #[error("the token is not known to this cluster, or was deleted")]
+    Unknown,
+    #[error("the token expired at {at}")]
+    Expired { at: String },
+}
+
+/// A token, whole.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    /// SHA-256 of the cluster authority's certificate.
+    pub fingerprint: [u8; 32],
+    pub id: [u8; 4],
+    secret: [u8; 32],
+}
+
+impl JoinToken {
+    /// From random bytes.
+    pub fn new(fingerprint: [u8; 32], id: [u8; 4], secret: [u8; 32]) -> Self {
+        Self { fingerprint, id, secret }
+    }
+
+    /// Name of the Secret by which the cluster knows it.
+    pub fn secret_name(&self) -> String {
+        format!("join-token-{}", hex(&self.id))
+    }
+
+    /// The Secret by which the cluster knows it.
+    pub fn secret(&self, expires: Timestamp) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": SECRET_TYPE,
+            "metadata": { "name": self.secret_name(), "namespace": NAMESPACE },
+            "stringData": { "secret-sha256": hex(&Sha256::digest(self.secret)), "expiration": expires.to_string() },
+        })
+    }
+
+    /// Whether it is the one the cluster keeps, given the texts of the Secret.
+    pub fn check(&self, secret_sha256: &str, expiration: &str, now: Timestamp) -> Result<(), TokenError> {
+        // Hashes are compared: how long that takes says nothing about the secret.
+        if hex(&Sha256::digest(self.secret)) != secret_sha256 {
+            return Err(TokenError::Unknown);
+        }
+        let expires: Timestamp = expiration.parse().map_err(|_| TokenError::Unknown)?;
+        if expires <= now { Err(TokenError::Expired { at: expires.to_string() }) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}.{}.{}.{}", hex(&self.fingerprint), hex(&self.id), hex(&self.secret))
+    }
+}
+
+/// Never the secret.
+impl fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinToken({})", hex(&self.id))
+    }
+}
+
+impl FromStr for JoinToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let parts: Vec<&str> = text.trim().split('.').collect();
+        let [PREFIX, fingerprint, id, secret] = parts[..] else { return Err(TokenError::Form) };
+        let part = |text| bytes(text).ok_or(TokenError::Form);
+        Ok(Self {
+            fingerprint: part(fingerprint)?.try_into().map_err(|_| TokenError::Form)?,
+            id: part(id)?.try_into().map_err(|_| TokenError::Form)?,
+            secret: part(secret)?.try_into().map_err(|_| TokenError::Form)?,
+        })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    if !hex.is_ascii() || hex.len() % 2 != 0 {
+        return None;
+    }
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> JoinToken {
+        JoinToken::new([7; 32], [1, 2, 3, 0xff], [9; 32])
+    }
+
+    #[test]
+    fn comes_back_from_its_text() {
+        let text = token().to_string();
+        assert_eq!(format!(" {text}\n").parse::<JoinToken>().unwrap(), token());
+        assert_eq!(token().secret_name(), "join-token-010203ff");
+        assert!(!format!("{:?}", token()).contains("0909"));
+        for bad in
+            ["", "knarr1.a.b.c", "knarr2.x", &text[..text.len() - 1], &format!("{text}00"), &text.replace('7', "é")]
+        {
+            assert_eq!(bad.parse::<JoinToken>(), Err(TokenError::Form), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_cluster_knows_it_until_it_expires() {
+        let expires: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let secret = token().secret(expires);
+        let field = |name: &str| secret["stringData"][name].as_str().unwrap().to_owned();
+        let check = |token: JoinToken, now: &str| {
+            token.check(&field("secret-sha256"), &field("expiration"), now.parse().unwrap())
+        };
+        assert_eq!(check(token(), "2025-12-31T23:59:59Z"), Ok(()));
+        assert!(matches!(check(token(), "2026-01-01T00:00:00Z"), Err(TokenError::Expired { .. })));
+        assert_eq!(
+            check(JoinToken::new([7; 32], [1, 2, 3, 4], [8; 32]), "2025-01-01T00:00:00Z"),
+            Err(TokenError::Unknown)
+        );
+        assert!(!secret.to_string().contains(&hex(&[9; 32])), "the state does not hold the secret itself");
+    }
+}
