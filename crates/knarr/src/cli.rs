@@ -54,7 +54,7 @@ pub enum Command {
     /// Show whether the cluster is well: server, nodes, pods that are not ready and why
     #[command(after_help = "Example:\n  sudo knarr status")]
     Status(StatusArgs),
-    /// Measure a cluster: start, idle cost, pod starts, requests per second, many pods, API writes
+    /// Measure a cluster: start, idle cost, pod starts, requests per second, API writes, several servers
     #[command(
         after_help = "Examples:\n  sudo knarr bench\n  sudo knarr bench up idle -o json\n  knarr bench api --kubeconfig admin.kubeconfig"
     )]
@@ -305,7 +305,7 @@ pub struct BenchArgs {
     /// Where data directories of clusters started for it are made; its disk is part of what is measured
     #[arg(long, default_value = "/var/lib")]
     pub dir: PathBuf,
-    /// Starts of each kind of pod
+    /// Starts of each kind of pod; leaders killed by `failover`
     #[arg(long, default_value_t = 10, value_parser = at_least_one)]
     pub runs: usize,
     /// Pods of `scale`
@@ -320,6 +320,9 @@ pub struct BenchArgs {
     /// The wasmtime program to compare with [default: the one on the PATH]
     #[arg(long)]
     pub wasmtime: Option<PathBuf>,
+    /// The etcd program to compare with [default: the one on the PATH]
+    #[arg(long)]
+    pub etcd: Option<PathBuf>,
     #[arg(long, short, default_value = "text")]
     pub output: Output,
     /// Be the load client of a benchmark
@@ -342,6 +345,12 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 pub enum BenchName {
     /// Process start to node Ready
     Up,
+    /// Writes per second of three servers, beside three of etcd
+    Servers,
+    /// Time without writes after the leading of three servers is killed
+    Failover,
+    /// Memory and restart with 100,000 objects
+    Objects,
     /// Memory and CPU of a cluster that does nothing
     Idle,
     /// Apply to the first answer, Wasm and container
@@ -358,6 +367,9 @@ impl BenchName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
+            Self::Servers => "servers",
+            Self::Failover => "failover",
+            Self::Objects => "objects",
             Self::Idle => "idle",
             Self::Start => "start",
             Self::Rps => "rps",

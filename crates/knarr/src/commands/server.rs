@@ -7,8 +7,8 @@ use crate::cli::ServerArgs;
 use crate::cluster::{Cluster, ClusterConfig};
 use crate::steps::Steps;
 
-/// Said when everything runs; tests wait for it.
-const UP: &str = "The server is up";
+/// Said when everything runs; `knarr bench` and tests wait for it.
+pub const UP: &str = "The server is up";
 
 pub async fn run(args: ServerArgs) -> Result<()> {
     let steps = Steps::new();

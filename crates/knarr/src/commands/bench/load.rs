@@ -15,6 +15,7 @@ use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use super::stats::percentile;
 
@@ -103,23 +104,37 @@ pub async fn connect(address: SocketAddr) -> Result<Sender> {
     open(TokioIo::new(stream)).await
 }
 
-/// Sends requests one after the other until the window ends. A broken connection ends the loop.
-pub async fn drive(
-    mut sender: Sender,
-    mut next: impl FnMut() -> Request<Full<Bytes>>,
-    expected: StatusCode,
-    window: Window,
-) -> Tally {
+/// What a client does again and again.
+pub trait Step: Send {
+    /// Whether it went as expected. An error ends the client.
+    fn step(&mut self) -> impl Future<Output = Result<bool>> + Send;
+}
+
+/// Sends requests over one connection.
+pub struct Requests<N> {
+    pub sender: Sender,
+    pub next: N,
+    pub expected: StatusCode,
+}
+
+impl<N: FnMut() -> Request<Full<Bytes>> + Send> Step for Requests<N> {
+    async fn step(&mut self) -> Result<bool> {
+        Ok(exchange(&mut self.sender, (self.next)()).await? == self.expected)
+    }
+}
+
+/// One step after the other until the window ends.
+pub async fn drive(mut client: impl Step, window: Window) -> Tally {
     let mut tally = Tally::default();
     while Instant::now() < window.until {
         let began = Instant::now();
-        let Ok(status) = exchange(&mut sender, next()).await else {
+        let Ok(as_expected) = client.step().await else {
             tally.errors += 1;
             break;
         };
         let ended = Instant::now();
         tally.answered += 1;
-        if status != expected {
+        if !as_expected {
             tally.errors += 1;
         } else if ended >= window.from && ended < window.until {
             tally.latencies_ms.push(super::stats::millis(ended - began));
@@ -189,15 +204,21 @@ async fn run(address: SocketAddr, path: String, connections: usize, length: Dura
         senders.push(connect(address).await?);
     }
     let window = Window::starting_now(length);
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     let host = address.to_string();
     for sender in senders {
         let (host, path) = (host.clone(), path.clone());
-        tasks.spawn(drive(sender, move || get(&host, &path), StatusCode::OK, window));
+        let next = move || get(&host, &path);
+        tasks.spawn(drive(Requests { sender, next, expected: StatusCode::OK }, window));
     }
+    total(tasks, window).await
+}
+
+/// What all loops of a load saw together.
+pub async fn total(mut loops: JoinSet<Tally>, window: Window) -> Result<Outcome> {
     let mut tally = Tally::default();
-    while let Some(one) = tasks.join_next().await {
-        tally.add(one.context("a connection's task failed")?);
+    while let Some(one) = loops.join_next().await {
+        tally.add(one.context("a client's task failed")?);
     }
     Ok(Outcome::of(&tally, window))
 }

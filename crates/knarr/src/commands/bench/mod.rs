@@ -5,14 +5,20 @@
 //! and does not keep the others from running.
 
 mod api;
+mod etcd;
+mod failover;
+mod fleet;
 mod idle;
 mod load;
+mod objects;
 mod own_cluster;
+mod own_process;
 mod pod_watch;
 mod processes;
 mod report;
 mod rps;
 mod scale;
+mod servers;
 mod session;
 mod start;
 mod stats;
@@ -42,8 +48,11 @@ enum Run {
 }
 
 /// Every measurement there is, in the order in which they run.
-const MEASUREMENTS: [(BenchName, Run); 6] = [
+const MEASUREMENTS: [(BenchName, Run); 9] = [
     (BenchName::Up, Run::Alone(|settings| up::measure(settings).boxed())),
+    (BenchName::Servers, Run::Alone(|settings| servers::measure(settings).boxed())),
+    (BenchName::Failover, Run::Alone(|settings| failover::measure(settings).boxed())),
+    (BenchName::Objects, Run::Alone(|settings| objects::measure(settings).boxed())),
     (BenchName::Idle, Run::OnCluster(|session| idle::measure(session).boxed())),
     (BenchName::Start, Run::OnCluster(|session| start::measure(session).boxed())),
     (BenchName::Rps, Run::OnCluster(|session| rps::measure(session).boxed())),
@@ -61,6 +70,7 @@ pub struct Settings {
     load: Duration,
     idle: Duration,
     wasmtime: Option<PathBuf>,
+    etcd: Option<PathBuf>,
 }
 
 pub fn run(args: BenchArgs) -> Result<()> {
@@ -78,13 +88,18 @@ async fn bench(args: BenchArgs) -> Result<()> {
         load: Duration::from_secs(args.seconds),
         idle: Duration::from_secs(args.idle_seconds),
         wasmtime: args.wasmtime,
+        etcd: args.etcd,
     };
     let is_wanted = |name: &BenchName| args.measurements.is_empty() || args.measurements.contains(name);
     let mut sections = Vec::new();
-    if is_wanted(&BenchName::Up) && args.kubeconfig.is_none() {
-        sections.extend(alone(&settings, is_wanted).await?);
-    } else if args.measurements.contains(&BenchName::Up) {
-        bail!("`up` starts clusters of its own: leave out --kubeconfig");
+    let starts_its_own =
+        |name: &BenchName| MEASUREMENTS.iter().any(|(n, run)| n == name && matches!(run, Run::Alone(_)));
+    match args.measurements.iter().find(|name| starts_its_own(name)) {
+        Some(name) if args.kubeconfig.is_some() => {
+            bail!("`{}` starts clusters of its own: leave out --kubeconfig", name.as_str())
+        }
+        _ if args.kubeconfig.is_some() => {}
+        _ => sections.extend(alone(&settings, is_wanted).await?),
     }
     if MEASUREMENTS.iter().any(|(name, run)| is_wanted(name) && matches!(run, Run::OnCluster(_))) {
         sections.extend(on_cluster(&settings, args.kubeconfig.as_deref(), is_wanted).await?);
@@ -173,6 +188,12 @@ async fn unless_interrupted(measured: BoxFuture<'_, Result<Section>>) -> Result<
         measured = measured => measured,
         stopped = super::up::wait_for_stop() => stopped.and(Err(Interrupted.into())),
     }
+}
+
+/// A program on the PATH.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
 /// What was measured, and on what.

@@ -1,7 +1,7 @@
 //! What Knarr's processes cost, read from /proc.
 //!
-//! Owns: which processes are Knarr's (the binary that measures, started as `up`, `demo` or
-//! `internal`), and reading their memory, CPU time and disk writes. A container's own program is
+//! Owns: which processes are Knarr's (the binary that measures, started as `up`, `demo`, `server`
+//! or `internal`), and reading their memory, CPU time and disk writes. A container's own program is
 //! not Knarr's.
 
 use std::fs;
@@ -71,7 +71,7 @@ fn role_of(cmdline: &[u8]) -> Option<String> {
     let first = words.iter().position(|word| !word.starts_with(b"-"))?;
     match word(first)?.as_str() {
         "internal" => word(first + 1),
-        command @ ("up" | "demo") => Some(format!("knarr {command}")),
+        command @ ("up" | "demo" | "server") => Some(format!("knarr {command}")),
         _ => None,
     }
 }

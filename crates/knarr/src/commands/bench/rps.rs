@@ -120,8 +120,7 @@ fn figures(turns: &[Turn]) -> [Option<f64>; 5] {
 
 /// The named one, or the first on the PATH.
 fn find_wasmtime(named: Option<PathBuf>) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    named.or_else(|| std::env::split_paths(&path).map(|dir| dir.join("wasmtime")).find(|file| file.is_file()))
+    named.or_else(|| super::program("wasmtime"))
 }
 
 /// `wasmtime serve` with the example component.
