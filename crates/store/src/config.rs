@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::mvcc::HistoryLimits;
 use crate::peer::PeersConfig;
+use crate::seal::KeyRing;
 use crate::types::MemberId;
 use crate::workers::Workers;
 
@@ -15,6 +16,9 @@ pub struct StoreConfig {
     /// Everything the store keeps is below this directory, which it alone may touch.
     pub dir: PathBuf,
     pub member_id: MemberId,
+    /// What files are sealed with. A new current key takes effect when the store is opened: everything written with
+    /// another one is then replaced in the background, see `Store::rotate`.
+    pub keys: KeyRing,
     pub history: HistoryLimits,
     /// A snapshot is taken when the log has grown by this much and by as much as the state itself is big.
     pub snapshot_log_bytes: u64,
@@ -43,6 +47,7 @@ impl StoreConfig {
         Self {
             dir: dir.into(),
             member_id: MemberId(1),
+            keys: KeyRing::default(),
             history: HistoryLimits::default(),
             snapshot_log_bytes: 32 * 1024 * 1024,
             log_entries_kept: 500,

@@ -10,6 +10,7 @@
 //! - `peer`: how bytes get to other members; `peer::Transport` is the seam a simulator replaces
 //! - `outcome`: the outcome of a transaction on its way to another member
 //! - `log`, `snapshot`, `identity`: the disk; `log::disk` is the seam a simulator replaces
+//! - `seal`: encryption of what is on it
 //! - `machine`: what raft drives, with the facets' type erased
 //! - `workers`: where work runs that waits for the disk; the other seam of a simulator
 //! - `mutation`: bugs on demand, for the simulation
@@ -24,6 +25,7 @@ mod mvcc;
 mod outcome;
 mod peer;
 mod raft;
+mod seal;
 mod snapshot;
 mod store;
 mod txn;
@@ -41,7 +43,8 @@ pub use mvcc::{Compacted, HistoryLimits, View};
 pub use peer::{
     CallError, Destination, Dial, FRAME_BYTES_MAX, PeerStream, PeersConfig, ServeError, StreamTransport, Transport,
 };
-pub use raft::{Alarm, Member, MemberError, Members, NodeError, RestoreError, Role, seed_randomness};
+pub use raft::{Alarm, Member, MemberError, Members, NodeError, RestoreError, Role, RotateError, seed_randomness};
+pub use seal::{Key, KeyId, KeyRing, KeysInUse, SealError};
 pub use snapshot::SnapshotError;
 pub use store::{OpenError, ProposeError, Store};
 pub use txn::{

@@ -49,7 +49,7 @@ pub(crate) trait Machine: Send + Sync + 'static {
 pub(crate) trait Frozen: Send + Sync + 'static {
     /// Keys and values together.
     fn bytes(&self) -> u64;
-    fn write(&self, to: &mut SnapshotWriter<Box<dyn io::Write>>) -> io::Result<()>;
+    fn write(&self, to: &mut SnapshotWriter<&mut dyn io::Write>) -> io::Result<()>;
 }
 
 pub(crate) struct Replica<F> {
@@ -117,7 +117,7 @@ impl<F: Facets> Frozen for Timeline<F> {
         self.head().bytes()
     }
 
-    fn write(&self, to: &mut SnapshotWriter<Box<dyn io::Write>>) -> io::Result<()> {
+    fn write(&self, to: &mut SnapshotWriter<&mut dyn io::Write>) -> io::Result<()> {
         let base = self.base();
         to.push(&Record::Base { revision: base.revision() })?;
         let mut hash = StateHash::default();

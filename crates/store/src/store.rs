@@ -15,7 +15,10 @@ use crate::machine::Replica;
 use crate::mvcc::{Compacted, State, StateHash, Timeline, View};
 use crate::outcome;
 use crate::peer::{self, PeerStream, ServeError};
-use crate::raft::{Alarm, Answer, MemberChange, MemberError, Members, Node, NodeError, Proposer, Typed, WriteError};
+use crate::raft::{
+    Alarm, Answer, MemberChange, MemberError, Members, Node, NodeError, Proposer, RotateError, Typed, WriteError,
+};
+use crate::seal::KeysInUse;
 use crate::txn::{self, InvalidTxn, Txn, TxnOutcome};
 use crate::types::{Facets, MemberId, Revision};
 use crate::watch::{Watch, spawn_hub};
@@ -148,7 +151,7 @@ impl<F: Facets> Store<F> {
 
     /// As [`Store::open`], on a disk of the caller's.
     pub async fn open_on(disk: Arc<dyn Disk>, config: StoreConfig) -> Result<Self, OpenError> {
-        identity::claim(disk.as_ref(), config.member_id)?;
+        identity::claim(disk.as_ref(), config.member_id, config.keys.current().is_some())?;
         let published = Arc::new(ArcSwap::from_pointee(Timeline::new(State::default(), config.history)));
         let (stop, stopped) = watch::channel(false);
         let hub = spawn_hub(published.clone(), stopped);
@@ -264,6 +267,17 @@ impl<F: Facets> Store<F> {
 
     async fn change(&self, change: MemberChange) -> Result<(), MemberError> {
         self.inner.node.change(change).await.map(drop)
+    }
+
+    /// Returns when nothing on this member's disk needs another key than the current one. Opening the store under a
+    /// new key begins that by itself; this waits for it. A member that is behind has to catch up first.
+    pub async fn rotate(&self) -> Result<(), RotateError> {
+        self.inner.node.rotate().await
+    }
+
+    /// What it takes to read this member's disk, as its files say.
+    pub async fn keys_in_use(&self) -> Result<KeysInUse, RotateError> {
+        self.inner.node.keys_in_use().await
     }
 
     /// What comparing the members' states found.

@@ -161,7 +161,7 @@ async fn a_newer_format_is_refused_untouched() {
 
     std::fs::write(left.join("IDENTITY"), "knarr store\nformat 5\nreader 4\nmember 1\n").unwrap();
     let error = open(&left).await.err().unwrap();
-    assert!(error.contains("newer version (format 5, readable from 4 on; this is 1)"), "{error}");
+    assert!(error.contains("newer version (format 5, readable from 4 on; this is 2)"), "{error}");
 }
 
 /// A disk over a directory that counts fsyncs and fails them when told to.

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
 use std::sync::{Arc, Mutex};
 
-use store::{Change, Disk, DiskFile, Durability, FatalHook, Op, Revision, Store, StoreConfig, Txn, TxnOutcome};
+use store::{
+    Change, Disk, DiskFile, Durability, FatalHook, Key, KeyId, KeyRing, Op, Revision, Store, StoreConfig, Txn,
+    TxnOutcome,
+};
 
 /// What a file holds, and how much of it would survive.
 #[derive(Clone, Default)]
@@ -148,8 +151,9 @@ impl SimDisk {
 
 const WRITERS: u64 = 4;
 
-fn config() -> StoreConfig {
+fn config(keys: KeyRing) -> StoreConfig {
     StoreConfig {
+        keys,
         snapshot_log_bytes: 20_000,
         fatal: FatalHook::new(|why| panic!("{why}")),
         ..StoreConfig::new("unused")
@@ -194,12 +198,18 @@ async fn check_window(store: &Store<()>, seed: u64) {
     }
 }
 
-async fn run(seed: u64) {
+/// Another key with every start.
+fn keys_of(cut: u64) -> KeyRing {
+    let key = |id: u64| Key::new([id as u8; 32]);
+    (0..cut).fold(KeyRing::new(KeyId(cut), key(cut)), |ring, id| ring.with_older(KeyId(id), key(id)))
+}
+
+async fn run(seed: u64, keys: fn(u64) -> KeyRing) {
     let mut rng = Rng(seed);
     let mut disk = SimDisk::default();
     let mut acknowledged = BTreeMap::new();
     for cut in 0..6 {
-        let store: Store<()> = Store::open_on(Arc::new(disk.clone()), config())
+        let store: Store<()> = Store::open_on(Arc::new(disk.clone()), config(keys(cut)))
             .await
             .unwrap_or_else(|error| panic!("seed {seed}, cut {cut}: {error:?}"));
         let there = found(&store);
@@ -231,6 +241,13 @@ async fn run(seed: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_as_synced_is_lost() {
     for seed in 1..=25u64 {
-        run(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed)).await;
+        run(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed), |_| KeyRing::default()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_when_it_is_sealed_and_the_keys_are_rotated() {
+    for seed in 1..=25u64 {
+        run(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed), keys_of).await;
     }
 }

@@ -38,6 +38,8 @@ pub struct Plan {
     pub disks_lie: bool,
     /// How often a disk takes its time.
     pub disk_slow_per_mille: u64,
+    /// Members seal their files, and are given a new key once in a while.
+    pub sealed: bool,
 }
 
 impl Plan {
@@ -81,6 +83,7 @@ impl Plan {
             snapshot_log_bytes: if chance.per_mille(700) { 4000 } else { 1 << 20 },
             disks_lie: false,
             disk_slow_per_mille: if chance.per_mille(300) { 200 } else { 10 },
+            sealed: seed.is_multiple_of(2),
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use store::{
-    Alarm, Change, FatalHook, MemberId, PeersConfig, Revision, Start, Store, StoreConfig, WatchClosed, WatchEvent,
-    Workers,
+    Alarm, Change, FatalHook, Key, KeyId, KeyRing, MemberId, PeersConfig, Revision, Start, Store, StoreConfig,
+    WatchClosed, WatchEvent, Workers,
 };
 use tokio::time::Instant;
 
@@ -109,6 +109,7 @@ impl World {
         let port = Port { network: self.network.clone(), member: id, incarnation };
         StoreConfig {
             member_id: MemberId(id),
+            keys: if self.plan.sealed { keys(id, incarnation) } else { KeyRing::default() },
             history: self.plan.history,
             snapshot_log_bytes: self.plan.snapshot_log_bytes,
             log_entries_kept: 10,
@@ -244,6 +245,14 @@ impl World {
             store.shutdown().await;
         }
     }
+}
+
+/// Starts with plain files; from then on every third start brings a new key.
+fn keys(id: u64, incarnation: u64) -> KeyRing {
+    let key = |number: u64| Key::new([(id * 16 + number) as u8; 32]);
+    let newest = incarnation / 3;
+    let current = if newest == 0 { KeyRing::default() } else { KeyRing::new(KeyId(newest), key(newest)) };
+    (1..newest).fold(current, |ring, number| ring.with_older(KeyId(number), key(number)))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -1,8 +1,8 @@
 //! The write-ahead log: numbered entries and a few named cells, as opaque bytes, in checksummed segment files.
 //! Knows nothing of raft or transactions.
 //!
-//! Layout of a segment `log/<number>.seg`: a header (magic, format version, oldest reader), then frames
-//! ([`frame`]). A segment begins with the current value of every cell, so older segments can be removed.
+//! Layout of a segment `log/<number>.seg`: a header (magic, format version, oldest reader, in a sealed segment also
+//! what `seal::header` says), then frames ([`frame`]). A segment begins with the current value of every cell, so older segments can be removed.
 //!
 //! **What is damage and what is a torn tail.** A power cut may leave anything where bytes were written but not yet
 //! synced: there the log simply ends. Anywhere else an unreadable frame is damage, and opening fails. Each frame
@@ -26,6 +26,7 @@ mod wal_test;
 mod writer;
 
 pub(crate) use frame::Cell;
+pub(crate) use recover::DIRECTORY;
 pub use recover::LogError;
-pub(crate) use wal::{SEGMENT_BYTES, Sync, Wal, WalBarrier, WalReader, bytes_budget};
+pub(crate) use wal::{SEGMENT_BYTES, Sync, Wal, WalBarrier, WalReader, WalSegments, bytes_budget};
 pub(crate) use writer::Done;

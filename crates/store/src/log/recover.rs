@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
 
 use super::disk::Disk;
-use super::frame::{self, Cell, Kind};
+use super::frame::{self, Cell, Frame, Kind};
+use crate::seal::{self, FileKey, KeyRing, Purpose, SEALED_HEADER_BYTES, SealError};
 
-pub(super) const DIRECTORY: &str = "log";
+pub(crate) const DIRECTORY: &str = "log";
 const SUFFIX: &str = ".seg";
 const SEGMENT_MAGIC: [u8; 8] = *b"knarrlog";
-/// The format this code writes, and the oldest code that can read what it writes.
+/// The format of plain segments, and the oldest code that can read them. Sealed ones begin with another header.
 const FORMAT_VERSION: u32 = 1;
 const READER_VERSION_MIN: u32 = 1;
-pub(super) const SEGMENT_HEADER_BYTES: usize = 16;
+const SEGMENT_HEADER_BYTES: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -24,6 +25,8 @@ pub enum LogError {
     TooNew { name: String, version: u32, reader_min: u32 },
     #[error("{name} is damaged at byte {offset}: {what}")]
     Damaged { name: String, offset: u64, what: &'static str },
+    #[error("cannot read what is sealed")]
+    Seal(#[from] SealError),
 }
 
 /// Where an entry's frame is.
@@ -35,12 +38,14 @@ pub(super) struct Position {
     pub length: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub number: u64,
     /// The greatest index an entry in it has: the segment can go once that is purged.
     pub last_index: Option<u64>,
     pub length: u64,
+    /// What it is sealed with.
+    pub key: Option<FileKey>,
 }
 
 #[derive(Debug, Default)]
@@ -59,15 +64,18 @@ pub(super) fn segment_name(number: u64) -> String {
     format!("{DIRECTORY}/{number:016x}{SUFFIX}")
 }
 
-pub(super) fn segment_header() -> [u8; SEGMENT_HEADER_BYTES] {
-    let mut header = [0; SEGMENT_HEADER_BYTES];
-    header[..8].copy_from_slice(&SEGMENT_MAGIC);
-    header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    header[12..].copy_from_slice(&READER_VERSION_MIN.to_le_bytes());
-    header
+/// How a new segment begins, and what its frames are sealed with.
+pub(super) fn begin_segment(number: u64, keys: &KeyRing) -> io::Result<(Option<FileKey>, Vec<u8>)> {
+    if let Some((key, header)) = seal::begin(Purpose::Segment(number), keys)? {
+        return Ok((Some(key), header));
+    }
+    let mut header = SEGMENT_MAGIC.to_vec();
+    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header.extend_from_slice(&READER_VERSION_MIN.to_le_bytes());
+    Ok((None, header))
 }
 
-pub(super) fn recover(disk: &dyn Disk) -> Result<Recovered, LogError> {
+pub(super) fn recover(disk: &dyn Disk, keys: &KeyRing) -> Result<Recovered, LogError> {
     let numbers = segment_numbers(disk)?;
     let mut recovered = Recovered::default();
     for (at, &number) in numbers.iter().enumerate() {
@@ -82,7 +90,9 @@ pub(super) fn recover(disk: &dyn Disk) -> Result<Recovered, LogError> {
             source,
         })?;
         let newest = at + 1 == numbers.len();
-        recovered.segment(number, &bytes, newest)?;
+        let (key, length) = read_header(number, &bytes, keys)?;
+        recovered.segments.push_back(Segment { number, last_index: None, length, key });
+        recovered.frames(&bytes, newest)?;
     }
     if recovered.after_gap.is_some_and(|index| recovered.purged_before() < index) {
         return Err(damaged(&segment_name(numbers[0]), 0, "entries before the first one are missing"));
@@ -115,13 +125,13 @@ fn damaged(name: &str, offset: usize, what: &'static str) -> LogError {
 }
 
 impl Recovered {
-    fn segment(&mut self, number: u64, bytes: &[u8], newest: bool) -> Result<(), LogError> {
+    /// Of the segment pushed last, whose length so far is that of its header.
+    fn frames(&mut self, bytes: &[u8], newest: bool) -> Result<(), LogError> {
+        let Segment { number, length: begin, key, .. } = self.segments.back().cloned().expect("pushed before");
         let name = segment_name(number);
-        check_header(&name, bytes)?;
-        self.segments.push_back(Segment { number, last_index: None, length: 0 });
-        let mut offset = SEGMENT_HEADER_BYTES;
+        let mut offset = begin as usize;
         while offset < bytes.len() {
-            let Some((frame, _, length)) = frame::decode(&bytes[offset..], number) else {
+            let Some(frame) = frame::decode(&bytes[offset..], number) else {
                 if !newest {
                     return Err(damaged(&name, offset, "an unreadable frame in a sealed segment"));
                 }
@@ -131,15 +141,20 @@ impl Recovered {
                 tracing::warn!(segment = %name, offset, lost_bytes = bytes.len() - offset, "the log has a torn tail");
                 break;
             };
-            let position = Position { segment: number, offset: offset as u64, length: length as u32 };
-            self.frame(&frame, position).map_err(|what| damaged(&name, offset, what))?;
-            offset += length;
+            let position = Position { segment: number, offset: offset as u64, length: frame.length() as u32 };
+            let payload = frame.payload(position.offset, key.as_ref());
+            payload
+                .and_then(|payload| {
+                    self.frame(&Frame { kind: frame.kind, index: frame.index, payload: &payload }, position)
+                })
+                .map_err(|what| damaged(&name, offset, what))?;
+            offset += frame.length();
         }
-        self.segments.back_mut().expect("pushed above").length = offset as u64;
+        self.segments.back_mut().expect("pushed before").length = offset as u64;
         Ok(())
     }
 
-    fn frame(&mut self, frame: &frame::Frame<'_>, position: Position) -> Result<(), &'static str> {
+    fn frame(&mut self, frame: &Frame<'_>, position: Position) -> Result<(), &'static str> {
         match frame.kind {
             Kind::Mark => {}
             Kind::Truncate => self.truncate_from(frame.index),
@@ -187,21 +202,28 @@ impl Recovered {
     }
 }
 
-fn check_header(name: &str, bytes: &[u8]) -> Result<(), LogError> {
+/// What the segment is sealed with, and where its frames begin.
+fn read_header(number: u64, bytes: &[u8], keys: &KeyRing) -> Result<(Option<FileKey>, u64), LogError> {
+    let (name, purpose) = (segment_name(number), Purpose::Segment(number));
+    if seal::is_sealed(bytes, purpose) {
+        let key = seal::open(&name, bytes, purpose, keys)?;
+        return Ok((Some(key), SEALED_HEADER_BYTES as u64));
+    }
     let Some(header) = bytes.get(..SEGMENT_HEADER_BYTES).filter(|header| header[..8] == SEGMENT_MAGIC) else {
-        return Err(damaged(name, 0, "no segment header"));
+        return Err(damaged(&name, 0, "no segment header"));
     };
     let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
     let (version, reader_min) = (word(8), word(12));
     if reader_min > FORMAT_VERSION {
-        return Err(LogError::TooNew { name: name.to_owned(), version, reader_min });
+        return Err(LogError::TooNew { name, version, reader_min });
     }
-    Ok(())
+    Ok((None, SEGMENT_HEADER_BYTES as u64))
 }
 
-/// Is there, after an unreadable place, a valid frame written when that place was already durable?
+/// Is there, after an unreadable place, a valid frame written when that place was already durable? A good checksum is
+/// enough, also where it does not open: then something is wrong in any case.
 fn later_frame_vouches(rest: &[u8], segment: u64, offset: u64) -> bool {
     let starts = rest.windows(frame::MAGIC.len()).enumerate().skip(1).filter(|(_, window)| *window == frame::MAGIC);
     let mut frames = starts.filter_map(|(at, _)| frame::decode(&rest[at..], segment));
-    frames.any(|(_, place, _)| place.synced > offset)
+    frames.any(|frame| frame.synced > offset)
 }

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::disk::Disk;
 use super::frame::{self, CELLS, Cell, Frame, Kind, Place};
 use super::outbox::Outbox;
-use super::recover::{LogError, Position, Segment, recover, segment_header, segment_name};
+use super::recover::{LogError, Position, Segment, begin_segment, recover, segment_name};
 use super::writer::{Command, Done, Writer, create_segment};
 use crate::config::FatalHook;
+use crate::seal::{FileKey, KeyId, KeyRing};
 use crate::workers::Workers;
 
 /// A segment is sealed when it is longer than this.
@@ -35,8 +36,11 @@ pub(crate) struct Wal {
     /// The segment frames are encoded for, and where the next one begins.
     segment: u64,
     offset: u64,
+    /// What that segment is sealed with.
+    key: Option<FileKey>,
     synced: Arc<AtomicU64>,
     segment_bytes: u64,
+    keys: KeyRing,
     outbox: Outbox,
 }
 
@@ -47,6 +51,10 @@ struct Index {
     segments: VecDeque<Segment>,
 }
 
+/// Looks at which keys the segments need.
+#[derive(Clone)]
+pub(crate) struct WalSegments(Arc<Mutex<Index>>);
+
 #[derive(Clone)]
 pub(crate) struct WalReader {
     index: Arc<Mutex<Index>>,
@@ -54,19 +62,21 @@ pub(crate) struct WalReader {
 }
 
 impl Wal {
+    /// Nothing is written under another key than the current one: a segment of another one is sealed at once.
     pub fn open(
         disk: Arc<dyn Disk>,
         segment_bytes: u64,
         fatal: FatalHook,
         workers: &Workers,
+        keys: &KeyRing,
     ) -> Result<Self, LogError> {
-        let mut recovered = recover(disk.as_ref())?;
+        let mut recovered = recover(disk.as_ref(), keys)?;
         if recovered.segments.is_empty() {
-            let bytes = segment_header();
+            let (key, bytes) = begin_segment(1, keys).map_err(io_error("begin", 1))?;
             let (_, length) = create_segment(disk.as_ref(), 1, &bytes).map_err(io_error("create", 1))?;
-            recovered.segments.push_back(Segment { number: 1, last_index: None, length });
+            recovered.segments.push_back(Segment { number: 1, last_index: None, length, key });
         }
-        let Segment { number, length, .. } = *recovered.segments.back().expect("there is one");
+        let Segment { number, length, key, .. } = recovered.segments.back().cloned().expect("there is one");
         let mut file = disk.reopen(&segment_name(number), length).map_err(io_error("open", number))?;
         // What a killed process had written need not be on the disk yet, but is relied on from here on.
         file.sync().map_err(io_error("sync", number))?;
@@ -74,17 +84,29 @@ impl Wal {
         let writer = Writer { disk: disk.clone(), file, length, synced: synced.clone(), fatal: Some(fatal) };
         let outbox = Outbox::start(writer, workers).map_err(io_error("start the thread for", number))?;
         let index = Index { first: recovered.first, positions: recovered.positions, segments: recovered.segments };
-        Ok(Self {
+        let mut this = Self {
             index: Arc::new(Mutex::new(index)),
             disk,
             cells: recovered.cells,
             noted: BTreeSet::new(),
             segment: number,
             offset: length,
+            key,
             synced,
             segment_bytes,
+            keys: keys.clone(),
             outbox,
-        })
+        };
+        if this.key.as_ref().map(|key| key.id) != keys.current() {
+            this.rotate();
+            // One that holds nothing any more would wait for something to be purged.
+            this.remove_purged();
+        }
+        Ok(this)
+    }
+
+    pub fn segments(&self) -> WalSegments {
+        WalSegments(self.index.clone())
     }
 
     pub fn reader(&self) -> WalReader {
@@ -97,7 +119,7 @@ impl Wal {
 
     /// Appends consecutive entries, the first of which follows the last one there is (or begins an empty log).
     pub fn append(&mut self, first: u64, payloads: &[Vec<u8>], sync: Sync, done: Done) {
-        let mut bytes = Vec::with_capacity(payloads.iter().map(|p| p.len() + frame::HEADER_BYTES).sum());
+        let mut bytes = Vec::with_capacity(payloads.iter().map(|p| p.len() + frame::OVERHEAD_BYTES).sum());
         let mut positions = Vec::with_capacity(payloads.len());
         self.encode_noted(&mut bytes);
         for (index, payload) in (first..).zip(payloads) {
@@ -153,8 +175,15 @@ impl Wal {
             index.first += 1;
         }
         index.first = index.first.max(upto + 1);
+        drop(index);
+        self.remove_purged();
+    }
+
+    fn remove_purged(&self) {
+        let purged = self.cells.get(&Cell::Purged).map(|(index, _)| *index);
         let mut numbers = Vec::new();
-        while index.segments.len() > 1 && index.segments[0].last_index.is_none_or(|last| last <= upto) {
+        let mut index = lock(&self.index);
+        while index.segments.len() > 1 && index.segments[0].last_index <= purged {
             numbers.extend(index.segments.pop_front().map(|segment| segment.number));
         }
         drop(index);
@@ -180,9 +209,11 @@ impl Wal {
         }
     }
 
+    /// Into what is written next: `bytes` will begin at the log's end.
     fn encode(&self, frame: &Frame<'_>, bytes: &mut Vec<u8>) {
-        let place = Place { segment: self.segment, synced: self.synced.load(Ordering::Acquire) };
-        frame::encode(frame, place, bytes);
+        let offset = self.offset + bytes.len() as u64;
+        let place = Place { segment: self.segment, offset, synced: self.synced.load(Ordering::Acquire) };
+        frame::encode(frame, place, self.key.as_ref(), bytes);
     }
 
     fn write(&mut self, bytes: Vec<u8>, sync: Sync, done: Done) {
@@ -198,14 +229,17 @@ impl Wal {
         self.segment += 1;
         self.synced = Arc::new(AtomicU64::new(0));
         self.noted.clear();
-        let mut bytes = segment_header().to_vec();
+        let begun = begin_segment(self.segment, &self.keys);
+        let (key, mut bytes) = begun.expect("random numbers can be had, as they could when the store was opened");
+        self.key = key;
+        self.offset = 0;
         for cell in CELLS {
             if let Some((index, payload)) = self.cells.get(&cell) {
                 self.encode(&Frame { kind: Kind::Cell(cell), index: *index, payload }, &mut bytes);
             }
         }
         self.offset = bytes.len() as u64;
-        let segment = Segment { number: self.segment, last_index: None, length: self.offset };
+        let segment = Segment { number: self.segment, last_index: None, length: self.offset, key: self.key.clone() };
         lock(&self.index).segments.push_back(segment);
         self.send(Command::Rotate { number: self.segment, bytes, synced: self.synced.clone() });
     }
@@ -246,6 +280,15 @@ impl Drop for Wal {
     }
 }
 
+impl WalSegments {
+    /// The greatest index of an entry in a segment that is not under this key.
+    pub fn last_index_not_under(&self, key: Option<KeyId>) -> Option<u64> {
+        let index = lock(&self.0);
+        let others = index.segments.iter().filter(|segment| segment.key.as_ref().map(|key| key.id) != key);
+        others.filter_map(|segment| segment.last_index).max()
+    }
+}
+
 impl WalReader {
     /// The indexes there are entries for.
     pub fn range(&self) -> Range<u64> {
@@ -261,7 +304,7 @@ impl WalReader {
     /// Payloads of the entries of `range` that are there, from the first one on, together about `bytes_max`, but
     /// at least one. Only entries already reported done may be asked for.
     pub fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Vec<u8>)>> {
-        let (first, positions) = {
+        let (first, positions, keys) = {
             let index = lock(&self.index);
             let end = range.end.min(index.first + index.positions.len() as u64);
             let start = range.start.max(index.first);
@@ -275,7 +318,11 @@ impl WalReader {
                 left -= i64::from(position.length);
                 fits
             });
-            (start, taken.copied().collect::<Vec<_>>())
+            let taken = taken.copied().collect::<Vec<_>>();
+            let touched = taken[0].segment..=taken[taken.len() - 1].segment;
+            let touched = index.segments.iter().filter(|segment| touched.contains(&segment.number));
+            let keys: BTreeMap<u64, Option<FileKey>> = touched.map(|s| (s.number, s.key.clone())).collect();
+            (start, taken, keys)
         };
         let mut entries = Vec::with_capacity(positions.len());
         // One read per run of frames that lie in one segment. Cells may lie between them and are read along.
@@ -287,13 +334,15 @@ impl WalReader {
             for position in run {
                 let expected = first + entries.len() as u64;
                 let at = &bytes[(position.offset - start) as usize..];
-                let frame = frame::decode(at, position.segment).map(|(frame, ..)| frame);
-                let Some(frame) = frame.filter(|frame| frame.kind == Kind::Entry && frame.index == expected) else {
+                let frame = frame::decode(at, position.segment);
+                let frame = frame.filter(|frame| frame.kind == Kind::Entry && frame.index == expected);
+                let key = keys.get(&position.segment).and_then(Option::as_ref);
+                let Some(payload) = frame.and_then(|frame| frame.payload(position.offset, key).ok()) else {
                     let offset = position.offset;
                     let error = LogError::Damaged { name, offset, what: "the frame can no longer be read" };
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 };
-                entries.push((expected, frame.payload.to_vec()));
+                entries.push((expected, payload.into_owned()));
             }
         }
         Ok(entries)

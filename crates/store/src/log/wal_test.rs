@@ -1,5 +1,5 @@
 //! The log against a plain map of entries, over random appends, cuts at both ends, and restarts, with segments so
-//! small that every few entries begin a new one.
+//! small that every few entries begin a new one, plain and sealed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use super::disk::{Disk, OsDisk};
 use super::recover::LogError;
 use super::{Cell, Done, Sync, Wal};
 use crate::config::FatalHook;
+use crate::seal::{Key, KeyId, KeyRing, SealError};
 use crate::workers::Workers;
 
 const SEGMENT_BYTES: u64 = 300;
@@ -43,8 +44,19 @@ fn wait(start: impl FnOnce(Done)) {
     receiver.recv().unwrap().unwrap();
 }
 
+/// Reads what plain segments and any of three keys hold, and writes with one of them. 0: plain.
+fn ring(current: u64) -> KeyRing {
+    let key = |id: u64| Key::new([id as u8; 32]);
+    let current = if current == 0 { KeyRing::default() } else { KeyRing::new(KeyId(current), key(current)) };
+    (1..=3).fold(current, |ring, id| ring.with_older(KeyId(id), key(id)))
+}
+
+fn open_with(disk: &Arc<dyn Disk>, keys: &KeyRing) -> Result<Wal, LogError> {
+    Wal::open(disk.clone(), SEGMENT_BYTES, FatalHook::new(|why| panic!("{why}")), &Workers::Threads, keys)
+}
+
 fn open(disk: &Arc<dyn Disk>) -> Result<Wal, LogError> {
-    Wal::open(disk.clone(), SEGMENT_BYTES, FatalHook::new(|why| panic!("{why}")), &Workers::Threads)
+    open_with(disk, &KeyRing::default())
 }
 
 struct Model {
@@ -74,10 +86,13 @@ fn compare(wal: &Wal, model: &Model) {
     assert_eq!(wal.cell(Cell::Committed), model.committed.as_deref());
 }
 
-fn run(steps: Vec<Step>) {
+/// Each time under the next of the keys.
+fn run(steps: Vec<Step>, keys: &[u64]) {
     let dir = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::open(dir.path()).unwrap());
-    let mut wal = open(&disk).unwrap();
+    let mut keys = keys.iter().cycle();
+    let mut open = || open_with(&disk, &ring(*keys.next().unwrap())).unwrap();
+    let mut wal = open();
     let mut model = Model { entries: BTreeMap::new(), next: 0, vote: None, committed: None };
     for step in steps {
         match step {
@@ -110,21 +125,23 @@ fn run(steps: Vec<Step>) {
             }
             Step::Reopen => {
                 drop(wal);
-                wal = open(&disk).unwrap();
+                wal = open();
             }
         }
         compare(&wal, &model);
     }
     drop(wal);
-    compare(&open(&disk).unwrap(), &model);
+    compare(&open(), &model);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
-    fn agrees_with_a_map(steps in steps()) {
-        run(steps);
+    fn agrees_with_a_map_under_any_keys(steps in steps()) {
+        run(steps.clone(), &[0]);
+        run(steps.clone(), &[1]);
+        run(steps, &[0, 1, 1, 2, 0, 3]);
     }
 }
 
@@ -173,4 +190,67 @@ fn a_sealed_segment_may_not_end_early() {
     std::fs::remove_file(&first).unwrap();
     let error = open(&disk).err().unwrap();
     assert!(matches!(error, LogError::Damaged { what: "entries before the first one are missing", .. }), "{error}");
+}
+
+fn appended(disk: &Arc<dyn Disk>, keys: &KeyRing, count: u64) {
+    let mut wal = open_with(disk, keys).unwrap();
+    for index in 0..count {
+        wait(|done| wal.append(index, &[b"a secret value".to_vec()], Sync::Now, done));
+    }
+}
+
+/// As long as the last frame is not the only one, or the log was closed in order.
+#[test]
+fn no_byte_of_a_sealed_segment_can_be_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::open(dir.path()).unwrap());
+    appended(&disk, &ring(1), 2);
+    let path = dir.path().join("log/0000000000000001.seg");
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(!bytes.windows(6).any(|window| window == b"secret"));
+    let mark = bytes.windows(4).rposition(|window| window == b"kNr\xf1").unwrap();
+    for at in 0..mark {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 4;
+        std::fs::write(&path, &flipped).unwrap();
+        let error = open_with(&disk, &ring(1)).err().unwrap_or_else(|| panic!("byte {at}"));
+        assert!(matches!(error, LogError::Damaged { .. } | LogError::Seal(_)), "byte {at}: {error}");
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    // Frames of a segment exchanged, with good checksums.
+    let frames: Vec<usize> = bytes.windows(4).enumerate().filter(|(_, w)| *w == b"kNr\xf1").map(|(at, _)| at).collect();
+    let (one, two) = (&bytes[frames[0]..frames[1]], &bytes[frames[1]..mark]);
+    assert_eq!(one.len(), two.len());
+    std::fs::write(&path, [&bytes[..frames[0]], two, one, &bytes[mark..]].concat()).unwrap();
+    let error = open_with(&disk, &ring(1)).err().unwrap();
+    assert!(error.to_string().contains("not sealed for this place"), "{error}");
+}
+
+#[test]
+fn without_its_key_a_segment_is_not_opened_and_the_key_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::open(dir.path()).unwrap());
+    appended(&disk, &ring(3), 1);
+    for keys in [KeyRing::default(), KeyRing::new(KeyId(1), Key::new([1; 32]))] {
+        let LogError::Seal(error) = open_with(&disk, &keys).err().unwrap() else { panic!("another error") };
+        assert!(error.to_string().contains("sealed with key 3, which was not given"), "{error}");
+    }
+    let error = open_with(&disk, &KeyRing::new(KeyId(3), Key::new([4; 32]))).err().unwrap();
+    assert!(matches!(error, LogError::Seal(SealError::WrongKey { .. })), "{error}");
+}
+
+#[test]
+fn a_new_key_begins_a_new_segment_and_an_empty_old_one_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::open(dir.path()).unwrap());
+    drop(open(&disk).unwrap());
+    let mut wal = open_with(&disk, &ring(1)).unwrap();
+    wait(|done| wal.append(0, &[vec![1; 10]], Sync::Now, done));
+    assert_eq!(wal.segments().last_index_not_under(Some(KeyId(1))), None);
+    drop(wal);
+    assert_eq!(disk.list("log").unwrap(), ["0000000000000002.seg"]);
+    let wal = open_with(&disk, &ring(2)).unwrap();
+    assert_eq!(wal.segments().last_index_not_under(Some(KeyId(2))), Some(0));
+    drop(wal);
+    assert_eq!(segments(&disk), 2);
 }

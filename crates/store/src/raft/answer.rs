@@ -76,7 +76,7 @@ impl Core {
                 Ok(Response::Chunk { received: self.incoming.lock().await.take(from, chunk).await? })
             }
             Request::Install { transfer, vote, length, crc } => {
-                let snapshot = self.incoming.lock().await.finish(from, transfer, length, crc)?;
+                let snapshot = self.incoming.lock().await.finish(from, transfer, length, crc).await?;
                 self.install(from, vote, snapshot).await
             }
             Request::TransferLeader { from, to, last } => {

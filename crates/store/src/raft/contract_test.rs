@@ -118,7 +118,9 @@ fn open() -> (tempfile::TempDir, Tracer, LogStore) {
     let dir = tempfile::tempdir().unwrap();
     let tracer = Tracer::default();
     let disk = Arc::new(TracedDisk(OsDisk::open(dir.path()).unwrap(), tracer.clone()));
-    let wal = Wal::open(disk, SEGMENT_BYTES, FatalHook::new(|why| panic!("{why}")), &Workers::Threads).unwrap();
+    // Plain, so that the tests find what was written.
+    let keys = crate::seal::KeyRing::default();
+    let wal = Wal::open(disk, SEGMENT_BYTES, FatalHook::new(|why| panic!("{why}")), &Workers::Threads, &keys).unwrap();
     let store = LogStore::open(wal, Arc::new(Growth::default())).unwrap();
     tracer.0.state.lock().unwrap().trace.clear();
     (dir, tracer, store)

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use super::message::Chunk;
 use super::state_machine::SnapshotData;
-use crate::log::disk::{Disk, DiskFile};
+use crate::log::disk::Disk;
+use crate::seal::{KeyRing, StoredFile, Vault};
 use crate::types::MemberId;
 use crate::workers::Workers;
 
@@ -32,13 +33,14 @@ pub(super) enum IncomingError {
 /// Owned behind one lock: a piece is on the disk before the next one is looked at.
 pub(super) struct Incoming {
     disk: Weak<dyn Disk>,
+    keys: KeyRing,
     workers: Workers,
     transfers: BTreeMap<MemberId, Transfer>,
 }
 
 struct Transfer {
     number: u64,
-    file: Box<dyn DiskFile>,
+    file: StoredFile,
     received: u64,
     crc: crc32fast::Hasher,
 }
@@ -62,12 +64,13 @@ pub(super) fn clear(disk: &dyn Disk) -> io::Result<()> {
 }
 
 impl Incoming {
-    pub fn new(disk: Weak<dyn Disk>, workers: Workers) -> Self {
-        Self { disk, workers, transfers: BTreeMap::new() }
+    pub fn new(disk: Weak<dyn Disk>, keys: KeyRing, workers: Workers) -> Self {
+        Self { disk, keys, workers, transfers: BTreeMap::new() }
     }
 
-    fn disk(&self) -> Result<Arc<dyn Disk>, IncomingError> {
-        self.disk.upgrade().ok_or(IncomingError::Stopped)
+    fn vault(&self) -> Result<Vault, IncomingError> {
+        let disk = self.disk.upgrade().ok_or(IncomingError::Stopped)?;
+        Ok(Vault { disk, keys: self.keys.clone() })
     }
 
     /// Answers how many bytes of this transfer are there now.
@@ -80,8 +83,8 @@ impl Incoming {
             if self.transfers.len() >= TRANSFERS_MAX {
                 return Err(IncomingError::TooMany);
             }
-            let disk = self.disk()?;
-            let file = self.workers.run(move || disk.create(&name_of(from))).await?;
+            let vault = self.vault()?;
+            let file = self.workers.run(move || vault.create(&name_of(from))).await?;
             Transfer { number: chunk.transfer, file, received: 0, crc: crc32fast::Hasher::new() }
         } else {
             self.transfers.remove(&from).ok_or(IncomingError::OutOfPlace)?
@@ -95,8 +98,8 @@ impl Incoming {
         Ok(received)
     }
 
-    /// The snapshot, when all of it is there. It need not be synced: what is installed is copied.
-    pub fn finish(
+    /// The snapshot, when all of it is there.
+    pub async fn finish(
         &mut self,
         from: MemberId,
         number: u64,
@@ -107,10 +110,12 @@ impl Incoming {
         if (transfer.number, transfer.received) != (number, length) {
             return Err(IncomingError::OutOfPlace);
         }
-        if transfer.crc.finalize() != crc {
+        if transfer.crc.clone().finalize() != crc {
             return Err(IncomingError::Damaged);
         }
-        Ok(SnapshotData::new(self.disk()?, name_of(from)))
+        let Transfer { file, .. } = transfer;
+        self.workers.run(move || file.finish()).await?;
+        Ok(SnapshotData::new(self.vault()?, name_of(from)))
     }
 
     /// Whatever came of it, the file is of no more use.
@@ -126,9 +131,11 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::sync::Arc;
 
     use super::*;
     use crate::log::disk::OsDisk;
+    use crate::seal::{Key, KeyId};
 
     const FROM: MemberId = MemberId(2);
 
@@ -139,7 +146,8 @@ mod tests {
     fn incoming() -> (tempfile::TempDir, Arc<dyn Disk>, Incoming) {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk::open(dir.path()).unwrap());
-        let incoming = Incoming::new(Arc::downgrade(&disk), Workers::Threads);
+        let keys = KeyRing::new(KeyId(1), Key::new([3; 32]));
+        let incoming = Incoming::new(Arc::downgrade(&disk), keys, Workers::Threads);
         (dir, disk, incoming)
     }
 
@@ -149,7 +157,7 @@ mod tests {
         assert_eq!(incoming.take(FROM, chunk(1, 0, b"given up")).await.unwrap(), 8);
         assert_eq!(incoming.take(FROM, chunk(2, 0, b"snap")).await.unwrap(), 4);
         assert_eq!(incoming.take(FROM, chunk(2, 4, b"shot")).await.unwrap(), 8);
-        let data = incoming.finish(FROM, 2, 8, crc32fast::hash(b"snapshot")).unwrap();
+        let data = incoming.finish(FROM, 2, 8, crc32fast::hash(b"snapshot")).await.unwrap();
         let mut text = String::new();
         data.open().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "snapshot");
@@ -168,9 +176,9 @@ mod tests {
         flipped.crc ^= 1;
         assert!(matches!(incoming.take(FROM, flipped).await, Err(IncomingError::Damaged)));
         incoming.take(FROM, chunk(3, 0, b"snap")).await.unwrap();
-        assert!(matches!(incoming.finish(FROM, 3, 4, 7), Err(IncomingError::Damaged)));
+        assert!(matches!(incoming.finish(FROM, 3, 4, 7).await, Err(IncomingError::Damaged)));
         incoming.take(FROM, chunk(4, 0, b"snap")).await.unwrap();
-        assert!(matches!(incoming.finish(FROM, 4, 5, 7), Err(IncomingError::OutOfPlace)));
+        assert!(matches!(incoming.finish(FROM, 4, 5, 7).await, Err(IncomingError::OutOfPlace)));
         for sender in 10..10 + TRANSFERS_MAX as u64 {
             incoming.take(MemberId(sender), chunk(1, 0, b"x")).await.unwrap();
         }

@@ -11,6 +11,7 @@
 //! - [`members`], [`forward`]: changing who is a member; writes and reads asked of any member
 //! - [`audit`]: members compare their states
 //! - [`node`], [`upkeep`]: one running member, and what it does by itself
+//! - [`rotation`]: getting rid of files under old keys
 //! - [`runtime`], [`watch_channel`]: what openraft runs on
 
 mod address_book;
@@ -27,6 +28,7 @@ mod network;
 mod node;
 mod progress;
 mod registry;
+mod rotation;
 mod runtime;
 mod state_machine;
 #[cfg(test)]
@@ -41,5 +43,6 @@ pub use members::{Member, MemberError, Members, Role};
 pub(crate) use message::MemberChange;
 pub use node::NodeError;
 pub(crate) use node::{Node, Typed};
+pub use rotation::RotateError;
 pub use runtime::seed_randomness;
 pub use state_machine::RestoreError;

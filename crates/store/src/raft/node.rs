@@ -19,6 +19,7 @@ use super::incoming::{self, Incoming};
 use super::log_store::{Growth, LogStore};
 use super::network::Caller;
 use super::progress::Progress;
+use super::rotation::{self, Rotation};
 use super::state_machine::{RestoreError, Snapshots, StateMachine};
 use super::types::{Peer, Types};
 use super::upkeep;
@@ -26,6 +27,7 @@ use crate::config::{Start, StoreConfig};
 use crate::log::disk::Disk;
 use crate::log::{LogError, SEGMENT_BYTES, Wal};
 use crate::machine::{Machine, Reply};
+use crate::seal::Vault;
 use crate::types::MemberId;
 
 const HEARTBEAT_MS: u64 = 100;
@@ -85,6 +87,7 @@ pub(super) struct Core {
     pub incoming: Mutex<Incoming>,
     /// Told when a member announced new addresses.
     pub news: Notify,
+    pub rotation: Rotation,
 }
 
 pub(super) fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> Box<dyn std::error::Error + Send + Sync> {
@@ -120,18 +123,20 @@ impl Node {
         typed: Typed,
     ) -> Result<Self, NodeError> {
         incoming::clear(disk.as_ref()).map_err(NodeError::ClearIncoming)?;
-        let incoming = Mutex::new(Incoming::new(Arc::downgrade(&disk), config.workers.clone()));
+        let (keys, workers) = (&config.keys, &config.workers);
+        let incoming = Mutex::new(Incoming::new(Arc::downgrade(&disk), keys.clone(), workers.clone()));
         let growth = Arc::new(Growth::default());
-        let wal = Wal::open(disk.clone(), SEGMENT_BYTES, config.fatal.clone(), &config.workers)?;
+        let wal = Wal::open(disk.clone(), SEGMENT_BYTES, config.fatal.clone(), workers, keys)?;
+        let rotation = Rotation::new(&disk, wal.segments(), keys, workers);
         let log_store = LogStore::open(wal, growth.clone()).map_err(NodeError::ReadLog)?;
         let log_bytes = growth.bytes.load(Ordering::Relaxed);
         let alone = log_store.alone();
         let snapshots = Snapshots {
-            disk,
+            vault: Vault { disk, keys: keys.clone() },
             barrier: log_store.barrier(),
             growth: growth.clone(),
             log_bytes_min: config.snapshot_log_bytes,
-            workers: config.workers.clone(),
+            workers: workers.clone(),
         };
         let progress = Progress::new(config.member_id);
         let state_machine = StateMachine::open(machine, snapshots, progress.clone())?;
@@ -140,7 +145,7 @@ impl Node {
         let caller = Caller {
             transport: config.peers.transport.clone(),
             book: Arc::new(AddressBook::new(&config.peers.addresses)),
-            workers: config.workers.clone(),
+            workers: workers.clone(),
             transfers: Arc::new(AtomicU64::new(1)),
         };
         let id = config.member_id.0;
@@ -165,9 +170,11 @@ impl Node {
             changes: Mutex::new(()),
             incoming,
             news: Notify::new(),
+            rotation,
         });
         tokio::spawn(upkeep::keep_members(core.clone(), config.peers.advertise.clone()));
         tokio::spawn(audit(core.clone(), config.audit_every));
+        tokio::spawn(rotation::rotate_until_done(core.clone()));
         Ok(Self(core))
     }
 

@@ -1,7 +1,7 @@
 //! openraft's state machine on our `Machine`: applies what was committed, answers who waits, and turns frozen
 //! states into snapshot files and back.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,15 +17,16 @@ use super::types::{
     Command, LogId, SnapshotHead, SnapshotMeta, StoredMembership, Types, decode_snapshot_head, encode_snapshot_head,
 };
 use crate::log::WalBarrier;
-use crate::log::disk::{Disk, DiskFile};
+use crate::log::disk::Disk;
 use crate::machine::{Frozen, Machine, Reply};
 use crate::mutation::{Mutation, is_active};
+use crate::seal::Vault;
 use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::txn::{Op, Txn};
 use crate::types::MemberId;
 use crate::workers::Workers;
 
-const DIRECTORY: &str = "snapshots";
+pub(super) const DIRECTORY: &str = "snapshots";
 const SUFFIX: &str = ".snap";
 /// Transactions applied before readers see them; the next ones are usually seen together.
 const PUBLISH_EVERY: usize = 256;
@@ -35,17 +36,18 @@ type Snapshot = alias::SnapshotOf<Types, SnapshotData>;
 /// A snapshot file somewhere, ours or one received from another member.
 #[derive(Clone)]
 pub(super) struct SnapshotData {
-    disk: Arc<dyn Disk>,
+    vault: Vault,
     name: String,
 }
 
 impl SnapshotData {
-    pub fn new(disk: Arc<dyn Disk>, name: String) -> Self {
-        Self { disk, name }
+    pub fn new(vault: Vault, name: String) -> Self {
+        Self { vault, name }
     }
 
+    /// In plain text: another member has other keys.
     pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
-        self.disk.read(&self.name)
+        self.vault.read(&self.name)
     }
 
     /// With what the file says about itself.
@@ -59,7 +61,7 @@ impl SnapshotData {
 /// What it takes to write a snapshot beside a running store.
 #[derive(Clone)]
 pub(super) struct Snapshots {
-    pub disk: Arc<dyn Disk>,
+    pub vault: Vault,
     pub barrier: WalBarrier,
     pub growth: Arc<Growth>,
     /// The least growth of the log that is worth a snapshot.
@@ -92,8 +94,9 @@ impl StateMachine {
         progress: Arc<Progress>,
     ) -> Result<Self, RestoreError> {
         let mut head = SnapshotHead { meta: SnapshotMeta::default(), registry: Registry::default() };
-        if let Some(name) = newest(snapshots.disk.as_ref()).map_err(RestoreError::Find)? {
-            let restored = load(snapshots.disk.as_ref(), &name, machine.as_mut());
+        if let Some(name) = newest(snapshots.vault.disk.as_ref()).map_err(RestoreError::Find)? {
+            let restored = load(&snapshots.vault, &name, machine.as_mut());
+            let restored = restored.and_then(|head| if name_of(&head.meta) == name { Ok(head) } else { Err(MISNAMED) });
             head = restored.map_err(|source| RestoreError::Restore { name, source })?;
         }
         let (applied, membership) = (None, StoredMembership::default());
@@ -184,15 +187,15 @@ impl RaftStateMachine<Types> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let name = name_of(meta);
         let temporary = format!("{name}.tmp");
-        let disk = self.snapshots.disk.clone();
+        let vault = self.snapshots.vault.clone();
         let (from, to) = (snapshot, temporary.clone());
-        self.snapshots.workers.run(move || copy(&from, disk.as_ref(), &to)).await?;
+        self.snapshots.workers.run(move || copy(&from, &vault, &to)).await?;
         // Read whole before it counts: a damaged one changes nothing, here or on the disk.
-        let disk = self.snapshots.disk.as_ref();
-        let installed = load(disk, &temporary, self.machine.as_mut());
+        let installed = load(&self.snapshots.vault, &temporary, self.machine.as_mut());
         let installed = installed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let disk = self.snapshots.vault.disk.as_ref();
         disk.rename(&temporary, &name)?;
-        remove_others(self.snapshots.disk.as_ref(), &name)?;
+        remove_others(disk, &name)?;
         let before = self.membership.clone();
         self.adopt(installed);
         if is_active(Mutation::SnapshotWithoutMembership) {
@@ -202,9 +205,9 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let disk = &self.snapshots.disk;
-        let Some(name) = newest(disk.as_ref())? else { return Ok(None) };
-        SnapshotData::new(disk.clone(), name).with_meta().map(Some)
+        let vault = &self.snapshots.vault;
+        let Some(name) = newest(vault.disk.as_ref())? else { return Ok(None) };
+        SnapshotData::new(vault.clone(), name).with_meta().map(Some)
     }
 }
 
@@ -228,10 +231,10 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
         let work = move || {
             let name = name_of(&meta);
             let bytes = frozen.bytes();
-            write(snapshots.disk.as_ref(), &name, &head, frozen.as_ref())?;
-            remove_others(snapshots.disk.as_ref(), &name)?;
+            write(&snapshots.vault, &name, &head, frozen.as_ref())?;
+            remove_others(snapshots.vault.disk.as_ref(), &name)?;
             snapshots.rearm(bytes);
-            Ok(Snapshot { meta, snapshot: SnapshotData { disk: snapshots.disk, name } })
+            Ok(Snapshot { meta, snapshot: SnapshotData { vault: snapshots.vault, name } })
         };
         workers.run(work).await
     }
@@ -256,6 +259,8 @@ fn astray(txn: &Txn) -> Txn {
     }
     txn
 }
+
+const MISNAMED: SnapshotError = SnapshotError::Damaged("it has the name of another one");
 
 /// Sorts by log position.
 fn name_of(meta: &SnapshotMeta) -> String {
@@ -284,18 +289,19 @@ fn remove_others(disk: &dyn Disk, keep: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn write(disk: &dyn Disk, name: &str, head: &[u8], frozen: &dyn Frozen) -> io::Result<()> {
+fn write(vault: &Vault, name: &str, head: &[u8], frozen: &dyn Frozen) -> io::Result<()> {
     let temporary = format!("{name}.tmp");
-    let file: Box<dyn Write> = Box::new(FileWriter(disk.create(&temporary)?));
-    let mut writer = SnapshotWriter::begin(file, head)?;
+    let mut file = vault.create(&temporary)?;
+    let to: &mut dyn io::Write = &mut file;
+    let mut writer = SnapshotWriter::begin(to, head)?;
     frozen.write(&mut writer)?;
-    // `finish` flushes, and flushing a FileWriter syncs it.
-    drop(writer.finish()?);
-    disk.rename(&temporary, name)
+    writer.finish()?;
+    file.finish()?;
+    vault.disk.rename(&temporary, name)
 }
 
-fn load(disk: &dyn Disk, name: &str, machine: &mut dyn Machine) -> Result<SnapshotHead, SnapshotError> {
-    let file = disk.read(name).map_err(SnapshotError::Read)?;
+fn load(vault: &Vault, name: &str, machine: &mut dyn Machine) -> Result<SnapshotHead, SnapshotError> {
+    let file = vault.read(name).map_err(SnapshotError::Read)?;
     let file: Box<dyn Read + Send> = Box::new(io::BufReader::new(file));
     let mut reader = SnapshotReader::open(file)?;
     let head = decode_snapshot_head(reader.head()).map_err(|_| SnapshotError::Damaged("an unreadable head"))?;
@@ -303,22 +309,8 @@ fn load(disk: &dyn Disk, name: &str, machine: &mut dyn Machine) -> Result<Snapsh
     Ok(head)
 }
 
-fn copy(from: &SnapshotData, disk: &dyn Disk, name: &str) -> io::Result<()> {
-    let mut to = FileWriter(disk.create(name)?);
+fn copy(from: &SnapshotData, vault: &Vault, name: &str) -> io::Result<()> {
+    let mut to = vault.create(name)?;
     io::copy(&mut from.open()?, &mut to)?;
-    to.flush()
-}
-
-struct FileWriter(Box<dyn DiskFile>);
-
-impl Write for FileWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.append(bytes)?;
-        Ok(bytes.len())
-    }
-
-    /// Durable, not merely handed over.
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.sync()
-    }
+    to.finish()
 }

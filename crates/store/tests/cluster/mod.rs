@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use store::{
-    Dial, Durability, MemberId, Op, PeerStream, PeersConfig, ProposeError, Revision, Start, Store, StoreConfig,
-    StreamTransport, Txn, TxnOutcome,
+    Dial, Durability, KeyRing, MemberId, Op, PeerStream, PeersConfig, ProposeError, Revision, Start, Store,
+    StoreConfig, StreamTransport, Txn, TxnOutcome,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -66,6 +66,7 @@ pub struct Running {
 pub struct Cluster {
     pub members: BTreeMap<u64, Running>,
     pub cuts: Cuts,
+    pub keys: fn(u64) -> KeyRing,
     dir: tempfile::TempDir,
 }
 
@@ -95,7 +96,13 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 impl Cluster {
     /// A cluster of `count` voters, the first of which founded it.
     pub async fn of(count: u64) -> Self {
-        let mut cluster = Self { members: BTreeMap::new(), cuts: Cuts::default(), dir: tempfile::tempdir().unwrap() };
+        Self::sealed_of(count, |_| KeyRing::default()).await
+    }
+
+    /// With keys for each member.
+    pub async fn sealed_of(count: u64, keys: fn(u64) -> KeyRing) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cluster = Self { members: BTreeMap::new(), cuts: Cuts::default(), keys, dir };
         cluster.start(1, Start::Found, BTreeMap::new()).await;
         for _ in 1..count {
             let member = cluster.add_learner().await;
@@ -122,7 +129,14 @@ impl Cluster {
     }
 
     pub async fn start(&mut self, id: u64, start: Start, addresses: BTreeMap<MemberId, Vec<String>>) {
-        let running = run(&self.path(id), MemberId(id), start, addresses, self.cuts.clone()).await;
+        let config = StoreConfig {
+            member_id: MemberId(id),
+            start,
+            keys: (self.keys)(id),
+            snapshot_log_bytes: 64 * 1024,
+            ..StoreConfig::new(self.path(id))
+        };
+        let running = run(config, addresses, self.cuts.clone()).await;
         self.members.insert(id, running);
     }
 
@@ -143,13 +157,8 @@ impl Cluster {
     }
 }
 
-async fn run(
-    dir: &Path,
-    id: MemberId,
-    start: Start,
-    addresses: BTreeMap<MemberId, Vec<String>>,
-    cuts: Cuts,
-) -> Running {
+async fn run(config: StoreConfig, addresses: BTreeMap<MemberId, Vec<String>>, cuts: Cuts) -> Running {
+    let (id, dir) = (config.member_id, config.dir.clone());
     let severed_cuts = cuts.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -158,8 +167,7 @@ async fn run(
         advertise: vec![address.clone()],
         addresses,
     };
-    let config = StoreConfig { member_id: id, start, peers, snapshot_log_bytes: 64 * 1024, ..StoreConfig::new(dir) };
-    let store = Store::<()>::open(config).await.unwrap();
+    let store = Store::<()>::open(StoreConfig { peers, ..config }).await.unwrap();
     let (serving, severed) = (store.clone(), severed_cuts);
     let accepting = tokio::spawn(async move {
         let mut streams = tokio::task::JoinSet::new();
@@ -184,7 +192,7 @@ async fn run(
             });
         }
     });
-    Running { store, address, dir: dir.to_owned(), id, accepting }
+    Running { store, address, dir, id, accepting }
 }
 
 /// Everything in a store, to be compared.
