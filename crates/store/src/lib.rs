@@ -9,6 +9,7 @@
 //! - `raft`: agreement; the only place that names openraft
 //! - `peer`: how bytes get to other members; `peer::Transport` is the seam a simulator replaces
 //! - `outcome`: the outcome of a transaction on its way to another member
+//! - `backup`: the state as one file, and a cluster that begins with one
 //! - `log`, `snapshot`, `identity`: the disk; `log::disk` is the seam a simulator replaces
 //! - `seal`: encryption of what is on it
 //! - `machine`: what raft drives, with the facets' type erased
@@ -16,6 +17,7 @@
 //! - `mutation`: bugs on demand, for the simulation
 //! - `store`: the handle that ties them together
 
+mod backup;
 mod config;
 mod identity;
 mod log;
@@ -33,6 +35,10 @@ mod types;
 mod watch;
 mod workers;
 
+pub use backup::{
+    Backup, BackupError, BackupSummary, HEADER_BYTES_MAX, REVISION_BUMP, RestoreBackupError, Restored, restore,
+    restore_on, verify_backup,
+};
 pub use config::{FatalHook, Start, StoreConfig};
 pub use identity::IdentityError;
 pub use log::LogError;

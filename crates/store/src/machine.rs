@@ -123,13 +123,7 @@ impl<F: Facets> Frozen for Timeline<F> {
         let mut hash = StateHash::default();
         for entry in base.entries().values() {
             hash.add(entry);
-            let Entry { key, value, create_revision, mod_revision, .. } = entry.as_ref();
-            to.push(&Record::Entry {
-                key: key.clone(),
-                value: value.clone(),
-                create_revision: *create_revision,
-                mod_revision: *mod_revision,
-            })?;
+            to.push(&Record::from(entry.as_ref()))?;
         }
         // Summed up anew, so that what changed in memory by itself does not become what is restored.
         if hash != base.hash() {

@@ -4,7 +4,7 @@
 //! ```text
 //! magic 8 | format version 4 | oldest reader 4 | { payload bytes 4 | crc32 4 | payload }*
 //! ```
-//! The first payload is the opaque head. Every other one is a sequence of records: the state at the beginning of
+//! A backup has the same form with another magic number. The first payload is the opaque head. Every other one is a sequence of records: the state at the beginning of
 //! the retained window, then the window's changes, so that watches survive a restart.
 
 use std::io::{self, Read, Write};
@@ -12,24 +12,30 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::types::Revision;
+use crate::types::{Entry, Revision};
 
-const MAGIC: [u8; 8] = *b"knarrsnp";
-const FORMAT_VERSION: u32 = 1;
-const READER_VERSION_MIN: u32 = 1;
+/// Which kind of file it is, and which code can read it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Format {
+    pub magic: [u8; 8],
+    pub version: u32,
+    pub reader_min: u32,
+}
+
+pub(crate) const FORMAT: Format = Format { magic: *b"knarrsnp", version: 1, reader_min: 1 };
 const CHUNK_BYTES: usize = 256 * 1024;
 /// A record holds at most one transaction, so a chunk is at most this much longer than one.
 const CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    #[error("cannot read the snapshot")]
+    #[error("cannot read the file")]
     Read(#[source] io::Error),
     #[error(
-        "the snapshot was written by a newer version (format {version}, readable from {reader_min} on; this is {FORMAT_VERSION})"
+        "the file was written by a newer version (format {version}, readable from {reader_min} on; this is {ours})"
     )]
-    TooNew { version: u32, reader_min: u32 },
-    #[error("the snapshot is damaged: {0}")]
+    TooNew { version: u32, reader_min: u32, ours: u32 },
+    #[error("the file is damaged: {0}")]
     Damaged(&'static str),
 }
 
@@ -55,6 +61,14 @@ pub(crate) enum Record {
     },
 }
 
+impl<F> From<&Entry<F>> for Record {
+    fn from(entry: &Entry<F>) -> Self {
+        let Entry { key, value, create_revision, mod_revision, .. } = entry;
+        let (create_revision, mod_revision) = (*create_revision, *mod_revision);
+        Self::Entry { key: key.clone(), value: value.clone(), create_revision, mod_revision }
+    }
+}
+
 pub(crate) struct SnapshotWriter<W> {
     to: W,
     chunk: Vec<u8>,
@@ -62,10 +76,10 @@ pub(crate) struct SnapshotWriter<W> {
 }
 
 impl<W: Write> SnapshotWriter<W> {
-    pub fn begin(mut to: W, head: &[u8]) -> io::Result<Self> {
-        to.write_all(&MAGIC)?;
-        to.write_all(&FORMAT_VERSION.to_le_bytes())?;
-        to.write_all(&READER_VERSION_MIN.to_le_bytes())?;
+    pub fn begin(format: Format, mut to: W, head: &[u8]) -> io::Result<Self> {
+        to.write_all(&format.magic)?;
+        to.write_all(&format.version.to_le_bytes())?;
+        to.write_all(&format.reader_min.to_le_bytes())?;
         let mut writer = Self { to, chunk: head.to_vec(), records: 0 };
         writer.flush()?;
         Ok(writer)
@@ -75,6 +89,11 @@ impl<W: Write> SnapshotWriter<W> {
         self.chunk = postcard::to_extend(record, std::mem::take(&mut self.chunk)).map_err(io::Error::other)?;
         self.records += 1;
         if self.chunk.len() >= CHUNK_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// For who takes away what was written so far.
+    pub fn to_mut(&mut self) -> &mut W {
+        &mut self.to
     }
 
     pub fn finish(mut self) -> io::Result<W> {
@@ -108,16 +127,16 @@ pub(crate) struct SnapshotReader<R> {
 }
 
 impl<R: Read> SnapshotReader<R> {
-    pub fn open(mut from: R) -> Result<Self, SnapshotError> {
+    pub fn open(format: Format, mut from: R) -> Result<Self, SnapshotError> {
         let mut header = [0; 16];
         fill(&mut from, &mut header, "it ends in its header")?;
-        if header[..8] != MAGIC {
-            return Err(SnapshotError::Damaged("no snapshot header"));
+        if header[..8] != format.magic {
+            return Err(SnapshotError::Damaged("its header is that of no such file"));
         }
         let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
         let (version, reader_min) = (word(8), word(12));
-        if reader_min > FORMAT_VERSION {
-            return Err(SnapshotError::TooNew { version, reader_min });
+        if reader_min > format.version {
+            return Err(SnapshotError::TooNew { version, reader_min, ours: format.version });
         }
         let mut reader = Self { from, head: Vec::new(), chunk: Vec::new(), at: 0, records: 0, ended: false };
         reader.next_chunk()?;
@@ -127,6 +146,11 @@ impl<R: Read> SnapshotReader<R> {
 
     pub fn head(&self) -> &[u8] {
         &self.head
+    }
+
+    /// What follows the records, if anything does.
+    pub fn into_inner(self) -> R {
+        self.from
     }
 
     /// The next record; `None` after a proper end.
@@ -142,7 +166,7 @@ impl<R: Read> SnapshotReader<R> {
             postcard::take_from_bytes::<Record>(rest).map_err(|_| SnapshotError::Damaged("an unreadable record"))?;
         self.at += rest.len() - left.len();
         match record {
-            Record::End { records } if records == self.records => {
+            Record::End { records } if records == self.records && self.at == self.chunk.len() => {
                 self.ended = true;
                 Ok(None)
             }
@@ -194,7 +218,7 @@ mod tests {
             },
             Record::Batch { changes: vec![("a".into(), None), ("b".into(), Some("x".into()))] },
         ];
-        let mut writer = SnapshotWriter::begin(Vec::new(), b"head").unwrap();
+        let mut writer = SnapshotWriter::begin(FORMAT, Vec::new(), b"head").unwrap();
         for record in &records {
             writer.push(record).unwrap();
         }
@@ -202,7 +226,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Vec<Record>, SnapshotError> {
-        let mut reader = SnapshotReader::open(bytes)?;
+        let mut reader = SnapshotReader::open(FORMAT, bytes)?;
         let mut records = Vec::new();
         while let Some(record) = reader.next()? {
             records.push(record);
@@ -213,7 +237,7 @@ mod tests {
     #[test]
     fn comes_back_as_it_was() {
         let (records, bytes) = sample();
-        assert_eq!(SnapshotReader::open(bytes.as_slice()).unwrap().head(), b"head");
+        assert_eq!(SnapshotReader::open(FORMAT, bytes.as_slice()).unwrap().head(), b"head");
         assert_eq!(read(&bytes).unwrap(), records);
     }
 

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::backup::{Backup, BackupError};
 use crate::config::StoreConfig;
 use crate::identity::{self, IdentityError};
 use crate::log::disk::{Disk, OsDisk, replace};
@@ -213,6 +214,13 @@ impl<F: Facets> Store<F> {
     pub async fn linearize(&self) -> Result<Revision, ProposeError> {
         self.inner.node.linearize().await?;
         Ok(self.inner.published.load().revision())
+    }
+
+    /// The whole state at one revision that holds all that was acknowledged before this call, as a stream of bytes that
+    /// [`restore`](crate::restore) takes. Writes go on meanwhile. It is plain text. The `header` is the caller's.
+    pub async fn backup(&self, header: Bytes) -> Result<Backup<F>, BackupError> {
+        self.linearize().await.map_err(BackupError::Linearize)?;
+        Backup::begin(self.view(), self.inner.node.ids_given_out(), header)
     }
 
     /// The members as this one sees them.

@@ -247,7 +247,7 @@ impl World {
     }
 }
 
-/// Starts with plain files; from then on every third start brings a new key.
+/// Starts with plain files; from then on one start in a few brings a new key.
 fn keys(id: u64, incarnation: u64) -> KeyRing {
     let key = |number: u64| Key::new([(id * 16 + number) as u8; 32]);
     let newest = incarnation / 3;

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::hash::StateHash;
 use super::state::State;
 use crate::types::{Entry, Revision};
 
@@ -20,6 +21,10 @@ impl<F> Clone for View<F> {
 impl<F> View<F> {
     pub(crate) fn new(state: State<F>) -> Self {
         Self { state }
+    }
+
+    pub(crate) fn hash(&self) -> StateHash {
+        self.state.hash()
     }
 
     pub fn revision(&self) -> Revision {

@@ -11,6 +11,7 @@
 //! - [`members`], [`forward`]: changing who is a member; writes and reads asked of any member
 //! - [`audit`]: members compare their states
 //! - [`node`], [`upkeep`]: one running member, and what it does by itself
+//! - [`founding`]: a cluster that begins with a state from elsewhere
 //! - [`rotation`]: getting rid of files under old keys
 //! - [`runtime`], [`watch_channel`]: what openraft runs on
 
@@ -20,6 +21,7 @@ mod audit;
 #[cfg(test)]
 mod contract_test;
 mod forward;
+mod founding;
 mod incoming;
 mod log_store;
 mod members;
@@ -39,6 +41,7 @@ mod watch_channel;
 
 pub use audit::Alarm;
 pub(crate) use forward::{Answer, Proposer, WriteError};
+pub(crate) use founding::Founding;
 pub use members::{Member, MemberError, Members, Role};
 pub(crate) use message::MemberChange;
 pub use node::NodeError;

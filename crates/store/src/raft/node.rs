@@ -182,6 +182,11 @@ impl Node {
         self.0.leadership.clone()
     }
 
+    /// No member id up to this one is given out again.
+    pub fn ids_given_out(&self) -> u64 {
+        self.0.progress.registry().newest()
+    }
+
     pub fn alarms(&self) -> watch::Receiver<Alarm> {
         self.0.alarm.subscribe()
     }

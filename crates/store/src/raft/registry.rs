@@ -44,6 +44,11 @@ impl Registry {
         }
     }
 
+    /// Every id up to here was given out or seen.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
     pub fn state_of(&self, id: u64) -> IdState {
         match id {
             id if self.reserved.contains(&id) => IdState::Reserved,

@@ -21,7 +21,7 @@ use crate::log::disk::Disk;
 use crate::machine::{Frozen, Machine, Reply};
 use crate::mutation::{Mutation, is_active};
 use crate::seal::Vault;
-use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
+use crate::snapshot::{FORMAT, SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::txn::{Op, Txn};
 use crate::types::MemberId;
 use crate::workers::Workers;
@@ -52,7 +52,7 @@ impl SnapshotData {
 
     /// With what the file says about itself.
     pub fn with_meta(self) -> io::Result<Snapshot> {
-        let reader = SnapshotReader::open(self.open()?).map_err(io::Error::other)?;
+        let reader = SnapshotReader::open(FORMAT, self.open()?).map_err(io::Error::other)?;
         let SnapshotHead { meta, .. } = decode_snapshot_head(reader.head())?;
         Ok(Snapshot { meta, snapshot: self })
     }
@@ -263,7 +263,7 @@ fn astray(txn: &Txn) -> Txn {
 const MISNAMED: SnapshotError = SnapshotError::Damaged("it has the name of another one");
 
 /// Sorts by log position.
-fn name_of(meta: &SnapshotMeta) -> String {
+pub(super) fn name_of(meta: &SnapshotMeta) -> String {
     let (index, term) = meta.last_log_id.map_or((0, 0), |id| (id.index, id.leader_id.term));
     format!("{DIRECTORY}/{index:016x}-{term:016x}{SUFFIX}")
 }
@@ -293,7 +293,7 @@ fn write(vault: &Vault, name: &str, head: &[u8], frozen: &dyn Frozen) -> io::Res
     let temporary = format!("{name}.tmp");
     let mut file = vault.create(&temporary)?;
     let to: &mut dyn io::Write = &mut file;
-    let mut writer = SnapshotWriter::begin(to, head)?;
+    let mut writer = SnapshotWriter::begin(FORMAT, to, head)?;
     frozen.write(&mut writer)?;
     writer.finish()?;
     file.finish()?;
@@ -303,7 +303,7 @@ fn write(vault: &Vault, name: &str, head: &[u8], frozen: &dyn Frozen) -> io::Res
 fn load(vault: &Vault, name: &str, machine: &mut dyn Machine) -> Result<SnapshotHead, SnapshotError> {
     let file = vault.read(name).map_err(SnapshotError::Read)?;
     let file: Box<dyn Read + Send> = Box::new(io::BufReader::new(file));
-    let mut reader = SnapshotReader::open(file)?;
+    let mut reader = SnapshotReader::open(FORMAT, file)?;
     let head = decode_snapshot_head(reader.head()).map_err(|_| SnapshotError::Damaged("an unreadable head"))?;
     machine.restore(&mut reader)?;
     Ok(head)

@@ -47,7 +47,7 @@ pub(crate) type Vote = alias::VoteOf<Types>;
 pub(crate) type Entry = alias::EntryOf<Types>;
 pub(crate) type StoredMembership = alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<Types>;
-type Membership = openraft::Membership<u64, Peer>;
+pub(super) type Membership = openraft::Membership<u64, Peer>;
 
 /// What the log replicates. Cheap to clone: raft hands entries around by value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,7 +172,7 @@ impl TryFrom<StoredMembers> for Membership {
     }
 }
 
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 

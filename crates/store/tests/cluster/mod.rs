@@ -101,14 +101,17 @@ impl Cluster {
 
     /// With keys for each member.
     pub async fn sealed_of(count: u64, keys: fn(u64) -> KeyRing) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut cluster = Self { members: BTreeMap::new(), cuts: Cuts::default(), keys, dir };
+        let mut cluster = Self::empty(keys);
         cluster.start(1, Start::Found, BTreeMap::new()).await;
         for _ in 1..count {
             let member = cluster.add_learner().await;
             cluster.store(1).promote(member).await.unwrap();
         }
         cluster
+    }
+
+    pub fn empty(keys: fn(u64) -> KeyRing) -> Self {
+        Self { members: BTreeMap::new(), cuts: Cuts::default(), keys, dir: tempfile::tempdir().unwrap() }
     }
 
     pub fn store(&self, id: u64) -> Store<()> {
