@@ -42,6 +42,15 @@ pub enum Command {
     /// List the servers of the cluster, remove one, let another lead
     #[command(subcommand)]
     Member(MemberCommand),
+    /// Write the whole state of the cluster into one file, while it works
+    #[command(after_help = "Example:\n  sudo knarr backup monday.knarr")]
+    Backup(BackupArgs),
+    /// Make an empty data directory the first server of a cluster that was backed up
+    #[command(after_help = "Example:\n  sudo knarr restore monday.knarr --data-dir /var/lib/knarr")]
+    Restore(RestoreArgs),
+    /// The keys that seal the state on this machine's disk
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Run a cluster, push the example images, apply the examples, call them and print the answers
     #[command(after_help = "Example:\n  sudo knarr demo --exit")]
     Demo(DemoArgs),
@@ -88,6 +97,9 @@ pub struct UpArgs {
     /// Name of this node [default: the host name]
     #[arg(long)]
     pub node_name: Option<String>,
+    /// The file with the keys that seal the state on the disk [default: <data-dir>/pki/store.keys]
+    #[arg(long, value_name = "FILE")]
+    pub store_keys: Option<PathBuf>,
     /// Leave the workloads running when this process stops
     #[arg(long)]
     pub keep_workloads: bool,
@@ -193,6 +205,59 @@ pub enum MemberCommand {
         id: u64,
         #[command(flatten)]
         access: AccessArgs,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct BackupArgs {
+    /// The file to write; it must not exist
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub access: AccessArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RestoreArgs {
+    /// A file that `knarr backup` wrote
+    pub file: PathBuf,
+    /// The data directory to make; no cluster may be in it
+    #[arg(long, default_value = DATA_DIR, env = "KNARR_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// The file with the keys of the state [default: <data-dir>/pki/store.keys]
+    #[arg(long, value_name = "FILE")]
+    pub store_keys: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct KeyArgs {
+    #[arg(long, default_value = DATA_DIR, env = "KNARR_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// The file with the keys [default: <data-dir>/pki/store.keys]
+    #[arg(long, value_name = "FILE")]
+    pub store_keys: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: AccessArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Add a key that writes from the next start of this machine's server on
+    #[command(after_help = "Example:\n  sudo knarr key rotate && sudo systemctl restart knarr")]
+    Rotate {
+        #[command(flatten)]
+        keys: KeyArgs,
+    },
+    /// List the keys, and which of them something on the disk still needs
+    #[command(after_help = "Example:\n  sudo knarr key ls")]
+    Ls {
+        #[command(flatten)]
+        keys: KeyArgs,
+    },
+    /// Remove the keys that nothing on the disk needs any more
+    #[command(after_help = "Example:\n  sudo knarr key prune")]
+    Prune {
+        #[command(flatten)]
+        keys: KeyArgs,
     },
 }
 

@@ -14,6 +14,7 @@ mod kubeconfig;
 mod pki;
 mod registry_client;
 mod steps;
+mod store_keys;
 mod telemetry;
 mod version;
 

@@ -4,6 +4,7 @@
 //! with an identity that names the snapshot it waits for; giving that its name is the last step, taken by whoever comes.
 
 use std::io::{self, Read};
+use std::path::Path;
 
 use crate::log::disk::{Disk, replace};
 use crate::types::MemberId;
@@ -106,6 +107,14 @@ pub(crate) fn claim(disk: &dyn Disk, member: MemberId, sealed: bool) -> Result<(
     }
     // Never lowered: a sealed file may be left.
     if found.reader_min < reader_min { Identity::new(member, reader_min).write(disk) } else { Ok(()) }
+}
+
+/// Whose store directory it is; `None` for an empty one and for one that is not there. Touches nothing.
+pub fn member_of(dir: &Path) -> Result<Option<MemberId>, IdentityError> {
+    match std::fs::read_to_string(dir.join(NAME)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        text => Ok(Some(parse(&text?)?.member)),
+    }
 }
 
 fn parse(text: &str) -> Result<Identity, IdentityError> {

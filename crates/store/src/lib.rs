@@ -40,7 +40,7 @@ pub use backup::{
     restore_on, verify_backup,
 };
 pub use config::{FatalHook, Start, StoreConfig};
-pub use identity::IdentityError;
+pub use identity::{IdentityError, member_of};
 pub use log::LogError;
 pub use log::disk::{Disk, DiskFile};
 #[cfg(feature = "mutations")]

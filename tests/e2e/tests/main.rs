@@ -1,9 +1,11 @@
 //! End to end: one file per property of the whole system, one cluster at a time.
 
 mod access;
+mod backup;
 mod crash;
 mod examples;
 mod full_disk;
+mod keys;
 mod kubectl;
 mod limits;
 mod mistakes;

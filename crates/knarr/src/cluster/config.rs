@@ -9,6 +9,7 @@ use store::MemberId;
 
 use super::join::{JoinSettings, authority_of};
 use crate::cli::{ServerArgs, UpArgs};
+use crate::store_keys;
 
 /// Host name under which pods name images of the embedded registry.
 pub const REGISTRY_NAME: &str = "registry.local";
@@ -36,6 +37,8 @@ pub struct ClusterConfig {
     pub listen: SocketAddr,
     pub node_listen: SocketAddr,
     pub kubeconfig: PathBuf,
+    /// The file with the keys that seal the state.
+    pub store_keys: PathBuf,
     pub node_name: String,
     /// Whether workloads run on this machine too.
     pub runs_node: bool,
@@ -81,11 +84,13 @@ impl ClusterConfig {
             None => host_name()?,
         };
         let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| data_dir.join("admin.kubeconfig"));
+        let store_keys = args.store_keys.clone().unwrap_or_else(|| store_keys::default_path(&data_dir));
         Ok(Self {
             data_dir,
             listen: args.listen,
             node_listen: args.node_listen,
             kubeconfig,
+            store_keys,
             node_name,
             runs_node: true,
             peers: None,

@@ -1,6 +1,7 @@
 //! Which member of which cluster a data directory belongs to.
 //!
-//! Owns: the file `<data-dir>/member.json`. A directory without it belongs to the founder, member 1.
+//! Owns: the file `<data-dir>/member.json`. A directory without it
+//! belongs to whom its state belongs, or is to be that of the founder, member 1.
 //! May not know: certificates, the store.
 
 use std::path::{Path, PathBuf};
@@ -27,7 +28,12 @@ pub struct MemberRecord {
 
 impl MemberRecord {
     pub fn founder() -> Self {
-        Self { id: FOUNDER, joined: true, replaces: None }
+        Self::of(MemberId(FOUNDER))
+    }
+
+    /// A member that a data directory is of.
+    pub fn of(member: MemberId) -> Self {
+        Self { id: member.0, joined: true, replaces: None }
     }
 
     /// A newcomer that was given an id.

@@ -1,4 +1,4 @@
-//! The cluster's side of joining, and of everything else that changes who its servers are.
+//! The cluster's side of joining, and of everything else that is about its servers.
 //!
 //! Owns: the handlers below `wire::PREFIX`. A join token opens the one path; the others are
 //! non-resource URLs for RBAC (verbs `get`, `put`, `post`, `delete`), which by default only
@@ -21,7 +21,10 @@ use kube::Api;
 use serde::de::DeserializeOwned;
 use store::{Alarm, MemberError, MemberId, Role, Store};
 
-use super::wire::{Admission, AuthorityPem, Enrolment, JOIN, JoinRequest, MEMBERS, MemberEntry, MemberList};
+use super::state_api;
+use super::wire::{
+    Admission, AuthorityPem, BACKUP, Enrolment, JOIN, JoinRequest, KEYS, MEMBERS, MemberEntry, MemberList,
+};
 use crate::join_token::{self, JoinToken};
 use crate::pki::Authority;
 
@@ -40,7 +43,7 @@ pub struct MembersApi {
 }
 
 /// A `Status` as an answer.
-struct Refusal(Status);
+pub struct Refusal(Status);
 
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
@@ -75,7 +78,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -92,6 +95,8 @@ fn not_a_member(id: u64) -> Status {
 pub fn routes(members: MembersApi) -> Router {
     let members = Arc::new(members);
     let guarded = Router::new()
+        .route(BACKUP, get(state_api::backup))
+        .route(KEYS, get(state_api::keys))
         .route(MEMBERS, get(list))
         .route(&format!("{MEMBERS}/{{id}}"), put(admit).delete(remove))
         .route(&format!("{MEMBERS}/{{id}}/lead"), post(lead))

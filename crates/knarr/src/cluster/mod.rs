@@ -12,6 +12,8 @@ mod member_record;
 mod members_api;
 mod peers;
 mod registry;
+mod restore;
+mod state_api;
 mod store_member;
 pub mod wire;
 mod worker_node;
@@ -22,6 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::Api;
+use kube::api::ListParams;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +33,7 @@ use control_plane::{Authorities, ControlPlane};
 use join::JoinSettings;
 use lock::DataDirLock;
 use member_record::MemberRecord;
+pub use restore::restore;
 use store_member::{PeerDoor, StoreMember};
 use worker_node::WorkerNode;
 
@@ -71,7 +75,6 @@ impl Cluster {
                 steps.run("certificates of the cluster", join::enrol(join, &config.data_dir)).await?
             }
         };
-        check_node(&config, &record)?;
         let authorities = steps
             .run("certificates", async { open_authorities(&config) })
             .await
@@ -83,6 +86,7 @@ impl Cluster {
             .context("cannot start the control plane")?;
         write_kubeconfig(&config, &authorities.cluster)?;
         let node = if config.runs_node {
+            check_only_node(&config, &control_plane).await?;
             let started = WorkerNode::start(&config, &authorities.cluster, &control_plane, &shutdown);
             Some(steps.run("node", started).await.context("cannot start the node")?)
         } else {
@@ -154,10 +158,11 @@ fn recorded(config: &ClusterConfig) -> Result<Origin<'_>> {
     if let Some(record) = MemberRecord::read(&config.data_dir)? {
         return Ok(Origin::Present(record));
     }
-    let founded = config.data_dir.join("store").exists();
+    // A founder, or what a backup was restored into.
+    let member = store::member_of(&config.data_dir.join("store")).context("cannot look into the store directory")?;
     match config.peers.as_ref().and_then(|peers| peers.join.as_ref()) {
-        None => Ok(Origin::Present(MemberRecord::founder())),
-        Some(_) if founded => bail!(
+        None => Ok(Origin::Present(member.map_or_else(MemberRecord::founder, MemberRecord::of))),
+        Some(_) if member.is_some() => bail!(
             "{} holds the state of a cluster of its own: --join needs another --data-dir, or none of that state",
             config.data_dir.display()
         ),
@@ -165,15 +170,20 @@ fn recorded(config: &ClusterConfig) -> Result<Origin<'_>> {
     }
 }
 
-/// Nodes do not route to each other's pods yet, so there is one, on the founder.
-fn check_node(config: &ClusterConfig, record: &MemberRecord) -> Result<()> {
-    if config.runs_node && record.id() != MemberRecord::founder().id() {
-        bail!(
-            "member {} cannot run workloads: nodes do not reach each other's pods yet, so only the founding server              has a node. Start this one with --no-node",
-            record.id()
-        );
+/// Nodes do not route to each other's pods yet, so a cluster of several servers has one.
+async fn check_only_node(config: &ClusterConfig, control_plane: &ControlPlane) -> Result<()> {
+    if config.peers.is_none() {
+        return Ok(());
     }
-    Ok(())
+    let api: Api<NodeObject> = Api::all(control_plane.client("system:knarr-admin", &["system:masters"]));
+    let nodes = api.list(&ListParams::default()).await.context("cannot list the nodes")?;
+    match nodes.iter().map(kube::ResourceExt::name_any).find(|name| *name != config.node_name) {
+        None => Ok(()),
+        Some(other) => bail!(
+            "{other} is a node of this cluster, and nodes do not reach each other's pods yet: start this server with \
+             --no-node, or delete node {other} if it is no more"
+        ),
+    }
 }
 
 fn open_authorities(config: &ClusterConfig) -> Result<Authorities, PkiError> {

@@ -19,6 +19,7 @@ use super::config::ClusterConfig;
 use super::member_record::MemberRecord;
 use super::peers::PeerTls;
 use crate::pki::Authority;
+use crate::store_keys::StoreKeys;
 
 /// After this a person wants to know what is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +49,7 @@ impl StoreMember {
     ) -> Result<Self> {
         let mut store_config = StoreConfig::new(config.data_dir.join("store"));
         store_config.member_id = record.id();
+        store_config.keys = StoreKeys::open(&config.store_keys)?.ring();
         store_config.start = if record.is_joined() { Start::Found } else { Start::Join };
         let tls = match &door {
             None => None,

@@ -15,6 +15,11 @@ pub const JOIN: &str = "/knarr/v1/join";
 /// `GET`: [`MemberList`]. `PUT …/ID`: an [`Admission`]. `DELETE …/ID`. `POST …/ID/lead`.
 pub const MEMBERS: &str = "/knarr/v1/members";
 
+/// `GET`: the whole state as one file.
+pub const BACKUP: &str = "/knarr/v1/backup";
+/// `GET`: [`KeyList`].
+pub const KEYS: &str = "/knarr/v1/keys";
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JoinRequest {
@@ -56,6 +61,24 @@ impl fmt::Debug for AuthorityPem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AuthorityPem")
     }
+}
+
+/// What a backup holds besides the state, so that a restored cluster knows its clients again.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupHeader {
+    pub cluster_authority: AuthorityPem,
+    /// A cluster of one may not have one yet.
+    pub peer_authority: Option<AuthorityPem>,
+}
+
+/// What it takes to read the asked server's disk.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyList {
+    pub in_use: Vec<u64>,
+    /// Something is not sealed at all.
+    pub plain: bool,
 }
 
 /// An enrolled member that runs asks to be sent everything and then to vote.

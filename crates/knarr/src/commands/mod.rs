@@ -1,9 +1,11 @@
 //! What each command does: one file per command, one visible list.
 
+mod backup;
 mod bench;
 mod completion;
 mod demo;
 mod image;
+mod key;
 mod kubeconfig;
 mod member;
 mod server;
@@ -22,6 +24,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Server(args) => runtime()?.block_on(server::run(args)),
         Command::Token(command) => runtime()?.block_on(token::run(command)),
         Command::Member(command) => runtime()?.block_on(member::run(command)),
+        Command::Backup(args) => runtime()?.block_on(backup::backup(args)),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Key(command) => runtime()?.block_on(key::run(command)),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Image(command) => runtime()?.block_on(image::run(command)),
         Command::Kubeconfig(args) => kubeconfig::run(&args),

@@ -15,6 +15,8 @@ pub struct BackupSummary {
     pub revision: Revision,
     /// Entries in it.
     pub records: u64,
+    /// No member of the cluster it is of had an id greater than this.
+    pub ids_given_out: u64,
     /// The caller's, as it was given to `Store::backup`.
     pub header: Bytes,
 }
@@ -87,6 +89,7 @@ impl<R: Read> BackupReader<R> {
         if from.read(&mut [0]).map_err(SnapshotError::Read)? > 0 {
             return Err(SnapshotError::Damaged("something follows its end"));
         }
-        Ok(BackupSummary { revision: self.head.revision, records: self.entries, header: self.head.header })
+        let Head { revision, ids_given_out, header } = self.head;
+        Ok(BackupSummary { revision, records: self.entries, ids_given_out, header })
     }
 }
