@@ -85,7 +85,9 @@ impl Core {
                 answer.map(|answer| Response::TransferLeader(answer.into())).map_err(|fatal| failed(&fatal))
             }
             Request::Propose(txn) => self.propose_for(txn).await,
-            Request::ReadIndex => Ok(Response::ReadIndex { index: self.read_index_here().await? }),
+            // Were it sent on from here, two members that believe in each other would send it to and fro.
+            Request::ReadIndex if self.leader() != Some(self.me) => Err(Refusal::NotLeader { leader: self.leader() }),
+            Request::ReadIndex => Ok(Response::ReadIndex { index: self.barrier().await? }),
             Request::Change(change) => match self.change_here(change).await {
                 Ok(member) => Ok(Response::Changed { member }),
                 Err(MemberError::NotLeader { leader }) => Err(Refusal::NotLeader { leader }),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::type_config::async_runtime::WatchReceiver;
 use tokio::time::Instant;
 
 use super::message::{Proposed, Refusal, Request, Response};
@@ -143,11 +144,8 @@ impl Node {
         let until = Instant::now() + LINEARIZE_TIMEOUT;
         loop {
             core.check_serving()?;
-            let index = match core.leader() {
-                Some(leader) if leader == core.me => core.read_index_here().await,
-                Some(leader) => core.read_index_there(leader).await,
-                None => Err(WriteError::NotLeader { leader: None }),
-            };
+            let asked = tokio::time::timeout_at(until, core.barrier()).await;
+            let index = asked.unwrap_or_else(|_| Err(WriteError::Unreachable(boxed(Late(LINEARIZE_TIMEOUT)))));
             let applied = match index {
                 Ok(index) => tokio::time::timeout_at(until, core.progress.wait_for(index))
                     .await
@@ -189,6 +187,24 @@ impl Core {
         let applied = tokio::time::timeout(PROPOSE_TIMEOUT, self.progress.wait_for(index)).await;
         applied.map_err(|_| WriteError::Unknown(boxed(Late(PROPOSE_TIMEOUT))))?;
         Ok(outcome)
+    }
+
+    /// A read index that is as new as this call.
+    pub async fn barrier(&self) -> Result<u64, WriteError> {
+        // A lone voter asks nobody, so there is nothing to share.
+        if self.raft.server_metrics().borrow_watched().membership_config.voter_ids().eq([self.me.0]) {
+            return self.read_index_here().await;
+        }
+        self.read_rounds.ask().await
+    }
+
+    /// One round.
+    pub async fn read_index(&self) -> Result<u64, WriteError> {
+        match self.leader() {
+            Some(leader) if leader == self.me => self.read_index_here().await,
+            Some(leader) => self.read_index_there(leader).await,
+            None => Err(WriteError::NotLeader { leader: None }),
+        }
     }
 
     /// As the leader: everything up to this index has to be applied where it is read.

@@ -9,6 +9,7 @@
 //! - [`network`], [`answer`], [`incoming`]: asking, answering, receiving snapshots
 //! - [`address_book`]: where members are
 //! - [`members`], [`forward`]: changing who is a member; writes and reads asked of any member
+//! - [`read_rounds`]: many reads that wait for one round
 //! - [`audit`]: members compare their states
 //! - [`node`], [`upkeep`]: one running member, and what it does by itself
 //! - [`founding`]: a cluster that begins with a state from elsewhere
@@ -29,6 +30,7 @@ mod message;
 mod network;
 mod node;
 mod progress;
+mod read_rounds;
 mod registry;
 mod rotation;
 mod runtime;

@@ -19,6 +19,7 @@ use super::incoming::{self, Incoming};
 use super::log_store::{Growth, LogStore};
 use super::network::Caller;
 use super::progress::Progress;
+use super::read_rounds::{self, ReadRounds};
 use super::rotation::{self, Rotation};
 use super::state_machine::{RestoreError, Snapshots, StateMachine};
 use super::types::{Peer, Types};
@@ -82,6 +83,7 @@ pub(super) struct Core {
     pub hash_at: HashAt,
     pub alarm: watch::Sender<Alarm>,
     pub shares: Semaphore,
+    pub read_rounds: ReadRounds,
     /// Held while the membership is changed: one change at a time.
     pub changes: Mutex<()>,
     pub incoming: Mutex<Incoming>,
@@ -156,6 +158,7 @@ impl Node {
         let stopping = Arc::new(AtomicBool::new(false));
         let leadership = upkeep::watch_over(&raft, &caller.book, alone, (stopping.clone(), config.fatal.clone()));
         tokio::spawn(upkeep::snapshot_when_due(raft.clone(), growth));
+        let (read_rounds, asked) = ReadRounds::new();
         let core = Arc::new(Core {
             me: config.member_id,
             raft,
@@ -167,6 +170,7 @@ impl Node {
             hash_at: typed.hash_at,
             alarm: watch::Sender::new(Alarm::None),
             shares: Semaphore::new(SHARES_MAX),
+            read_rounds,
             changes: Mutex::new(()),
             incoming,
             news: Notify::new(),
@@ -174,6 +178,7 @@ impl Node {
         });
         tokio::spawn(upkeep::keep_members(core.clone(), config.peers.advertise.clone()));
         tokio::spawn(audit(core.clone(), config.audit_every));
+        tokio::spawn(read_rounds::run(asked, Arc::downgrade(&core)));
         tokio::spawn(rotation::rotate_until_done(core.clone()));
         Ok(Self(core))
     }

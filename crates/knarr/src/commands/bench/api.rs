@@ -32,8 +32,7 @@ pub async fn measure(session: &Session<'_>) -> Result<Section> {
     let seconds = session.settings.load.as_secs();
     let title = format!("ConfigMaps of {VALUE_BYTES} bytes over TLS, {seconds} s each");
     let mut section = Section::new("api", title, &COLUMNS);
-    let api: Api<ConfigMap> = Api::namespaced(session.client.clone(), &session.namespace);
-    create(&api, config_map(READ_NAME, VALUE_BYTES)).await.context("cannot create a ConfigMap")?;
+    prepare_reads(session.client.clone(), &session.namespace, VALUE_BYTES).await?;
     let endpoint = Endpoint::new(&session.access)?;
     for work in [Work::Create, Work::Get] {
         for clients in CLIENTS {
@@ -49,6 +48,13 @@ pub async fn measure(session: &Session<'_>) -> Result<Section> {
         }
     }
     Ok(section)
+}
+
+/// Creates what [`Work::Get`] reads.
+pub async fn prepare_reads(client: kube::Client, namespace: &str, value_bytes: usize) -> Result<()> {
+    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+    create(&api, config_map(READ_NAME, value_bytes)).await.context("cannot create a ConfigMap")?;
+    Ok(())
 }
 
 /// What [`figures`] answers.
@@ -70,7 +76,7 @@ pub enum Work {
 }
 
 impl Work {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Get => "get",

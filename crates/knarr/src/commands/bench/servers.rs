@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
 use super::Settings;
-use super::api::{COLUMNS, Endpoint, Load, Work, figures};
+use super::api::{self, COLUMNS, Endpoint, Load, Work, figures};
 use super::etcd::{Client, Etcd};
 use super::fleet::Fleet;
 use super::load::{self, Outcome, Step, Window};
@@ -41,26 +41,24 @@ pub async fn measure(settings: &Settings) -> Result<Section> {
     Ok(section)
 }
 
-/// Rows of the leader, which are answered, and of a follower.
+/// Rows of the leader's writes, which are answered, and of everything else.
 async fn knarr(settings: &Settings, section: &mut Section) -> Result<Vec<Outcome>> {
     let fleet = Fleet::start(settings, SERVERS).await?;
     let leader = fleet.leader(0).await?;
+    api::prepare_reads(fleet.access(leader).await?.client()?, NAMESPACE, VALUE_BYTES).await?;
     let mut of_leader = Vec::new();
-    for (role, at) in [("leader", leader), ("follower", (leader + 1) % SERVERS)] {
-        let endpoint = Endpoint::new(&fleet.access(at).await?)?;
-        for clients in CLIENTS {
-            let load = Load {
-                endpoint: &endpoint,
-                namespace: NAMESPACE,
-                work: Work::Create,
-                clients,
-                value_bytes: VALUE_BYTES,
-                length: settings.load,
-            };
-            let outcome = load.run().await?;
-            section.row(format!("knarr, {clients} clients of the {role}"), figures(&outcome));
-            if at == leader {
-                of_leader.push(outcome);
+    for work in [Work::Create, Work::Get] {
+        for (role, at) in [("leader", leader), ("follower", (leader + 1) % SERVERS)] {
+            let endpoint = Endpoint::new(&fleet.access(at).await?)?;
+            for clients in CLIENTS {
+                let length = settings.load;
+                let (endpoint, namespace) = (&endpoint, NAMESPACE);
+                let load = Load { endpoint, namespace, work, clients, value_bytes: VALUE_BYTES, length };
+                let outcome = load.run().await?;
+                section.row(format!("knarr, {}, {clients} clients of the {role}", work.name()), figures(&outcome));
+                if at == leader && work == Work::Create {
+                    of_leader.push(outcome);
+                }
             }
         }
     }
@@ -83,7 +81,7 @@ async fn etcd(settings: &Settings, program: &PathBuf, section: &mut Section) -> 
             tasks.spawn(load::drive(Puts { client, counter: Arc::clone(&counter), clients }, window));
         }
         let outcome = load::total(tasks, window).await.context("writing to etcd")?;
-        section.row(format!("etcd, {clients} clients of the leader"), figures(&outcome));
+        section.row(format!("etcd, put, {clients} clients of the leader"), figures(&outcome));
         outcomes.push(outcome);
     }
     etcd.stop().await?;
