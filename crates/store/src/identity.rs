@@ -1,7 +1,8 @@
 //! Who a store directory belongs to and which code may touch it. Checked before anything else is read.
 //!
 //! A directory without an identity holds no member, whatever else is in it that a restore left. A restored one begins
-//! with an identity that names the snapshot it waits for; giving that its name is the last step, taken by whoever comes.
+//! with an identity that names the snapshot it waits for; giving that its name is the last step, taken by whoever
+//! comes next.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -132,6 +133,21 @@ fn parse(text: &str) -> Result<Identity, IdentityError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::OsDisk;
+
+    /// Code that cannot read sealed files is kept out from before the first one on.
+    #[test]
+    fn a_key_raises_the_oldest_reader_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = OsDisk::open(dir.path()).unwrap();
+        for (sealed, expect) in
+            [(false, "reader 1\n"), (false, "reader 1\n"), (true, "reader 2\n"), (false, "reader 2\n")]
+        {
+            claim(&disk, MemberId(7), sealed).unwrap();
+            let text = std::fs::read_to_string(dir.path().join(NAME)).unwrap();
+            assert!(text.contains(expect), "{text}");
+        }
+    }
 
     fn check(text: &str, expect: &str) {
         let rendered = match parse(text) {

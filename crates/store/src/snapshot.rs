@@ -4,8 +4,9 @@
 //! ```text
 //! magic 8 | format version 4 | oldest reader 4 | { payload bytes 4 | crc32 4 | payload }*
 //! ```
-//! A backup has the same form with another magic number. The first payload is the opaque head. Every other one is a sequence of records: the state at the beginning of
-//! the retained window, then the window's changes, so that watches survive a restart.
+//! A backup has the same form with another magic number. The first payload is the opaque head. Every other one is a
+//! sequence of records: the state at the beginning of the retained window, then the window's changes, so that watches
+//! survive a restart.
 
 use std::io::{self, Read, Write};
 

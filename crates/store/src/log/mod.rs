@@ -2,7 +2,8 @@
 //! Knows nothing of raft or transactions.
 //!
 //! Layout of a segment `log/<number>.seg`: a header (magic, format version, oldest reader, in a sealed segment also
-//! what `seal::header` says), then frames ([`frame`]). A segment begins with the current value of every cell, so older segments can be removed.
+//! what `seal::header` says), then frames ([`frame`]). A segment begins with the current value of every cell, so older
+//! segments can be removed.
 //!
 //! **What is damage and what is a torn tail.** A power cut may leave anything where bytes were written but not yet
 //! synced: there the log simply ends. Anywhere else an unreadable frame is damage, and opening fails. Each frame
