@@ -293,6 +293,11 @@ impl<F: Facets> Store<F> {
         self.inner.node.alarms()
     }
 
+    /// How often this member has made something durable since it was opened.
+    pub fn syncs(&self) -> u64 {
+        self.inner.disk.upgrade().map_or(0, |disk| disk.syncs())
+    }
+
     /// True while this member leads.
     pub fn leadership(&self) -> watch::Receiver<bool> {
         self.inner.node.leadership()

@@ -1,13 +1,9 @@
 //! Sealed directories, with real files: nothing of an object can be read in them, and rotation leaves nothing that
 //! needs the old key.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests, where it is allowed as it is in tests
-
-mod cluster;
-
 use std::path::{Path, PathBuf};
 
-use cluster::{Cluster, dump, write};
+use crate::cluster::{Cluster, dump, write};
 use store::{Key, KeyId, KeyRing, KeysInUse, OpenError, Start, Store, StoreConfig};
 
 const CANARY: &str = "canary-5e0f2b8d-of-a-secret";

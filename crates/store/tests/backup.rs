@@ -1,16 +1,12 @@
 //! Backups of a store that is written to meanwhile, and clusters that begin with one.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests, where it is allowed as it is in tests
-
-mod cluster;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::cluster::{Cluster, dump, write};
 use bytes::Bytes;
-use cluster::{Cluster, dump, write};
 use futures::{StreamExt, TryStreamExt};
 use store::{
     BackupError, Change, Durability, Guard, HEADER_BYTES_MAX, Key, KeyId, KeyRing, MemberId, Op, REVISION_BUMP,
@@ -147,7 +143,7 @@ async fn whoever_followed_the_old_cluster_has_to_read_anew() {
         assert_eq!((entry.value.as_ref(), entry.mod_revision), (b"in the backup".as_slice(), written));
         // What was read of the old cluster after the backup is not taken for what is here.
         let stale = Guard::ModRevision { key: "/k".into(), revision: later };
-        let txn = Txn { guards: vec![stale], ..cluster::put("/k", "x") };
+        let txn = Txn { guards: vec![stale], ..crate::cluster::put("/k", "x") };
         assert!(matches!(store.propose(txn).await.unwrap(), TxnOutcome::GuardFailed { .. }));
         if round == 1 {
             assert_eq!(write(&store, "/k", "new").await.unwrap(), restored.next());

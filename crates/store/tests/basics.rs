@@ -1,7 +1,5 @@
 //! The public API in one pass: what the API server relies on.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests, where it is allowed as it is in tests
-
 use std::time::Duration;
 
 use bytes::Bytes;

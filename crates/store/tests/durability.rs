@@ -1,7 +1,5 @@
 //! What was acknowledged is there after a restart, however the last run ended; what cannot be read is an error.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests, where it is allowed as it is in tests
-
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! Damaged files and failing disks: a torn tail is cut, damage is an error, a failed fsync is the end.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests, where it is allowed as it is in tests
-
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -3,8 +3,6 @@
 //! The test re-executes itself: the child opens the store, checks what it finds, writes numbered keys from several
 //! tasks and prints each number after its write was acknowledged, until it is killed.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests, where it is allowed as it is in tests
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -63,7 +61,7 @@ async fn child(dir: &Path) {
 /// Runs a child for a while, kills it, returns what it acknowledged: writer -> (number, revision).
 fn run_and_kill(dir: &Path, after: Duration, acknowledged: &mut BTreeMap<u64, (u64, Revision)>) {
     let mut child = Command::new("/proc/self/exe")
-        .args(["--exact", "nothing_acknowledged_is_lost", "--nocapture"])
+        .args(["--exact", "kill::nothing_acknowledged_is_lost", "--nocapture"])
         .env(CHILD_DIR, dir)
         .stdout(Stdio::piped())
         .spawn()

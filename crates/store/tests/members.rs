@@ -1,14 +1,10 @@
 //! Several members over real streams: what is asked of any is done, ids are used once, and the membership can be
 //! changed in every way the cluster needs.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests, where it is allowed as it is in tests
-
-mod cluster;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, dump, put, until, write};
+use crate::cluster::{Cluster, dump, put, until, write};
 use store::{Guard, MemberError, MemberId, ProposeError, Revision, Role, Start, Txn, TxnOutcome};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,7 +151,7 @@ async fn all_addresses_change_at_once() {
     for id in [1, 2, 3] {
         assert!(cluster.store(id).linearize().await.unwrap() >= revision);
     }
-    let agreed = |id: u64, of: &cluster::Running| {
+    let agreed = |id: u64, of: &crate::cluster::Running| {
         of.store.members().members.iter().any(|m| m.id.0 == id && m.addresses == [cluster.members[&id].address.clone()])
     };
     until("everybody's new address is agreed on", || {

@@ -1,8 +1,6 @@
 //! Power cuts on a simulated disk: whatever was not synced may be gone, cut short, zeroed or garbled; whatever was
 //! acknowledged as synced is there, and the member starts without help. Any failure prints its seed.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests, where it is allowed as it is in tests
-
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
 use std::sync::{Arc, Mutex};

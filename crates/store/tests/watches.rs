@@ -1,7 +1,5 @@
 //! Watches see each change of their keys once, in order, from wherever they begin, also while others write.
 
-#![allow(clippy::unwrap_used)] // in helpers of tests, where it is allowed as it is in tests
-
 use std::sync::Arc;
 
 use bytes::Bytes;

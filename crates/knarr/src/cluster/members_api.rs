@@ -23,7 +23,8 @@ use store::{Alarm, MemberError, MemberId, Role, Store};
 
 use super::state_api;
 use super::wire::{
-    Admission, AuthorityPem, BACKUP, Enrolment, JOIN, JoinRequest, KEYS, MEMBERS, MemberEntry, MemberList,
+    Admission, AuthorityPem, BACKUP, Enrolment, JOIN, JoinRequest, KEYS, LEARNER, MEMBERS, MemberEntry, MemberList,
+    VOTER,
 };
 use crate::join_token::{self, JoinToken};
 use crate::pki::Authority;
@@ -157,8 +158,8 @@ async fn list(State(members): State<Arc<MembersApi>>) -> Json<MemberList> {
         id: member.id.0,
         addresses: member.addresses,
         role: match member.role {
-            Role::Voter => "voter",
-            Role::Learner => "learner",
+            Role::Voter => VOTER,
+            Role::Learner => LEARNER,
         }
         .to_owned(),
         log_end: member.log_end,
@@ -168,6 +169,7 @@ async fn list(State(members): State<Arc<MembersApi>>) -> Json<MemberList> {
         leader: seen.leader.map(|leader| leader.0),
         term: seen.term,
         alarm: words(&members.store.alarms().borrow()),
+        syncs: members.store.syncs(),
         members: entries.collect(),
     })
 }

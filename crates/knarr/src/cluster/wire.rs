@@ -102,15 +102,20 @@ pub struct MemberList {
     pub term: u64,
     /// What comparing the members' states found; empty when all is well.
     pub alarm: String,
+    /// How often the asked one has made something durable since it was started.
+    pub syncs: u64,
     pub members: Vec<MemberEntry>,
 }
+
+pub const VOTER: &str = "voter";
+pub const LEARNER: &str = "learner";
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberEntry {
     pub id: u64,
     pub addresses: Vec<String>,
-    /// `voter` or `learner`.
+    /// [`VOTER`] or [`LEARNER`].
     pub role: String,
     /// Entries of the log it has for certain; only the leader knows.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -78,6 +78,7 @@ mod tests {
             leader: Some(1),
             term: 3,
             alarm: String::new(),
+            syncs: 0,
             members: vec![entry(1, "voter", Some(42)), entry(4, "learner", None)],
         };
         let expect = "ID    ROLE     LEADS    LOG END     ADDRESSES\n\

@@ -5,8 +5,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+use super::member;
 use crate::access::Access;
 use crate::cli::{Output, StatusArgs};
+use crate::cluster::wire::{MemberList, VOTER};
 
 pub async fn run(args: StatusArgs) -> Result<()> {
     let access = Access::load(&args.access).await?;
@@ -14,12 +16,15 @@ pub async fn run(args: StatusArgs) -> Result<()> {
     let reach = || format!("cannot reach {} (kubeconfig {})", access.config.cluster_url, access.path.display());
     let version = client.apiserver_version().await.with_context(reach)?;
     let nodes = Api::<Node>::all(client.clone()).list(&kube::api::ListParams::default()).await?.items;
+    // A user that may see nodes and pods may not be allowed to see this.
+    let members = member::list(&client).await.ok();
     let pods = Api::<Pod>::all(client).list(&kube::api::ListParams::default()).await?.items;
     let nodes: Vec<_> = nodes.iter().map(|n| (n.name_any(), node_ready(n))).collect();
     let waiting: Vec<_> = pods.iter().filter_map(trouble).collect();
     if args.output == Output::Json {
         let body = json!({
             "version": version.git_version,
+            "controlPlane": members,
             "nodes": nodes.iter().map(|(name, ready)| json!({ "name": name, "ready": ready })).collect::<Vec<_>>(),
             "pods": pods.len(),
             "podsNotReady": waiting.iter().map(|(pod, why)| json!({ "pod": pod, "why": why })).collect::<Vec<_>>(),
@@ -28,6 +33,9 @@ pub async fn run(args: StatusArgs) -> Result<()> {
         return Ok(());
     }
     println!("server  {} {}", access.config.cluster_url, version.git_version);
+    if let Some(members) = &members {
+        print!("{}", control_plane(members));
+    }
     for (name, ready) in &nodes {
         println!("node    {name} {}", if *ready { "Ready" } else { "NotReady" });
     }
@@ -36,6 +44,14 @@ pub async fn run(args: StatusArgs) -> Result<()> {
         println!("        {pod}: {why}");
     }
     Ok(())
+}
+
+/// One line, and one more if something is wrong.
+fn control_plane(list: &MemberList) -> String {
+    let voters = list.members.iter().filter(|member| member.role == VOTER).count();
+    let leads = list.leader.map_or_else(|| "nobody leads".to_owned(), |leader| format!("member {leader} leads"));
+    let alarm = if list.alarm.is_empty() { String::new() } else { format!("        ALARM: {}\n", list.alarm) };
+    format!("members {voters} vote, {leads}\n{alarm}")
 }
 
 fn node_ready(node: &Node) -> bool {

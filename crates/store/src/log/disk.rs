@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Names are relative, with at most one directory, which the disk makes.
 pub trait Disk: Send + Sync + 'static {
@@ -19,6 +21,10 @@ pub trait Disk: Send + Sync + 'static {
     /// Durable when it returns: the directory is synced.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// How often something was made durable since the disk was opened; 0 if it does not count.
+    fn syncs(&self) -> u64 {
+        0
+    }
 }
 
 pub trait DiskFile: Send {
@@ -41,6 +47,7 @@ pub(crate) fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<(
 /// A directory of the operating system, held by this process alone.
 pub(crate) struct OsDisk {
     root: PathBuf,
+    syncs: Arc<AtomicU64>,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -51,7 +58,16 @@ impl OsDisk {
         std::fs::create_dir_all(root)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(root.join("LOCK"))?;
         lock.try_lock().map_err(io::Error::from)?;
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        Ok(Self { root: root.to_owned(), syncs: Arc::default(), _lock: lock })
+    }
+
+    fn file(&self, file: File) -> Box<dyn DiskFile> {
+        Box::new(OsFile { file, syncs: Arc::clone(&self.syncs) })
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        File::open(path)?.sync_all()
     }
 
     fn parent_of(&self, name: &str) -> PathBuf {
@@ -67,19 +83,20 @@ impl Disk for OsDisk {
         let parent = self.parent_of(name);
         if !parent.exists() {
             std::fs::create_dir_all(&parent)?;
-            File::open(&self.root)?.sync_all()?;
+            self.sync_directory(&self.root)?;
         }
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(self.root.join(name))?;
-        Ok(Box::new(OsFile(file)))
+        Ok(self.file(file))
     }
 
     fn reopen(&self, name: &str, length: u64) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new().append(true).open(self.root.join(name))?;
         if file.metadata()?.len() != length {
             file.set_len(length)?;
+            self.syncs.fetch_add(1, Ordering::Relaxed);
             file.sync_all()?;
         }
-        Ok(Box::new(OsFile(file)))
+        Ok(self.file(file))
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
@@ -111,22 +128,31 @@ impl Disk for OsDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         std::fs::rename(self.root.join(from), self.root.join(to))?;
-        File::open(self.parent_of(to))?.sync_all()
+        self.sync_directory(&self.parent_of(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         std::fs::remove_file(self.root.join(name))
     }
+
+    fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
 }
 
-struct OsFile(File);
+struct OsFile {
+    file: File,
+    /// Of the whole disk.
+    syncs: Arc<AtomicU64>,
+}
 
 impl DiskFile for OsFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        self.file.write_all(bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.file.sync_data()
     }
 }

@@ -124,6 +124,15 @@ impl Fleet {
         member::list(&self.access(at).await?.client()?).await
     }
 
+    /// How often each server has synced.
+    pub async fn syncs(&self) -> Result<Vec<u64>> {
+        let mut syncs = Vec::with_capacity(self.servers.len());
+        for at in 0..self.servers.len() {
+            syncs.push(self.members(at).await?.syncs);
+        }
+        Ok(syncs)
+    }
+
     /// The index of the server that leads, as another one sees it.
     pub async fn leader(&self, seen_by: usize) -> Result<usize> {
         let found = async {

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
@@ -22,6 +23,8 @@ const SERVERS: usize = 3;
 const CLIENTS: [usize; 4] = [1, 16, 64, 256];
 const VALUE_BYTES: usize = 256;
 const NAMESPACE: &str = "default";
+/// Lets what the start set in motion come to rest.
+const SETTLE: Duration = Duration::from_secs(5);
 const INSTALL: &str = "no `etcd` on the PATH to compare with; name it with --etcd";
 
 pub async fn measure(settings: &Settings) -> Result<Section> {
@@ -46,6 +49,9 @@ async fn knarr(settings: &Settings, section: &mut Section) -> Result<Vec<Outcome
     let fleet = Fleet::start(settings, SERVERS).await?;
     let leader = fleet.leader(0).await?;
     api::prepare_reads(fleet.access(leader).await?.client()?, NAMESPACE, VALUE_BYTES).await?;
+    tokio::time::sleep(SETTLE).await;
+    let idle = syncs_per_s(&fleet, tokio::time::sleep(settings.idle)).await?.1;
+    section.note(format!("idle: {} syncs a second, by server", list(&idle)));
     let mut of_leader = Vec::new();
     for work in [Work::Create, Work::Get] {
         for (role, at) in [("leader", leader), ("follower", (leader + 1) % SERVERS)] {
@@ -54,7 +60,11 @@ async fn knarr(settings: &Settings, section: &mut Section) -> Result<Vec<Outcome
                 let length = settings.load;
                 let (endpoint, namespace) = (&endpoint, NAMESPACE);
                 let load = Load { endpoint, namespace, work, clients, value_bytes: VALUE_BYTES, length };
-                let outcome = load.run().await?;
+                let (outcome, syncs) = syncs_per_s(&fleet, load.run()).await?;
+                let outcome = outcome?;
+                if work == Work::Create {
+                    section.note(format!("{clients} clients of the {role}: {} syncs a second", list(&syncs)));
+                }
                 section.row(format!("knarr, {}, {clients} clients of the {role}", work.name()), figures(&outcome));
                 if at == leader && work == Work::Create {
                     of_leader.push(outcome);
@@ -64,6 +74,21 @@ async fn knarr(settings: &Settings, section: &mut Section) -> Result<Vec<Outcome
     }
     fleet.stop().await?;
     Ok(of_leader)
+}
+
+/// What the work answers, and how often each server synced meanwhile.
+async fn syncs_per_s<T>(fleet: &Fleet, work: impl Future<Output = T>) -> Result<(T, Vec<f64>)> {
+    let before = fleet.syncs().await?;
+    let began = Instant::now();
+    let answer = work.await;
+    let seconds = began.elapsed().as_secs_f64();
+    let after = fleet.syncs().await?;
+    let rates = before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before) as f64 / seconds);
+    Ok((answer, rates.collect()))
+}
+
+fn list(figures: &[f64]) -> String {
+    figures.iter().map(|figure| format!("{figure:.1}")).collect::<Vec<_>>().join(", ")
 }
 
 async fn etcd(settings: &Settings, program: &PathBuf, section: &mut Section) -> Result<Vec<Outcome>> {

@@ -1,8 +1,5 @@
 //! Members of one cluster in one process, each reached over real streams by way of TCP on the loopback.
 
-#![allow(clippy::unwrap_used)] // helpers of tests
-#![allow(dead_code)] // not every test uses every helper
-
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
