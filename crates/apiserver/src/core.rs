@@ -67,9 +67,22 @@ pub fn check_seen(asked: Revision, view: &Snapshot) -> Result<(), Status> {
     Err(status)
 }
 
-/// The store cannot take a write or prove freshness.
+/// The store cannot prove freshness.
 pub fn unavailable(error: &ProposeError) -> Status {
     Status::unavailable(format!("the store did not answer: {error}"))
+}
+
+/// The store did not take a write, or nobody knows whether it did.
+///
+/// The second is a 500, as it is with kube-apiserver. Clients try a 503 again by themselves, and who creates an object
+/// that way is told that it exists.
+pub fn unwritten(error: &ProposeError) -> Status {
+    match error {
+        ProposeError::Unknown(_) | ProposeError::Shutdown | ProposeError::Failed(_) => {
+            Status::internal(format!("the store did not answer: {error}"))
+        }
+        error => unavailable(error),
+    }
 }
 
 /// One request about a resource, after routing and authentication.
@@ -159,5 +172,22 @@ pub fn parse_revision(text: &str) -> Result<Option<Revision>, Status> {
             .parse()
             .map(|n| Some(Revision(n)))
             .map_err(|_| Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: must be a number"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_not_written_may_be_tried_again() {
+        let check = |error: ProposeError, code| assert_eq!(unwritten(&error).code, code, "{error}");
+        check(ProposeError::NotLeader { leader: None }, 503);
+        check(ProposeError::NoMajority, 503);
+        check(ProposeError::Unreachable("no route".into()), 503);
+        check(ProposeError::Quarantined, 503);
+        check(ProposeError::Unknown("no answer".into()), 500);
+        check(ProposeError::Failed("no disk".into()), 500);
+        check(ProposeError::Shutdown, 500);
     }
 }

@@ -15,7 +15,7 @@ use super::attempts::{Attempts, busy};
 use super::meta::{carry_over, check_identity, check_namespace, check_type, generated_name, may_go, mint};
 use super::{Strategy, strategy_of};
 use crate::admission::{self, Operation, Review};
-use crate::core::{Request, Snapshot, key, unavailable};
+use crate::core::{Request, Snapshot, key, unwritten};
 use crate::object::encode::{decode, encode};
 
 /// A write that is done (or would be, on a dry run).
@@ -247,7 +247,7 @@ pub enum Proposed {
 pub async fn propose(request: &Request, txn: Txn) -> Result<Proposed, Status> {
     let store = &request.core.store;
     let outcome = if request.as_leader { store.propose_leading(txn).await } else { store.propose(txn).await };
-    match outcome.map_err(|e| unavailable(&e))? {
+    match outcome.map_err(|e| unwritten(&e))? {
         TxnOutcome::Applied { entries, .. } => {
             let bytes = entries.first().and_then(Option::as_ref).map(|entry| entry.value.clone()).unwrap_or_default();
             Ok(Proposed::Applied(bytes))
