@@ -1,6 +1,6 @@
 //! `knarr member …`: who the servers of a cluster are.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use http::{Method, Request};
 use kube::Client;
 
@@ -43,7 +43,11 @@ pub async fn list(client: &Client) -> Result<MemberList> {
 
 async fn ask(client: &Client, method: Method, path: &str) -> Result<String> {
     let request = Request::builder().method(method).uri(path).body(Vec::new()).context("a path of ours is no URI")?;
-    Ok(client.request_text(request).await?)
+    client.request_text(request).await.map_err(|error| match error {
+        // Its own text has the whole Status in it.
+        kube::Error::Api(status) => anyhow!("{}", status.message),
+        error => error.into(),
+    })
 }
 
 fn render(list: &MemberList) -> String {
