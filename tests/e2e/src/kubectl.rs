@@ -15,6 +15,8 @@ use crate::eventually::within;
 pub struct Said {
     pub line: String,
     pub success: bool,
+    /// None when a signal ended it.
+    pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -37,7 +39,8 @@ impl Said {
         let output = child.wait_with_output().expect("a started program can be waited for");
         println!("{:>6} ms {line}", began.elapsed().as_millis());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { line, success: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        let (success, code) = (output.status.success(), output.status.code());
+        Self { line, success, code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
     /// Standard output of a program that succeeded.

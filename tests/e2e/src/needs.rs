@@ -18,7 +18,7 @@ pub struct Machine {
 
 /// Waits for the machine. None, after a line that says why, when the test cannot run here.
 pub fn machine() -> Option<Machine> {
-    if let Some(missing) = missing() {
+    if let Some(missing) = missing(&["kubectl"]) {
         return skip(&missing);
     }
     let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,13 +35,14 @@ pub fn skip<T>(why: &str) -> Option<T> {
     None
 }
 
-fn missing() -> Option<String> {
+/// Why a test that needs root, these programs and `knarr` cannot run here.
+pub fn missing(programs: &[&str]) -> Option<String> {
     let root = std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0);
     if !root {
-        return Some("a node needs root".to_owned());
+        return Some("it needs root".to_owned());
     }
-    if program("kubectl").is_none() {
-        return Some("there is no kubectl on the PATH".to_owned());
+    if let Some(missing) = programs.iter().find(|name| program(name).is_none()) {
+        return Some(format!("there is no {missing} on the PATH"));
     }
     let binary = binary();
     (!binary.is_file()).then(|| format!("there is no {}: run `cargo xtask test`", binary.display()))

@@ -42,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Not part of the product.
     ("xtask", &[]),
     ("e2e", &[]),
+    ("servers", &["e2e"]),
     ("sim", &["store"]),
 ];
 
