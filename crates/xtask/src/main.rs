@@ -7,6 +7,7 @@ mod codegen;
 mod debian;
 mod demo;
 mod examples;
+mod faults;
 mod sim;
 mod test;
 mod tidy;
@@ -27,6 +28,7 @@ const SUBCOMMANDS: &[(&str, &str, Run)] = &[
     ("demo", "builds, then runs `knarr demo` [-- arguments of knarr demo]", demo::run),
     ("test", "builds, then runs every test, end-to-end tests included [-- arguments of the tests]", test::run),
     ("sim", "simulates whole clusters with faults [--seeds N] [--from S]", sim::run),
+    ("faults", "kills, stops, cuts off real servers under load, and sums up [--rounds N] [--seed S]", faults::run),
     ("tidy", "checks crate arrows, file sizes, headers and what must not be left behind", tidy::run),
     ("ci", "everything a change must pass: format, tidy, clippy, test", ci::run),
     ("vm", "runs the runtimes' tests in a machine with cgroup v2 only [packages] [-- arguments of the tests]", vm::run),
