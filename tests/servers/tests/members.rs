@@ -14,6 +14,7 @@ fn servers_come_go_and_move() {
     let Some(mut servers) = Servers::start(3, Storage::Folder) else { return };
     write(&servers, 0, "before");
     another_leads(&servers);
+    one_that_stops_hands_over(&mut servers);
     a_dead_one_is_replaced(&mut servers);
     one_is_removed(&mut servers);
     all_move_at_once(&mut servers);
@@ -42,6 +43,18 @@ fn read(servers: &Servers, index: usize, name: &str) {
 fn ids(servers: &Servers, index: usize) -> Vec<u64> {
     let seen = servers.membership(index).expect("a server that is up answers");
     seen.members.into_iter().map(|(id, _)| id).collect()
+}
+
+fn one_that_stops_hands_over(servers: &mut Servers) {
+    for _ in 0..3 {
+        let leader = servers.leader();
+        servers.servers[leader].stop();
+        // There is no moment without a leader: when the process has ended, another one leads already.
+        let others = servers.others(&[leader]);
+        assert!(servers.leader_among(&others).is_some_and(|next| next != leader), "nobody took over");
+        servers.start_server(leader, &[]);
+        servers.wait_well();
+    }
 }
 
 fn another_leads(servers: &Servers) {

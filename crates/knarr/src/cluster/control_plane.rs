@@ -83,6 +83,11 @@ impl ControlPlane {
         client(&self.api_server, user, groups)
     }
 
+    /// Before the shutdown token is cancelled: lets another server lead.
+    pub async fn hand_over(&self) {
+        self.member.hand_over().await;
+    }
+
     /// After the shutdown token was cancelled: waits until everything ended and the store is safe.
     pub async fn stop(self) {
         for task in [self.leader, self.server] {

@@ -141,6 +141,7 @@ impl Cluster {
             Some(node) => node.stop(keep_workloads).await,
             None => Ok(()),
         };
+        self.control_plane.hand_over().await;
         self.shutdown.cancel();
         self.control_plane.stop().await;
         node_stopped

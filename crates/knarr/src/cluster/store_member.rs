@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use apiserver::ObjectFacets;
-use store::{MemberId, PeersConfig, ProposeError, Start, Store, StoreConfig, StreamTransport};
+use store::{MemberId, PeersConfig, ProposeError, Role, Start, Store, StoreConfig, StreamTransport};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -90,12 +90,25 @@ impl StoreMember {
         }
     }
 
+    /// Lets another member lead, so that the cluster does not have to find out that this one has ended.
+    pub async fn hand_over(&self) {
+        let seen = self.store.members();
+        if seen.leader != Some(seen.me) {
+            return;
+        }
+        let voters = seen.members.iter().filter(|member| member.id != seen.me && member.role == Role::Voter);
+        // Who has most of the log is neither dead nor far behind.
+        let Some(next) = voters.max_by_key(|member| member.log_end) else { return };
+        if let Err(error) = self.store.transfer_leadership(next.id).await {
+            tracing::warn!(%error, member = %next.id, "nobody took over; the others will elect a leader");
+        }
+    }
+
     /// After the shutdown token was cancelled.
     pub async fn stop(self) {
-        if let Some(Err(error)) = match self.peers {
-            Some(task) => Some(task.await),
-            None => None,
-        } {
+        if let Some(task) = self.peers
+            && let Err(error) = task.await
+        {
             tracing::error!(%error, "answering other members failed");
         }
         self.store.shutdown().await;
