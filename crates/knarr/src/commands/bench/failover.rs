@@ -61,7 +61,7 @@ async fn one(fleet: &mut Fleet, leader: usize) -> Result<Duration> {
     let resumed = async {
         // What was on its way when the leader died may still be acknowledged, so an end of the silence is only
         // believed after a while.
-        while !newest().is_some_and(|at| at > killed + CALM) {
+        while newest().is_none_or(|at| at <= killed + CALM) {
             tokio::time::sleep(POLL).await;
         }
     };
