@@ -55,8 +55,6 @@ impl Dial for Tcp {
 pub struct Running {
     pub store: Store<()>,
     pub address: String,
-    pub dir: PathBuf,
-    id: MemberId,
     accepting: JoinHandle<()>,
 }
 
@@ -158,7 +156,7 @@ impl Cluster {
 }
 
 async fn run(config: StoreConfig, addresses: BTreeMap<MemberId, Vec<String>>, cuts: Cuts) -> Running {
-    let (id, dir) = (config.member_id, config.dir.clone());
+    let id = config.member_id;
     let severed_cuts = cuts.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -192,7 +190,7 @@ async fn run(config: StoreConfig, addresses: BTreeMap<MemberId, Vec<String>>, cu
             });
         }
     });
-    Running { store, address, dir, id, accepting }
+    Running { store, address, accepting }
 }
 
 /// Everything in a store, to be compared.
