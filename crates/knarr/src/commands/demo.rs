@@ -43,15 +43,15 @@ const CALLS: [(&str, u16, &str, &str); 7] = [
 
 pub async fn run(args: DemoArgs) -> Result<()> {
     let steps = Steps::new();
-    let cluster = Cluster::start(ClusterConfig::new(&args.up)?, &steps).await?;
+    let (cluster, mut stop) = up::start(ClusterConfig::new(&args.up)?, &steps).await?;
     let shown = tokio::select! {
         shown = show(&cluster, &steps) => shown,
-        stopped = up::wait_for_stop() => stopped,
+        () = stop.wait() => Ok(()),
     };
     if shown.is_ok() && !args.exit {
         steps.say("\nThe cluster stays up. In another terminal:\n");
         steps.say(&up::next_commands(&cluster.config));
-        up::wait_for_stop().await?;
+        stop.wait().await;
     }
     let stopped = up::stop(cluster, args.up.keep_workloads, &steps).await;
     shown.and(stopped)

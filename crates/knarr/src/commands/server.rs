@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::up;
 use crate::cli::ServerArgs;
-use crate::cluster::{Cluster, ClusterConfig};
+use crate::cluster::ClusterConfig;
 use crate::steps::Steps;
 
 /// Said when everything runs; `knarr bench` and tests wait for it.
@@ -12,7 +12,7 @@ pub const UP: &str = "The server is up";
 
 pub async fn run(args: ServerArgs) -> Result<()> {
     let steps = Steps::new();
-    let cluster = Cluster::start(ClusterConfig::server(&args)?, &steps).await?;
+    let (cluster, stop) = up::start(ClusterConfig::server(&args)?, &steps).await?;
     let kubeconfig = cluster.config.kubeconfig.display();
     steps.say(&format!("\n{UP} ({} ms). Next:\n", steps.elapsed().as_millis()));
     steps.say(&format!(
@@ -20,5 +20,5 @@ pub async fn run(args: ServerArgs) -> Result<()> {
          # on another machine: knarr server --listen IP:6443 --join {} --token-file token --no-node\n",
         cluster.config.server_url()
     ));
-    up::stay(cluster, args.up.keep_workloads, &steps).await
+    up::stay(cluster, stop, args.up.keep_workloads, &steps).await
 }

@@ -1,7 +1,7 @@
 //! `knarr up`: a cluster in the foreground.
 
-use anyhow::Result;
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::UpArgs;
 use crate::cluster::{Cluster, ClusterConfig};
@@ -9,16 +9,26 @@ use crate::steps::Steps;
 
 pub async fn run(args: UpArgs) -> Result<()> {
     let steps = Steps::new();
-    let cluster = Cluster::start(ClusterConfig::new(&args)?, &steps).await?;
+    let (cluster, stop) = start(ClusterConfig::new(&args)?, &steps).await?;
     steps.say(&format!("\nThe cluster is up ({} ms). Next:\n", steps.elapsed().as_millis()));
     steps.say(&next_commands(&cluster.config));
-    stay(cluster, args.keep_workloads, &steps).await
+    stay(cluster, stop, args.keep_workloads, &steps).await
+}
+
+/// Starts a cluster. From the first step on nothing that a person sends is lost: whoever sees the last step may stop it
+/// at once.
+pub async fn start(config: ClusterConfig, steps: &Steps) -> Result<(Cluster, StopSignal)> {
+    let mut stop = StopSignal::listen()?;
+    tokio::select! {
+        started = Cluster::start(config, steps) => Ok((started?, stop)),
+        () = stop.wait() => bail!("stopped before everything was up"),
+    }
 }
 
 /// Runs until it is told to stop, or must not go on.
-pub async fn stay(cluster: Cluster, keep_workloads: bool, steps: &Steps) -> Result<()> {
+pub async fn stay(cluster: Cluster, mut signal: StopSignal, keep_workloads: bool, steps: &Steps) -> Result<()> {
     let failed = tokio::select! {
-        stopped = wait_for_stop() => { stopped?; None }
+        () = signal.wait() => None,
         failed = cluster.failed() => Some(failed),
     };
     // What runs goes on when the control plane here had to end.
@@ -37,13 +47,29 @@ pub fn next_commands(config: &ClusterConfig) -> String {
     )
 }
 
+/// Ctrl-C or a polite kill, from when it was made on.
+pub struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    pub fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 /// Ctrl-C or a polite kill.
 pub async fn wait_for_stop() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminate.recv() => {}
-    }
+    StopSignal::listen()?.wait().await;
     Ok(())
 }
 
