@@ -24,8 +24,10 @@ fn only_who_holds_a_token_joins() {
     bad_command_lines_are_refused(&servers, newcomer);
     a_second_node_is_enrolled_and_refused(&mut servers, newcomer);
     a_directory_of_its_own_is_left_alone(&mut servers);
-    up_on_one_of_several_is_refused(&mut servers, newcomer);
-    servers.wait_well();
+    for index in [founder, newcomer] {
+        up_on_one_of_several_is_refused(&mut servers, index);
+        servers.wait_well();
+    }
 }
 
 fn token_file(servers: &Servers, name: &str, text: &str) -> String {

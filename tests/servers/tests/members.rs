@@ -103,7 +103,7 @@ fn one_is_removed(servers: &mut Servers) {
     read(servers, removed, "without");
 }
 
-/// Nobody is where the cluster believes; one that is told of one other is enough.
+/// Nobody is where the cluster believes; it is enough that each is told of one other.
 fn all_move_at_once(servers: &mut Servers) {
     let ids: Vec<u64> = servers.running().into_iter().map(|index| servers.id(index)).collect();
     for index in servers.running() {
@@ -115,7 +115,7 @@ fn all_move_at_once(servers: &mut Servers) {
     let peer = servers.peer(0, ids[0]);
     servers.spawn(0, &[]);
     servers.spawn(1, &["--peer", &peer]);
-    servers.spawn(2, &[]);
+    servers.spawn(2, &["--peer", &peer]);
     for index in 0..ids.len() {
         servers.wait_up(index);
     }

@@ -24,11 +24,13 @@ fn leader_cut_off(scene: &mut Scene<'_>) {
     scene.wait_ms(0, 2000);
 }
 
-/// It goes on to send, so that others may believe it lives.
+/// It goes on to send, and others must not believe for long that it leads.
 fn leader_deaf(scene: &mut Scene<'_>) {
     let leader = scene.servers.leader();
     scene.servers.deafen(&[leader], &scene.servers.others(&[leader]));
-    scene.wait_ms(2000, 5000);
+    scene.wait_for_another_leader(&[leader]);
+    scene.wait_for_writes();
+    scene.wait_ms(0, 2000);
 }
 
 fn leader_unheard(scene: &mut Scene<'_>) {
