@@ -231,7 +231,7 @@ fn check_rights() -> Result<()> {
         return Ok(());
     }
     bail!(
-        "a node makes network namespaces, cgroups and mounts and needs root for that: run it with `sudo`, or \
+        "a node makes network namespaces, cgroups and mounts and needs root for that: run `sudo knarr up`, or \
          `knarr server --no-node` for a control plane alone"
     )
 }
