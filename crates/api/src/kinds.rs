@@ -92,6 +92,12 @@ impl Kind {
         if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
     }
 
+    /// Whether `text` is [`Self::api_version`].
+    pub fn is_api_version(&self, text: &str) -> bool {
+        let (group, version) = text.split_once('/').unwrap_or(("", text));
+        self.group == group && self.version == version
+    }
+
     /// `deployments.apps`, or `pods` for the core group.
     pub fn qualified_resource(&self) -> String {
         if self.group.is_empty() { self.resource.to_owned() } else { format!("{}.{}", self.resource, self.group) }

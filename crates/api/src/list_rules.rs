@@ -160,6 +160,46 @@ static ATOMIC_STRUCTS: &[&str] = &[
     "apimachinery.pkg.apis.meta.v1.OwnerReference",
 ];
 
+/// Whether Go's type of this field has a value even where JSON has none: a struct that is no pointer, or a list
+/// that is written as null.
+///
+/// Every object and template has `metadata`, `spec` and `status` of that form. It shows in server-side apply: who
+/// first writes into such a field does not own the field itself.
+pub fn is_never_absent(type_name: &str, field: &str) -> bool {
+    if matches!(field, "metadata" | "spec" | "status") {
+        return true;
+    }
+    let wanted = type_name.strip_prefix(NAME_PREFIX).map(|name| (name, field));
+    wanted.is_some_and(|wanted| NEVER_ABSENT.binary_search(&wanted).is_ok())
+}
+
+/// Sorted by type, then field. Types that are owned as a whole make no difference and are left out.
+#[rustfmt::skip]
+static NEVER_ABSENT: &[(&str, &str)] = &[
+    ("api.apps.v1.DaemonSetSpec", "template"),
+    ("api.apps.v1.DaemonSetSpec", "updateStrategy"),
+    ("api.apps.v1.DeploymentSpec", "strategy"),
+    ("api.apps.v1.DeploymentSpec", "template"),
+    ("api.apps.v1.ReplicaSetSpec", "template"),
+    ("api.apps.v1.StatefulSetSpec", "template"),
+    ("api.apps.v1.StatefulSetSpec", "updateStrategy"),
+    ("api.batch.v1.CronJobSpec", "jobTemplate"),
+    ("api.batch.v1.JobSpec", "template"),
+    ("api.core.v1.Container", "resources"),
+    ("api.core.v1.EphemeralContainer", "resources"),
+    ("api.core.v1.Event", "source"),
+    ("api.core.v1.NodeDaemonEndpoints", "kubeletEndpoint"),
+    ("api.core.v1.NodeStatus", "daemonEndpoints"),
+    ("api.core.v1.NodeStatus", "nodeInfo"),
+    ("api.core.v1.PersistentVolumeClaimSpec", "resources"),
+    ("api.core.v1.PodSpec", "containers"),
+    ("api.core.v1.PodTemplate", "template"),
+    ("api.core.v1.ServiceStatus", "loadBalancer"),
+    ("api.discovery.v1.Endpoint", "conditions"),
+    ("api.events.v1.Event", "deprecatedSource"),
+    ("api.networking.v1.IngressStatus", "loadBalancer"),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,17 +208,15 @@ mod tests {
     #[test]
     fn tables_are_sorted() {
         assert!(RULES.is_sorted_by_key(|(of, name, _)| (*of, *name)));
-        assert!(ATOMIC_STRUCTS.is_sorted());
+        assert!(ATOMIC_STRUCTS.is_sorted() && NEVER_ABSENT.is_sorted());
     }
 
     /// A rule for a field that no kind has is a slip of the pen.
     #[test]
     fn rules_name_real_fields() {
-        let unknown: Vec<_> = RULES
-            .iter()
-            .filter(|(of, name, _)| schema::has_field(&format!("{NAME_PREFIX}{of}"), name) != Some(true))
-            .map(|(of, name, _)| (*of, *name))
-            .collect();
+        let named = RULES.iter().map(|(of, name, _)| (*of, *name)).chain(NEVER_ABSENT.iter().copied());
+        let unknown: Vec<_> =
+            named.filter(|(of, name)| schema::has_field(&format!("{NAME_PREFIX}{of}"), name) != Some(true)).collect();
         assert_eq!(unknown, []);
     }
 

@@ -16,9 +16,9 @@ mod node;
 mod parse;
 mod walk;
 
-pub use cursor::{Cursor, Shape};
+pub use cursor::{Cursor, ScalarType, Shape};
 pub(crate) use node::REFERENCE_PREFIX;
-pub use parse::parse;
+pub use parse::{parse, parse_from};
 
 use node::{NodeId, Tree};
 

@@ -2,8 +2,10 @@
 //!
 //! Owns: the outside view of the node tree. May not know: values.
 
+use serde_json::Value;
+
 use super::TREE;
-use super::node::{Node, NodeId};
+use super::node::{Node, NodeId, Scalar};
 use crate::kinds::Kind;
 use crate::list_rules::FieldRule;
 
@@ -15,6 +17,17 @@ use crate::list_rules::FieldRule;
 pub struct Cursor {
     node: NodeId,
     rule: Option<&'static FieldRule>,
+    never_absent: bool,
+}
+
+/// The type of a scalar, as far as it matters to patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScalarType {
+    Text,
+    Boolean,
+    Number,
+    /// Several JSON types will do: quantities, times, `IntOrString`.
+    Any,
 }
 
 /// What kind of value is expected at a place.
@@ -33,7 +46,11 @@ pub enum Shape {
 
 impl Cursor {
     pub fn of_kind(kind: &Kind) -> Self {
-        Self { node: TREE.of_kind(kind), rule: None }
+        Self::unruled(TREE.of_kind(kind))
+    }
+
+    fn unruled(node: NodeId) -> Self {
+        Self { node, rule: None, never_absent: false }
     }
 
     pub fn shape(self) -> Shape {
@@ -54,8 +71,11 @@ impl Cursor {
     /// A field of a struct, or the value under a key of a map.
     pub fn field(self, name: &str) -> Option<Self> {
         match TREE.node(self.node) {
-            Node::Struct(of) => of.field(name).map(|field| Self { node: field.node, rule: field.rule }),
-            Node::Map(value) => Some(Self { node: *value, rule: None }),
+            Node::Struct(of) => {
+                let field = of.field(name)?;
+                Some(Self { node: field.node, rule: field.rule, never_absent: field.never_absent })
+            }
+            Node::Map(value) => Some(Self::unruled(*value)),
             _ => None,
         }
     }
@@ -63,8 +83,34 @@ impl Cursor {
     /// The items of a list.
     pub fn item(self) -> Option<Self> {
         match TREE.node(self.node) {
-            Node::List(item) => Some(Self { node: *item, rule: None }),
+            Node::List(item) => Some(Self::unruled(*item)),
             _ => None,
+        }
+    }
+
+    /// Whether Go has a value here even where JSON has none; see [`crate::list_rules::is_never_absent`].
+    pub fn is_never_absent(self) -> bool {
+        self.never_absent
+    }
+
+    /// `None` where no scalar is.
+    pub fn scalar(self) -> Option<ScalarType> {
+        let Node::Scalar(scalar) = TREE.node(self.node) else { return None };
+        Some(match scalar {
+            Scalar::String | Scalar::Bytes => ScalarType::Text,
+            Scalar::Bool => ScalarType::Boolean,
+            Scalar::Int32 | Scalar::Int64 | Scalar::Double => ScalarType::Number,
+            Scalar::Time | Scalar::MicroTime | Scalar::Quantity | Scalar::IntOrString => ScalarType::Any,
+        })
+    }
+
+    /// What a scalar is in Go when nobody set it.
+    pub fn zero(self) -> Option<Value> {
+        match self.scalar()? {
+            ScalarType::Text => Some("".into()),
+            ScalarType::Boolean => Some(false.into()),
+            ScalarType::Number => Some(0.into()),
+            ScalarType::Any => None,
         }
     }
 }

@@ -51,6 +51,7 @@ pub(super) struct Field {
     pub name: Box<str>,
     pub node: NodeId,
     pub rule: Option<&'static FieldRule>,
+    pub never_absent: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,6 +225,7 @@ impl Builder<'_> {
                     name: name.as_str().into(),
                     node: self.reference(field),
                     rule: list_rules::field_rule(type_name, name),
+                    never_absent: list_rules::is_never_absent(type_name, name),
                 })
                 .collect();
             fields.sort_by(|a, b| a.name.cmp(&b.name));

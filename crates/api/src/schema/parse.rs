@@ -1,4 +1,4 @@
-//! JSON text to a value, noticing keys that are given twice (the last one wins, as in Go).
+//! Text to a JSON value, noticing keys that are given twice (the last one wins, as in Go).
 //!
 //! Owns: duplicate detection. May not know: types.
 
@@ -10,11 +10,20 @@ use serde_json::{Map, Number, Value};
 /// # Errors
 /// When the text is no JSON, or nested deeper than serde_json's limit of 128.
 pub fn parse(text: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
-    let mut duplicates = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let seed = Seed { path: &mut String::new(), duplicates: &mut duplicates };
-    let value = seed.deserialize(&mut deserializer)?;
+    let parsed = parse_from(&mut deserializer)?;
     deserializer.end()?;
+    Ok(parsed)
+}
+
+/// [`parse`] for any format, such as YAML.
+///
+/// # Errors
+/// When the text is none of that format.
+pub fn parse_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(Value, Vec<String>), D::Error> {
+    let mut duplicates = Vec::new();
+    let seed = Seed { path: &mut String::new(), duplicates: &mut duplicates };
+    let value = seed.deserialize(deserializer)?;
     Ok((value, duplicates))
 }
 
