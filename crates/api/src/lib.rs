@@ -1,8 +1,9 @@
 //! Kubernetes objects and their pure rules, on untyped JSON.
 //!
-//! Owns: what an object is (kinds, schemas), how it is defaulted, validated, selected, patched,
+//! Owns: what an object is (kinds, schemas), how it is defaulted, validated, selected, patched, owned,
 //! shown and decoded. May not know: tokio, files, network, clocks, randomness, logging, storage.
 
+pub mod apply;
 pub mod defaults;
 pub mod kinds;
 pub mod list_rules;

@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use crate::apply::Conflicts;
+
 /// One bad field of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FieldError {
@@ -144,7 +146,7 @@ impl Subject<'_> {
 pub struct Status {
     /// HTTP status code.
     pub code: u16,
-    /// CamelCase, machine-readable.
+    /// CamelCase, machine-readable; empty where Kubernetes has none.
     pub reason: &'static str,
     pub message: String,
     /// `StatusDetails`, or null.
@@ -202,6 +204,16 @@ impl Status {
             subject,
             "the object has been modified; please apply your changes to the latest version and try again",
         )
+    }
+
+    /// Server-side apply: other managers own fields that would change.
+    pub fn apply_conflict(conflicts: &Conflicts) -> Self {
+        Self { details: json!({ "causes": conflicts.causes() }), ..Self::plain(409, "Conflict", conflicts.message()) }
+    }
+
+    /// A failure that kube-apiserver gives no reason for: 500, and the message as it is.
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self::plain(500, "", message)
     }
 
     /// Validation failed. `subject.resource` is the kind here, as Kubernetes has it.
@@ -289,8 +301,11 @@ impl Status {
     pub fn to_value(&self) -> Value {
         let mut value = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {},
-            "status": "Failure", "message": self.message, "reason": self.reason, "code": self.code,
+            "status": "Failure", "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            value["reason"] = self.reason.into();
+        }
         if !self.details.is_null() {
             value["details"] = self.details.clone();
         }

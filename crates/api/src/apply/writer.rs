@@ -1,0 +1,118 @@
+//! Who writes, through which door, and what a change means for what everybody owns.
+//!
+//! Owns: the fields that nobody owns, changes as seen in the version of each entry, and giving up what somebody else
+//! wrote. May not know: verbs.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+
+use super::compare::{Changes, compare};
+use super::element::Element;
+use super::fields_v1;
+use super::managers::{Entry, Identity, Operation};
+use super::place::Typing;
+use super::set::Set;
+
+/// A write, apart from what it writes.
+#[derive(Clone, Copy)]
+pub struct Writer<'a> {
+    /// Of the objects, as they come.
+    pub typing: Typing,
+    /// The version that the client speaks.
+    pub api_version: &'a str,
+    /// `fieldManager`, or what stands for it.
+    pub manager: &'a str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    /// Fields that this door leaves as they are, whatever the client sends.
+    pub unowned: &'a Set,
+    /// RFC 3339, UTC, seconds.
+    pub now: &'a str,
+}
+
+/// Below `metadata`: the server's, or what finds the object.
+const IDENTITY: [&str; 9] = [
+    "name",
+    "namespace",
+    "creationTimestamp",
+    "selfLink",
+    "uid",
+    "clusterName",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+];
+
+/// Nobody owns these.
+static IDENTITY_FIELDS: LazyLock<Set> = LazyLock::new(|| {
+    let mut set = paths(&[&["apiVersion"], &["kind"]]);
+    IDENTITY.iter().for_each(|field| set.insert(&[Element::field("metadata"), Element::field(field)]));
+    set
+});
+
+/// Nor this, but what is below it.
+static METADATA: LazyLock<Set> = LazyLock::new(|| paths(&[&["metadata"]]));
+
+pub static NOTHING: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+
+/// A set of plain fields: `&[&["status"], &["metadata", "labels"]]`.
+pub fn paths(paths: &[&[&str]]) -> Set {
+    let mut set = Set::default();
+    for path in paths {
+        set.insert(&path.iter().map(|field| Element::field(field)).collect::<Vec<_>>());
+    }
+    set
+}
+
+impl<'a> Writer<'a> {
+    pub fn identity(&self, operation: Operation) -> Identity<'a> {
+        Identity { manager: self.manager, operation, api_version: self.api_version, subresource: self.subresource }
+    }
+
+    /// What of a set the writer may own.
+    pub fn ownable(&self, set: &Set) -> Set {
+        set.without(self.unowned).without(&IDENTITY_FIELDS).difference(&METADATA)
+    }
+
+    pub fn changes(&self, old: &'a Value, new: &'a Value) -> ChangesByVersion<'a> {
+        ChangesByVersion { writer: *self, old, new, seen: Vec::new() }
+    }
+}
+
+/// The change from one object to another, in each version that somebody owns fields in.
+pub struct ChangesByVersion<'a> {
+    writer: Writer<'a>,
+    old: &'a Value,
+    new: &'a Value,
+    seen: Vec<(String, Option<Changes>)>,
+}
+
+impl ChangesByVersion<'_> {
+    /// `None`: the version is not served any more.
+    pub fn at(&mut self, api_version: &str) -> Option<&Changes> {
+        let index = match self.seen.iter().position(|(version, _)| version == api_version) {
+            Some(index) => index,
+            None => {
+                self.seen.push((api_version.to_owned(), self.compare(api_version)));
+                self.seen.len() - 1
+            }
+        };
+        self.seen[index].1.as_ref()
+    }
+
+    fn compare(&self, api_version: &str) -> Option<Changes> {
+        let from = self.writer.typing;
+        let to = from.in_version(api_version)?;
+        let (old, new): (Cow<'_, Value>, Cow<'_, Value>) = (from.convert(self.old, to), from.convert(self.new, to));
+        Some(compare(to.root(), &old, &new).without(self.writer.unowned).without(&IDENTITY_FIELDS))
+    }
+}
+
+/// Takes from an entry what others changed or removed.
+pub fn give_up(entry: &mut Entry, lost: &Set) {
+    if fields_v1::touches(&entry.fields, lost) {
+        entry.put(&entry.set().difference(lost));
+    }
+}
