@@ -8,10 +8,14 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 use tower::{Service, ServiceExt};
 
 use crate::identity::UserInfo;
+
+/// The manager of what node agents write, as Kubernetes names its own.
+const NODE_AGENT: &str = "kubelet";
 
 /// Marks a request of what only the leader does. No request from outside can carry it.
 #[derive(Clone, Copy)]
@@ -36,6 +40,15 @@ impl InProcessClient {
     pub fn as_leader(self) -> Self {
         Self { as_leader: true, ..self }
     }
+
+    /// Parts of the server itself are known by their user's name: `system:kube-scheduler` is `kube-scheduler`.
+    fn program(&self) -> Option<HeaderValue> {
+        let name = match self.user.node_name() {
+            Some(_) => NODE_AGENT,
+            None => self.user.name.strip_prefix("system:").filter(|name| !name.contains(':'))?,
+        };
+        HeaderValue::from_str(name).ok()
+    }
 }
 
 impl<B> Service<Request<B>> for InProcessClient
@@ -54,6 +67,11 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.user.clone());
+        if !request.headers().contains_key(USER_AGENT)
+            && let Some(name) = self.program()
+        {
+            request.headers_mut().insert(USER_AGENT, name);
+        }
         if self.as_leader {
             request.extensions_mut().insert(AsLeader);
         }

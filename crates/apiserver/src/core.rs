@@ -12,6 +12,7 @@ use crate::authz::RbacHandle;
 use crate::config::{ApiServerConfig, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
 use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
+use crate::registry::ownership::Ownership;
 use crate::wire::accept::Form;
 use crate::wire::query::Parameters;
 
@@ -101,6 +102,9 @@ pub struct Request {
     pub subresource: String,
     pub parameters: Parameters,
     pub form: Form,
+    /// Who owns what the request writes: `fieldManager`, or the client's program. May be empty.
+    pub manager: String,
+    pub ownership: Ownership,
 }
 
 impl Request {
@@ -116,6 +120,8 @@ impl Request {
             subresource: String::new(),
             parameters: Parameters::default(),
             form: Form::Object,
+            manager: "kube-apiserver".to_owned(),
+            ownership: Ownership::Tracked,
         }
     }
 

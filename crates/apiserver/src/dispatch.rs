@@ -6,24 +6,27 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use api::apply::manager_of_user_agent;
 use api::kinds::{self, Kind};
 use api::status::Status;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use futures::FutureExt;
-use http::{HeaderMap, Method, Request as HttpRequest};
+use http::{HeaderMap, Method, Request as HttpRequest, header};
 
 use crate::authz::{Attributes, authorize, reviews};
 use crate::client::AsLeader;
 use crate::core::{Core, Request};
 use crate::identity::UserInfo;
+use crate::registry::ownership::Ownership;
 use crate::registry::write::Part;
 use crate::rest::write::Input;
 use crate::rest::{list, watch, write};
 use crate::wire::accept::{Form, negotiate};
+use crate::wire::body::{APPLY_MEDIA_TYPE, media_type};
 use crate::wire::path::{ResourcePath, Target, parse};
-use crate::wire::query::Parameters;
+use crate::wire::query::{Parameters, WriteOptions};
 use crate::wire::respond;
 use crate::{discovery, health, subresource};
 
@@ -163,6 +166,8 @@ impl Exchange {
             Some(permit.map_err(|_| Status::too_many_requests("too many requests, please try again later", 1))?)
         };
         let form = negotiate(&self.headers).ok_or_else(not_acceptable)?;
+        self.check_options(verb)?;
+        let manager = self.manager();
         let request = Request {
             core: self.core,
             user: self.user,
@@ -173,12 +178,34 @@ impl Exchange {
             subresource: self.path.subresource,
             parameters: self.parameters,
             form,
+            manager,
+            ownership: Ownership::Tracked,
         };
         let input = Input { headers: self.headers, body };
         if !request.subresource.is_empty() {
             return subresource::answer(&request, verb, input).await;
         }
         verbs(&request, verb, input).await
+    }
+
+    /// The options of a write, as far as all kinds have the same.
+    fn check_options(&self, verb: Verb) -> Result<(), Status> {
+        let options = match verb {
+            Verb::Create => WriteOptions::Create,
+            Verb::Update => WriteOptions::Update,
+            Verb::Patch if media_type(&self.headers) == APPLY_MEDIA_TYPE => WriteOptions::Apply,
+            Verb::Patch => WriteOptions::Patch,
+            Verb::Get | Verb::List | Verb::Watch | Verb::Delete | Verb::DeleteCollection => return Ok(()),
+        };
+        self.parameters.check(options)
+    }
+
+    fn manager(&self) -> String {
+        if !self.parameters.field_manager.is_empty() {
+            return self.parameters.field_manager.clone();
+        }
+        let user_agent = self.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        manager_of_user_agent(user_agent)
     }
 
     fn authorize(&self, verb: Verb) -> Result<(), Status> {

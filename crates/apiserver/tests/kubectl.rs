@@ -134,6 +134,16 @@ impl Session {
         }
     }
 
+    /// As [`Self::ok`], but the command fails.
+    async fn refuses(&self, line: &str, input: &str, expect: &[&str]) {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (success, text) = self.run(&arguments, input).await;
+        assert!(!success, "kubectl {line}: {text}");
+        for part in expect {
+            assert!(text.contains(part), "kubectl {line}: no {part:?} in\n{text}");
+        }
+    }
+
     async fn fails(&self, line: &str, expect: &str) {
         let arguments: Vec<&str> = line.split(' ').collect();
         let (success, text) = self.run(&arguments, "").await;
@@ -249,5 +259,96 @@ async fn errors_and_other_users() {
     k.fails("set image pod/p c=", "is invalid").await;
     k.ok("delete pod p", "", &["pod \"p\" deleted"]).await;
     assert!(k.cluster.store.view().get(b"/registry/core/pods/default/p").is_none());
+    k.stop.cancel();
+}
+
+const APPLIED: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {tier: front}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: c
+        image: registry.local/web:1
+        ports: [{containerPort: 80}]
+        env: [{name: A, value: '1'}, {name: B, value: '2'}]
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_side_apply() {
+    let Some(k) = Session::start().await else { return };
+    let apply = "apply --server-side -f -";
+    k.ok(apply, APPLIED, &["deployment.apps/web serverside-applied"]).await;
+    let revision = "get deploy web -o jsonpath={.metadata.resourceVersion}";
+    let (_, before) = k.run(&revision.split(' ').collect::<Vec<_>>(), "").await;
+    k.ok(apply, APPLIED, &["serverside-applied"]).await;
+    k.ok(revision, "", &[&before]).await;
+    k.ok(apply, &APPLIED.replace("web:1", "web:2"), &["serverside-applied"]).await;
+    k.ok("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}", "", &["web:2"]).await;
+    // An item that is left out goes.
+    k.ok(apply, &APPLIED.replace(", {name: B, value: '2'}", ""), &["serverside-applied"]).await;
+    let (_, env) = k.run(&["get", "deploy", "web", "-o", "jsonpath={..env[*].name}"], "").await;
+    assert_eq!(env, "A");
+    // Somebody else takes the replicas.
+    k.ok("scale deploy web --replicas=5", "", &["scaled"]).await;
+    k.refuses(
+        apply,
+        APPLIED,
+        &[
+            "Apply failed with 1 conflict: conflict with \"kubectl\" with subresource \"scale\" using apps/v1: \
+         .spec.replicas",
+            "--force-conflicts",
+        ],
+    )
+    .await;
+    k.ok("get deploy web -o jsonpath={.spec.replicas}", "", &["5"]).await;
+    k.ok("apply --server-side --force-conflicts -f -", APPLIED, &["serverside-applied"]).await;
+    k.ok("get deploy web -o jsonpath={.spec.replicas}", "", &["2"]).await;
+    // `kubectl edit` and `kubectl patch` send patches like this one.
+    k.ok("patch deploy web -p {\"metadata\":{\"labels\":{\"tier\":\"back\"}}}", "", &["patched"]).await;
+    k.refuses(apply, APPLIED, &["conflict with \"kubectl-patch\" using apps/v1: .metadata.labels.tier"]).await;
+    let other = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, labels: {owner: me}}\n";
+    k.ok("apply --server-side --field-manager=me -f -", other, &["serverside-applied"]).await;
+    k.ok(
+        "get deploy web -o yaml --show-managed-fields",
+        "",
+        &[
+            "manager: me",
+            "f:owner: {}",
+            "operation: Apply",
+            "manager: kubectl-patch",
+            "k:{\"containerPort\":80,\"protocol\":\"TCP\"}:",
+        ],
+    )
+    .await;
+    let (_, hidden) = k.run(&["get", "deploy", "web", "-o", "yaml"], "").await;
+    assert!(!hidden.contains("managedFields"), "{hidden}");
+    k.ok("apply --server-side --dry-run=server --force-conflicts -f -", APPLIED, &["(server dry run)"]).await;
+    k.ok("get deploy web -L tier", "", &["back"]).await;
+    k.refuses(apply, &APPLIED.replace("replicas: 2", "replica: 2"), &["replica"]).await;
+    k.ok("diff --server-side --force-conflicts -f -", &APPLIED.replace("front", "back"), &[""]).await;
+    k.stop.cancel();
+}
+
+/// kubectl moves what it owned by client-side apply to server-side apply, and back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_client_side_apply_and_back() {
+    let Some(k) = Session::start().await else { return };
+    k.ok("apply -f -", APPLIED, &["deployment.apps/web created"]).await;
+    k.ok("get deploy web -o yaml --show-managed-fields", "", &["manager: kubectl-client-side-apply"]).await;
+    let changed = APPLIED.replace("web:1", "web:2").replace("{name: A, value: '1'}, ", "");
+    k.ok("apply --server-side -f -", &changed, &["serverside-applied"]).await;
+    let (_, text) = k.run(&["get", "deploy", "web", "-o", "yaml", "--show-managed-fields"], "").await;
+    assert!(!text.contains("manager: kubectl-client-side-apply"), "{text}");
+    assert!(text.contains("image: registry.local/web:2") && !text.contains("name: A\n"), "{text}");
+    k.ok("apply -f -", &changed, &["configured"]).await;
+    k.ok("apply -f -", &changed, &["unchanged"]).await;
+    k.ok("apply -f -", APPLIED, &["configured"]).await;
+    k.ok("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}", "", &["web:1"]).await;
     k.stop.cancel();
 }

@@ -73,14 +73,7 @@ pub fn mint(kind: &Kind, object: &mut Value, now: Timestamp) -> Result<(), Statu
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
     let metadata = meta::metadata_mut(object);
-    for field in [
-        "resourceVersion",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "managedFields",
-        "generation",
-    ] {
+    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
         metadata.remove(field);
     }
     metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
@@ -106,7 +99,6 @@ pub fn carry_over(kind: &Kind, new: &mut Value, old: &Value) {
         }
     }
     let metadata = meta::metadata_mut(new);
-    metadata.remove("managedFields");
     // Empty collections and nulls mean the same as absence; one form is stored.
     metadata.retain(|_, value| !match value {
         Value::Null => true,

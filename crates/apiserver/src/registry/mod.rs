@@ -5,6 +5,7 @@
 pub mod attempts;
 pub mod delete;
 pub mod meta;
+pub mod ownership;
 pub mod strategy;
 pub mod write;
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Strategy;
 use super::strategy::copy_member;
+use super::write::Part;
 
 /// The finalizer that the namespace controller removes last.
 const FINALIZER: &str = "kubernetes";
@@ -37,6 +38,14 @@ impl Strategy for Namespaces {
         copy_member(new, old, "spec");
         copy_member(new, old, "status");
         label_with_name(new);
+    }
+
+    fn unowned(&self, _kind: &Kind, part: Part) -> &'static [&'static [&'static str]] {
+        match part {
+            Part::Main => &[&["spec"], &["status"]],
+            Part::Status => &[&["spec"], &["metadata"]],
+            Part::Whole => &[],
+        }
     }
 
     fn holds_back(&self, object: &Value) -> bool {

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::Strategy;
 use super::strategy::copy_member;
+use super::write::Part;
 
 pub struct Nodes;
 
@@ -13,5 +14,13 @@ impl Strategy for Nodes {
 
     fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
         copy_member(new, old, "spec");
+    }
+
+    fn unowned(&self, _kind: &Kind, part: Part) -> &'static [&'static [&'static str]] {
+        match part {
+            Part::Main => &[&["status"]],
+            Part::Status => &[&["spec"]],
+            Part::Whole => &[],
+        }
     }
 }

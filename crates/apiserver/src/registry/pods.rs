@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Strategy;
 use super::strategy::copy_member;
+use super::write::Part;
 
 /// `spec.terminationGracePeriodSeconds` when unset.
 const GRACE_PERIOD_SECONDS: i64 = 30;
@@ -28,6 +29,14 @@ impl Strategy for Pods {
             && let Some(class) = old.pointer("/status/qosClass")
         {
             new["status"]["qosClass"] = class.clone();
+        }
+    }
+
+    fn unowned(&self, _kind: &Kind, part: Part) -> &'static [&'static [&'static str]] {
+        match part {
+            Part::Main => &[&["status"]],
+            Part::Status => &[&["spec"], &["metadata", "ownerReferences"], &["metadata", "deletionTimestamp"]],
+            Part::Whole => &[],
         }
     }
 

@@ -5,6 +5,7 @@ use api::status::Status;
 use serde_json::{Value, json};
 use store::{Durability, Guard, Op};
 
+use super::write::Part;
 use crate::config::ApiServerConfig;
 use crate::core::Snapshot;
 
@@ -39,6 +40,15 @@ pub trait Strategy: Sync {
         set_member(new, "status", status);
         if let Some(resource_version) = resource_version {
             new["metadata"]["resourceVersion"] = resource_version;
+        }
+    }
+
+    /// Fields that this part of a write leaves as they are, so that who sends them does not come to own them.
+    fn unowned(&self, kind: &Kind, part: Part) -> &'static [&'static [&'static str]] {
+        match part {
+            Part::Main if kind.has_status() => &[&["status"]],
+            Part::Status => &[&["spec"], &["metadata"]],
+            Part::Main | Part::Whole => &[],
         }
     }
 

@@ -1,6 +1,6 @@
 //! Create and update: the steps every write takes, in order.
 //!
-//! decode (before) → type and schema → strategy → defaults → admission → identity → validation →
+//! decode (before) → type and schema → strategy → defaults → ownership → admission → identity → validation →
 //! allocation → one transaction guarded by what the decision was based on → on a lost race, again.
 
 use api::kinds::convert::convert;
@@ -13,7 +13,7 @@ use store::{Guard, Op, Txn, TxnOutcome};
 
 use super::attempts::{Attempts, busy};
 use super::meta::{carry_over, check_identity, check_namespace, check_type, generated_name, may_go, mint};
-use super::{Strategy, strategy_of};
+use super::{Strategy, ownership, strategy_of};
 use crate::admission::{self, Operation, Review};
 use crate::core::{Request, Snapshot, key, unwritten};
 use crate::object::encode::{decode, encode};
@@ -96,6 +96,8 @@ async fn create_once(
     mut object: Value,
 ) -> Result<Attempt, Status> {
     let kind = request.kind.stored();
+    // Before admission: what it adds belongs to nobody, as in Kubernetes.
+    ownership::settle(request, Part::Main, None, &mut object);
     mint(kind, &mut object, Timestamp::now())?;
     let name = meta::name(&object).to_owned();
     let review = Review { request, view, operation: Operation::Create, name: &name, old: None };
@@ -192,6 +194,7 @@ fn prepare_update(
     convert(served, kind, &mut new);
     meta::set(&mut new, "name", meta::name(old));
     let strategy = strategy_of(kind);
+    let managed_fields = meta::metadata_mut(&mut new).remove("managedFields");
     match part {
         Part::Main => strategy.prepare_for_update(kind, &mut new, old),
         Part::Status => strategy.prepare_for_status_update(&mut new, old),
@@ -200,6 +203,8 @@ fn prepare_update(
     api::defaults::apply(kind, &mut new);
     carry_over(kind, &mut new, old);
     meta::set(&mut new, "resourceVersion", meta::resource_version(old));
+    ownership::offer(&mut new, managed_fields);
+    ownership::settle(request, part, Some(old), &mut new);
     Ok((new, warnings))
 }
 
@@ -209,6 +214,7 @@ fn decide_update(review: &Review<'_>, part: Part, mut new: Value, old: &Value) -
     if part == Part::Main {
         admission::mutate(review, &mut new)?;
     }
+    api::apply::forget_idle_times(&mut new, old);
     let mut guards = admission::validate(review, Some(&new))?;
     if new == *old {
         return Ok(None);

@@ -1,5 +1,6 @@
 //! The verbs of the API over HTTP.
 
+pub mod apply;
 pub mod list;
 pub mod present;
 pub mod selection;

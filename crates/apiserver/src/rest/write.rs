@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
+use super::apply::{self, Configuration};
 use super::list;
 use super::present::Presenter;
 use super::selection::Selection;
@@ -74,10 +75,11 @@ pub enum Patch {
     Json(Value),
     Merge(Value),
     Strategic(Value),
+    Apply(Configuration),
 }
 
 impl Patch {
-    pub async fn read(input: Input) -> Result<Self, Status> {
+    pub async fn read(request: &Request, input: Input) -> Result<Self, Status> {
         let media_type = body::media_type(&input.headers).to_owned();
         let bytes = body::read(input.body).await?;
         let value =
@@ -86,20 +88,19 @@ impl Patch {
             "application/json-patch+json" => Ok(Self::Json(value()?)),
             "application/merge-patch+json" => Ok(Self::Merge(value()?)),
             "application/strategic-merge-patch+json" => Ok(Self::Strategic(value()?)),
-            "application/apply-patch+yaml" => Err(Status::unsupported_media_type(
-                "server-side apply (application/apply-patch+yaml) is not served yet; use client-side apply: kubectl \
-                 apply --server-side=false",
-            )),
+            body::APPLY_MEDIA_TYPE => Configuration::read(&bytes, request.parameters.validation).map(Self::Apply),
             other => Err(Status::unsupported_media_type(format!(
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json \
-                 (got {other:?})"
+                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
+                 application/apply-patch+yaml (got {other:?})"
             ))),
         }
     }
 
-    pub fn apply(&self, request: &Request, object: &Value) -> Result<Value, Status> {
+    /// The object with the change of one of the first three; an apply goes another way and changes nothing here.
+    pub fn change(&self, request: &Request, object: &Value) -> Result<Value, Status> {
         let patched = match self {
+            Self::Apply(_) => Ok(object.clone()),
             Self::Json(patch) => api::patch::json_patch(object, patch),
             Self::Merge(patch) => api::patch::merge_patch(object, patch),
             Self::Strategic(patch) => api::patch::strategic(request.kind, object, patch),
@@ -115,8 +116,11 @@ impl Patch {
 }
 
 pub async fn patch(request: &Request, input: Input, part: Part) -> Result<Response, Status> {
-    let patch = Patch::read(input).await?;
-    let done = write::update(request, part, Vec::new(), |present| patch.apply(request, present)).await?;
+    let patch = Patch::read(request, input).await?;
+    if let Patch::Apply(config) = &patch {
+        return apply::apply(request, config, part).await;
+    }
+    let done = write::update(request, part, Vec::new(), |present| patch.change(request, present)).await?;
     written(request, StatusCode::OK, &done)
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::core::{Request, core_kind};
 use crate::registry::meta::format_time;
+use crate::registry::ownership::Ownership;
 use crate::registry::write::{Part, update};
 use crate::wire::respond;
 
@@ -22,7 +23,13 @@ pub async fn bind(request: &Request, mut binding: Value) -> Result<Response, Sta
     let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or("").to_owned();
     let kind = binding.pointer("/target/kind").and_then(Value::as_str).unwrap_or("");
     check(&name, &node, kind)?;
-    let pod = Request { kind: core_kind("pods"), name, subresource: "binding".to_owned(), ..request.clone() };
+    let pod = Request {
+        kind: core_kind("pods"),
+        name,
+        subresource: "binding".to_owned(),
+        ownership: Ownership::Untracked,
+        ..request.clone()
+    };
     update(&pod, Part::Whole, Vec::new(), |present| bound(&pod, present, &binding, &node)).await?;
     let success = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
     Ok(respond::json(StatusCode::CREATED, respond::to_bytes(&success)))

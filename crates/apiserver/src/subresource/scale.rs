@@ -1,7 +1,7 @@
 //! `scale`: replicas of a workload as `autoscaling/v1 Scale`.
 
 use api::meta;
-use api::schema::{Body, check_body};
+use api::schema::{Body, FieldValidation, check_body};
 use api::selector::LabelSelector;
 use api::status::{FieldError, Status, Subject};
 use axum::response::Response;
@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use crate::core::Request;
 use crate::dispatch::Verb;
 use crate::object::encode::decode;
+use crate::registry::ownership::{Ownership, applied};
 use crate::registry::write::{Part, Written, update};
+use crate::rest::apply::Configuration;
 use crate::rest::write::{Input, Patch};
 use crate::wire::respond;
 
@@ -28,11 +30,13 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
             after(&done)
         }
         Verb::Patch => {
-            let patch = Patch::read(input).await?;
-            let done = update(request, Part::Whole, Vec::new(), |present| {
-                scaled(present, &patch.apply(request, &scale_of(present))?)
-            })
-            .await?;
+            let done = match Patch::read(request, input).await? {
+                Patch::Apply(config) => apply(request, &config).await?,
+                patch => {
+                    let change = |present: &Value| scaled(present, &patch.change(request, &scale_of(present))?);
+                    update(request, Part::Whole, Vec::new(), change).await?
+                }
+            };
             after(&done)
         }
         Verb::List | Verb::Watch | Verb::Create | Verb::Delete | Verb::DeleteCollection => {
@@ -40,6 +44,30 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
         }
     };
     Ok(respond::json(StatusCode::OK, respond::to_bytes(&scale_of(&workload))))
+}
+
+/// Applying a Scale is applying the workload's replicas.
+async fn apply(request: &Request, config: &Configuration) -> Result<Written, Status> {
+    config.check_type("autoscaling/v1", "Scale")?;
+    let mut scale = config.object.clone();
+    check_body(Body::Scale, &mut scale, FieldValidation::Strict)?;
+    let from = |field: &str| scale.get("metadata").and_then(|metadata| metadata.get(field)).cloned();
+    let metadata: serde_json::Map<String, Value> = ["name", "namespace", "uid", "resourceVersion", "managedFields"]
+        .into_iter()
+        .filter_map(|field| Some((field.to_owned(), from(field)?)))
+        .collect();
+    let mut workload =
+        json!({ "apiVersion": request.kind.api_version(), "kind": request.kind.kind, "metadata": metadata });
+    if let Some(replicas) = scale.pointer("/spec/replicas") {
+        workload["spec"] = json!({ "replicas": replicas });
+    }
+    let request = &Request { ownership: Ownership::Applied, ..request.clone() };
+    let change = |present: &Value| {
+        // Negative numbers are refused in the words for a Scale.
+        scaled(present, &scale)?;
+        applied(request, Part::Whole, Some(present), &workload)
+    };
+    update(request, Part::Whole, Vec::new(), change).await
 }
 
 fn after(written: &Written) -> Value {

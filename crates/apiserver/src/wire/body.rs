@@ -9,6 +9,8 @@ use serde_json::Value;
 
 /// As kube-apiserver: 3 MiB.
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Server-side apply.
+pub const APPLY_MEDIA_TYPE: &str = "application/apply-patch+yaml";
 /// First bytes of a Kubernetes protobuf envelope.
 const PROTOBUF_MAGIC: &[u8] = b"k8s\0";
 
@@ -55,13 +57,29 @@ pub fn decode(encoding: Encoding, bytes: &[u8]) -> Result<(Value, Vec<String>), 
         _ if bytes.starts_with(PROTOBUF_MAGIC) => (protobuf(bytes)?, Vec::new()),
         Encoding::Protobuf => (protobuf(bytes)?, Vec::new()),
         Encoding::Json => api::schema::parse(bytes).map_err(|e| undecodable(&e))?,
-        Encoding::Yaml => (serde_yaml_ng::from_slice(bytes).map_err(|e| undecodable(&e))?, Vec::new()),
+        Encoding::Yaml => yaml(bytes).map_err(|e| undecodable(&e))?,
     };
     if value.is_object() {
         Ok((value, duplicates))
     } else {
         Err(Status::bad_request("the object provided is unrecognized (must be of type Object)"))
     }
+}
+
+fn yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_yaml_ng::Error> {
+    api::schema::parse_from(serde_yaml_ng::Deserializer::from_slice(bytes))
+}
+
+/// The configuration of an apply, and complaints about keys given twice. It is YAML, and so mostly JSON.
+pub fn configuration(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    let parsed = match api::schema::parse(bytes) {
+        Ok(parsed) => Ok(parsed),
+        Err(_) => yaml(bytes).map_err(|e| Status::bad_request(format!("error decoding patch: {e}"))),
+    };
+    parsed.and_then(|(value, duplicates)| match value {
+        Value::Object(_) => Ok((value, duplicates)),
+        _ => Err(Status::bad_request("error decoding patch: it is no object")),
+    })
 }
 
 fn protobuf(bytes: &[u8]) -> Result<Value, Status> {
@@ -98,6 +116,10 @@ mod tests {
         assert_eq!(object, json!({ "kind": "Pod", "spec": { "a": 1 } }));
         let (_, duplicates) = decode(Encoding::Json, b"{\"spec\": {\"a\": 1, \"a\": 2}}").unwrap();
         assert_eq!(duplicates, ["duplicate field \"spec.a\""]);
+        let (_, duplicates) = decode(Encoding::Yaml, b"spec:\n  a: 1\n  a: 2\n").unwrap();
+        assert_eq!(duplicates, ["duplicate field \"spec.a\""]);
+        assert_eq!(configuration(b"{\"a\": [1]}").unwrap().0, configuration(b"a:\n- 1\n").unwrap().0);
+        assert_eq!(configuration(b"- a").unwrap_err().code, 400);
         assert_eq!(decode(Encoding::Json, b"{\"a\":").unwrap_err().code, 400);
         assert_eq!(decode(Encoding::Json, b"[]").unwrap_err().code, 400);
     }

@@ -2,8 +2,9 @@
 //!
 //! Follows `ListOptions`, `GetOptions`, `CreateOptions`, `DeleteOptions` of meta/v1.
 
+use api::apply::MANAGER_BYTES_MAX;
 use api::schema::FieldValidation;
-use api::status::Status;
+use api::status::{FieldError, Status, Subject};
 use axum::extract::Query;
 use http::Uri;
 
@@ -94,6 +95,54 @@ impl Parameters {
     }
 }
 
+/// Which options a write takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteOptions {
+    Create,
+    Update,
+    Patch,
+    /// A patch that is server-side apply.
+    Apply,
+}
+
+impl WriteOptions {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Create => "CreateOptions",
+            Self::Update => "UpdateOptions",
+            Self::Patch | Self::Apply => "PatchOptions",
+        }
+    }
+}
+
+impl Parameters {
+    /// Follows `meta/v1/validation` (ValidatePatchOptions and its kin).
+    pub fn check(&self, options: WriteOptions) -> Result<(), Status> {
+        let mut errors = Vec::new();
+        let manager = self.field_manager.as_str();
+        match options {
+            WriteOptions::Apply if manager.is_empty() => {
+                errors.push(FieldError::required("fieldManager", "is required for apply patch"));
+            }
+            WriteOptions::Patch if self.get("force").is_some() => {
+                errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
+            }
+            WriteOptions::Create | WriteOptions::Update | WriteOptions::Patch | WriteOptions::Apply => {}
+        }
+        if manager.len() > MANAGER_BYTES_MAX {
+            errors.push(FieldError::too_long("fieldManager", MANAGER_BYTES_MAX));
+        }
+        for (at, character) in manager.char_indices().filter(|(_, c)| c.is_control()) {
+            let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(character));
+            errors.push(FieldError::invalid("fieldManager", manager, detail));
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Status::invalid(&Subject { group: "meta.k8s.io", resource: options.kind(), name: "" }, &errors))
+    }
+}
+
 fn revision_match(value: &str) -> Result<Option<RevisionMatch>, Status> {
     match value {
         "" => Ok(None),
@@ -139,6 +188,33 @@ mod tests {
         let p = parse("limit=&limit=-1&sendInitialEvents=false&fieldValidation=Strict&tailLines=3").unwrap();
         assert_eq!((p.limit, p.send_initial_events, p.validation), (0, Some(false), FieldValidation::Strict));
         assert_eq!(p.get("tailLines"), Some("3"));
+    }
+
+    #[test]
+    fn options_of_writes() {
+        let check = |query: &str, options: WriteOptions, expect: &str| {
+            let found = parse(query).unwrap().check(options).map_err(|status| (status.code, status.message));
+            let expect = if expect.is_empty() { Ok(()) } else { Err((422, expect.to_owned())) };
+            assert_eq!(found, expect, "{query} {options:?}");
+        };
+        check("", WriteOptions::Patch, "");
+        check("fieldManager=me&force=true", WriteOptions::Apply, "");
+        check(
+            "",
+            WriteOptions::Apply,
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        );
+        check(
+            "force=false",
+            WriteOptions::Patch,
+            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
+        );
+        check(
+            &format!("fieldManager={}", "x".repeat(129)),
+            WriteOptions::Create,
+            "CreateOptions.meta.k8s.io \"\" is invalid: fieldManager: Too long: may not be more than 128 bytes",
+        );
+        assert_eq!(parse("fieldManager=a%0Ab").unwrap().check(WriteOptions::Update).unwrap_err().code, 422);
     }
 
     #[test]
