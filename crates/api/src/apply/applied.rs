@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::check::complaints;
 use super::compare::compare;
 use super::conflict::Conflicts;
+use super::fields_v1;
 use super::last_applied;
 use super::managers::{Entry, Identity, Managers, Operation};
 use super::merge::{canonical, merge};
@@ -138,11 +139,10 @@ fn surrender(
             entry.fields = NOTHING.clone();
             continue;
         };
-        let written = change.written();
-        if !force {
-            conflicts.add(entry, &entry.set().intersection(&written));
+        if !force && fields_v1::touches(&entry.fields, &change.written) {
+            conflicts.add(entry, &entry.set().intersection(&change.written));
         }
-        give_up(entry, &written.union(&change.removed));
+        give_up(entry, &change.lost);
     }
     if conflicts.is_empty() { Ok(()) } else { Err(conflicts) }
 }

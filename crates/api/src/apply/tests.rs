@@ -249,6 +249,53 @@ fn items_of_lists() {
     );
 }
 
+/// `a` or `b+C+D`: containers and the names of their environments.
+fn containers(list: &[&str]) -> Value {
+    let container = |text: &&str| {
+        let mut parts = text.split('+');
+        let mut container = json!({ "name": parts.next() });
+        let env: Vec<Value> = parts.map(|name| json!({ "name": name })).collect();
+        if !env.is_empty() {
+            container["env"] = env.into();
+        }
+        container
+    };
+    json!({ "spec": { "containers": list.iter().map(container).collect::<Vec<_>>() } })
+}
+
+#[test]
+fn items_go_with_their_last_owner() {
+    let check = |steps: &[Step], expect: &[&str]| {
+        let mut object = Object::new(POD);
+        steps.iter().for_each(|step| object.write(step).unwrap());
+        assert_eq!(object.shown()["spec"], containers(expect)["spec"]);
+    };
+    // Somebody else applies b: what he and updaters put into it stays.
+    check(
+        &[
+            Apply("me", containers(&["a", "b+C"])),
+            Apply("you", containers(&["b+D"])),
+            Update("controller", containers(&["a", "b+C+D+E"])),
+            Apply("me", containers(&["a"])),
+        ],
+        &["a", "b+D+E"],
+    );
+    // Nobody else applies b: it goes, whatever an updater put into it.
+    check(
+        &[
+            Apply("me", containers(&["a", "b+C"])),
+            Apply("you", containers(&["a+B"])),
+            Update("controller", containers(&["a+B", "b+C+D"])),
+            Apply("me", containers(&["a"])),
+        ],
+        &["a+B"],
+    );
+    check(
+        &[Apply("me", containers(&["a", "b"])), Apply("you", containers(&["b", "c"])), Apply("me", containers(&["a"]))],
+        &["a", "b", "c"],
+    );
+}
+
 #[test]
 fn ports_are_told_apart_by_number_and_protocol() {
     let ports = |ports: Value| container(json!({ "ports": ports }));

@@ -47,10 +47,10 @@ fn after(writer: &Writer<'_>, mut managers: Managers, old: Option<&Value>, new: 
         match changes.at(&entry.api_version) {
             None => entry.fields = NOTHING.clone(),
             Some(change) if Some(index) == position => give_up(entry, &change.removed),
-            Some(change) => give_up(entry, &change.written().union(&change.removed)),
+            Some(change) => give_up(entry, &change.lost),
         }
     }
-    let written = changes.at(writer.api_version).map(|change| writer.ownable(&change.written())).unwrap_or_default();
+    let written = changes.at(writer.api_version).map(|change| writer.ownable(&change.written)).unwrap_or_default();
     if !written.is_empty() {
         match position.map(|index| &mut managers.entries[index]) {
             None => managers.entries.push(Entry::new(own, &written, writer.now)),

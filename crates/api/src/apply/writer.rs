@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use super::compare::{Changes, compare};
+use super::compare::compare;
 use super::element::Element;
 use super::fields_v1;
 use super::managers::{Entry, Identity, Operation};
@@ -81,17 +81,27 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// A change as it matters to owners.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// Added or modified.
+    pub written: Set,
+    pub removed: Set,
+    /// Both: what nobody but the writer owns any more.
+    pub lost: Set,
+}
+
 /// The change from one object to another, in each version that somebody owns fields in.
 pub struct ChangesByVersion<'a> {
     writer: Writer<'a>,
     old: &'a Value,
     new: &'a Value,
-    seen: Vec<(String, Option<Changes>)>,
+    seen: Vec<(String, Option<Change>)>,
 }
 
 impl ChangesByVersion<'_> {
     /// `None`: the version is not served any more.
-    pub fn at(&mut self, api_version: &str) -> Option<&Changes> {
+    pub fn at(&mut self, api_version: &str) -> Option<&Change> {
         let index = match self.seen.iter().position(|(version, _)| version == api_version) {
             Some(index) => index,
             None => {
@@ -102,11 +112,15 @@ impl ChangesByVersion<'_> {
         self.seen[index].1.as_ref()
     }
 
-    fn compare(&self, api_version: &str) -> Option<Changes> {
+    fn compare(&self, api_version: &str) -> Option<Change> {
         let from = self.writer.typing;
         let to = from.in_version(api_version)?;
         let (old, new): (Cow<'_, Value>, Cow<'_, Value>) = (from.convert(self.old, to), from.convert(self.new, to));
-        Some(compare(to.root(), &old, &new).without(self.writer.unowned).without(&IDENTITY_FIELDS))
+        let changes = compare(to.root(), &old, &new);
+        let ours = |set: Set| set.without(self.writer.unowned).without(&IDENTITY_FIELDS);
+        let removed = ours(changes.removed);
+        let written = ours(changes.added.union(&changes.modified));
+        Some(Change { lost: written.clone().union(&removed), written, removed })
     }
 }
 
