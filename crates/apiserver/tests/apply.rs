@@ -15,7 +15,7 @@ const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 /// PATCH of an apply configuration; `path` has the query.
 async fn apply(cluster: &Cluster, path: &str, config: impl Into<Body>) -> Answer {
     let request = Request::patch(path).header("content-type", "application/apply-patch+yaml");
-    cluster.send(admin(), request.body(config.into()).unwrap()).await
+    cluster.send(admin(), request.body(config.into()).expect("a request")).await
 }
 
 async fn apply_json(cluster: &Cluster, path: &str, config: &Value) -> Answer {
@@ -36,8 +36,8 @@ fn managers(object: &Value) -> Vec<String> {
 }
 
 fn fields<'a>(object: &'a Value, manager: &str) -> &'a Value {
-    let entries = object["metadata"]["managedFields"].as_array().unwrap();
-    &entries.iter().find(|entry| entry["manager"] == manager).unwrap()["fieldsV1"]
+    let entries = object["metadata"]["managedFields"].as_array().expect("managedFields");
+    &entries.iter().find(|entry| entry["manager"] == manager).expect("an entry")["fieldsV1"]
 }
 
 #[tokio::test]
@@ -324,21 +324,19 @@ async fn cost_of_tracking() {
     let lease = json!({ "metadata": { "name": "n" }, "spec": { "holderIdentity": "n", "leaseDurationSeconds": 40 } });
     cluster.post(leases, lease).await.expect(201);
     cluster.post(PODS, pod("p")).await.expect(201);
-    let kinds: [(&str, String, &str, fn(u32) -> Value); 2] =
-        [("pod status", format!("{PODS}/p"), "/status", pod_status), ("lease", format!("{leases}/n"), "", renewal)];
-    for (what, path, subresource, body) in kinds {
-        let written = format!("{path}{subresource}");
-        let dry = format!("{written}?dryRun=All");
-        let tracked = (patch_many(&cluster, &written, body).await, patch_many(&cluster, &dry, body).await);
-        let mut object = cluster.get(&path).await.expect(200);
-        println!(
-            "{what}: managedFields {} of {} bytes",
-            object["metadata"]["managedFields"].to_string().len(),
-            object.to_string().len()
-        );
-        object["metadata"]["managedFields"] = json!([]);
-        cluster.call("PUT", &path, object).await.expect(200);
-        let untracked = (patch_many(&cluster, &written, body).await, patch_many(&cluster, &dry, body).await);
-        println!("{what}: tracked {tracked:?} untracked {untracked:?} us (written, dry run)");
-    }
+    cost(&cluster, &format!("{PODS}/p"), "/status", pod_status).await;
+    cost(&cluster, &format!("{leases}/n"), "", renewal).await;
+}
+
+async fn cost(cluster: &Cluster, path: &str, subresource: &str, body: fn(u32) -> Value) {
+    let written = format!("{path}{subresource}");
+    let dry = format!("{written}?dryRun=All");
+    let tracked = (patch_many(cluster, &written, body).await, patch_many(cluster, &dry, body).await);
+    let mut object = cluster.get(path).await.expect(200);
+    let size = object["metadata"]["managedFields"].to_string().len();
+    println!("{path}: managedFields {size} of {} bytes", object.to_string().len());
+    object["metadata"]["managedFields"] = json!([]);
+    cluster.call("PUT", path, object).await.expect(200);
+    let untracked = (patch_many(cluster, &written, body).await, patch_many(cluster, &dry, body).await);
+    println!("{path}: tracked {tracked:?} untracked {untracked:?} us (written, dry run)");
 }
