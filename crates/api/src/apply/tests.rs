@@ -616,6 +616,59 @@ fn user_agents() {
     assert_eq!(manager_of_user_agent(&"ä".repeat(100)).len(), MANAGER_BYTES_MAX);
 }
 
+/// Not a test of anything: prints what a status costs. `cargo test --release -p api cost -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_status() {
+    const ROUNDS: u32 = 20_000;
+    let with_status = |ready: bool| {
+        let condition = |kind: &str| json!({ "type": kind, "status": ready.to_string(), "lastProbeTime": null });
+        let conditions = ["Initialized", "Ready", "ContainersReady", "PodScheduled"].map(condition);
+        let mut pod = containers(&["a+A+B+C", "b+D+E+F"]);
+        pod["metadata"] = json!({ "name": "p", "labels": { "app": "p", "tier": "x" } });
+        pod["status"] = json!({ "phase": "Running", "podIP": "10.1.0.1", "conditions": conditions,
+            "containerStatuses": [{ "name": "c", "ready": ready, "restartCount": 0, "image": "i", "imageID": "i" }] });
+        pod
+    };
+    let mut object = Object::new(POD);
+    object.write(&Update("maker", with_status(true))).unwrap();
+    object.write(&Status("kubelet", with_status(false))).unwrap();
+    object.write(&Status("kubelet", with_status(true))).unwrap();
+    let unowned = paths(&[&["spec"], &["metadata"]]);
+    let writer = Writer {
+        typing: Typing::Kind(object.kind),
+        api_version: "v1",
+        manager: "kubelet",
+        subresource: "status",
+        unowned: &unowned,
+        now: "2026-02-01T00:00:00Z",
+    };
+    let old = object.value.unwrap();
+    let mut new = with_status(false);
+    meta::set(&mut new, "managedFields", old["metadata"]["managedFields"].clone());
+    let text = old.to_string();
+    let began = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        track(&writer, Some(&old), &mut new.clone());
+    }
+    let tracked = began.elapsed() / ROUNDS;
+    let began = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        drop(new.clone());
+    }
+    let cloned = began.elapsed() / ROUNDS;
+    let began = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        drop(serde_json::from_str::<Value>(&text).unwrap());
+    }
+    println!(
+        "track {:?}; to decode the object's {} bytes: {:?}",
+        tracked - cloned,
+        text.len(),
+        began.elapsed() / ROUNDS
+    );
+}
+
 /// Pods with few names, so that appliers meet.
 fn any_pod() -> impl Strategy<Value = Value> {
     let env = prop::collection::btree_map("[A-C]", "[1-2]", 0..3);
