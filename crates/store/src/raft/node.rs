@@ -34,8 +34,6 @@ use crate::types::MemberId;
 const HEARTBEAT_MS: u64 = 100;
 const ELECTION_MS_MIN: u64 = 300;
 const ELECTION_MS_MAX: u64 = 600;
-/// Entries purged in one go, so that purging does not cost each entry an fsync.
-const PURGE_BATCH_MAX: u64 = 256;
 /// How long a lone member may take to lead and to apply its log.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// Proposals under way, in shares of [`SHARE_BYTES`]; proposers wait beyond that. So at most 4096 transactions and
@@ -96,7 +94,7 @@ pub(super) fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> Bo
     Box::new(error)
 }
 
-fn raft_config(log_entries_kept: u64) -> Result<Arc<Config>, NodeError> {
+fn raft_config() -> Result<Arc<Config>, NodeError> {
     let config = Config {
         cluster_name: "knarr".to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -105,8 +103,9 @@ fn raft_config(log_entries_kept: u64) -> Result<Arc<Config>, NodeError> {
         enable_pre_vote: Some(true),
         // Snapshots follow the bytes of the log, not the number of its entries: see `Growth`.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: log_entries_kept,
-        purge_batch_size: log_entries_kept.clamp(1, PURGE_BATCH_MAX),
+        // Nothing is purged by raft's own rule, but by `upkeep::purge_behind_snapshots`: the rule forgets that a
+        // rotation of keys has asked for more, when that waits for another member.
+        max_in_snapshot_log_to_keep: u64::MAX,
         // A restarted leader may have lost entries that it had not synced but already sent; in its old term it
         // would number other entries the same. It is elected anew instead.
         enable_leader_restore: Some(false),
@@ -151,13 +150,14 @@ impl Node {
             transfers: Arc::new(AtomicU64::new(1)),
         };
         let id = config.member_id.0;
-        let raft = Raft::new(id, raft_config(config.log_entries_kept)?, caller.clone(), log_store, state_machine)
+        let raft = Raft::new(id, raft_config()?, caller.clone(), log_store, state_machine)
             .await
             .map_err(|error| NodeError::Start(boxed(error)))?;
         begin(&raft, config).await?;
         let stopping = Arc::new(AtomicBool::new(false));
         let leadership = upkeep::watch_over(&raft, &caller.book, alone, (stopping.clone(), config.fatal.clone()));
         tokio::spawn(upkeep::snapshot_when_due(raft.clone(), growth));
+        tokio::spawn(upkeep::purge_behind_snapshots(raft.clone(), config.log_entries_kept));
         let (read_rounds, asked) = ReadRounds::new();
         let core = Arc::new(Core {
             me: config.member_id,

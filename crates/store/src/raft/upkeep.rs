@@ -77,12 +77,36 @@ impl Overseer {
     }
 }
 
+/// Entries purged in one go, so that purging does not cost each entry an fsync.
+const PURGE_BATCH_MAX: u64 = 256;
+
 pub(super) async fn snapshot_when_due(raft: Raft<Types, StateMachine>, growth: Arc<Growth>) {
     loop {
         growth.due.notified().await;
         // Begins anew at once, so that a log that keeps growing meanwhile does not ask again.
         growth.bytes.store(0, Ordering::Relaxed);
         if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Purges what a snapshot holds, but for some entries that members which are a little behind may still want. Whatever
+/// is asked for twice, or was asked for further, raft leaves as it is. Ends with raft.
+pub(super) async fn purge_behind_snapshots(raft: Raft<Types, StateMachine>, log_entries_kept: u64) {
+    let batch = log_entries_kept.clamp(1, PURGE_BATCH_MAX);
+    let mut metrics = raft.data_metrics();
+    loop {
+        let (snapshot_end, purged_end) = {
+            let seen = metrics.borrow_watched();
+            let end = |index: Option<u64>| index.map_or(0, |index| index + 1);
+            (end(seen.snapshot.as_ref().map(|id| id.index)), end(seen.purged.as_ref().map(|id| id.index)))
+        };
+        let wanted_end = snapshot_end.saturating_sub(log_entries_kept);
+        if wanted_end >= purged_end + batch && raft.trigger().purge_log(wanted_end - 1).await.is_err() {
+            return;
+        }
+        if metrics.changed().await.is_err() {
             return;
         }
     }
