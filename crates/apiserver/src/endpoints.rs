@@ -18,6 +18,7 @@ use store::MemberId;
 
 use crate::config::ApiServerConfig;
 use crate::core::{Core, Request, Snapshot, core_kind, prefix};
+use crate::housekeeping::spawn_while_leading;
 use crate::object::encode::decode;
 use crate::registry::delete::{DeleteOptions, delete};
 use crate::registry::write::{Part, create, update};
@@ -48,18 +49,9 @@ pub async fn publish(core: &Arc<Core>) -> Result<(), Status> {
 }
 
 pub fn spawn_upkeep(core: Arc<Core>) {
-    let shutdown = core.config.shutdown.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(EVERY) => {}
-            }
-            if *core.store.leadership().borrow()
-                && let Err(error) = tidy(&core).await
-            {
-                tracing::warn!(%error, "the API servers' endpoints are not up to date");
-            }
+    spawn_while_leading(core, EVERY, |core| async move {
+        if let Err(error) = tidy(&core).await {
+            tracing::warn!(%error, "the API servers' endpoints are not up to date");
         }
     });
 }

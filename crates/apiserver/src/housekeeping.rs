@@ -15,15 +15,23 @@ const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
 const EVERY: Duration = Duration::from_secs(300);
 
 pub fn spawn_housekeeping(core: Arc<Core>) {
+    spawn_while_leading(core, EVERY, |core| async move { expire_events(&core, Timestamp::now()).await });
+}
+
+/// Does something again and again where the leader is, until the server stops.
+pub fn spawn_while_leading<W>(core: Arc<Core>, every: Duration, work: impl Fn(Arc<Core>) -> W + Send + 'static)
+where
+    W: Future<Output = ()> + Send,
+{
     let shutdown = core.config.shutdown.clone();
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(every) => {}
             }
             if *core.store.leadership().borrow() {
-                expire_events(&core, Timestamp::now()).await;
+                work(core.clone()).await;
             }
         }
     });

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::hex;
+
 /// Namespace of the Secrets.
 pub const NAMESPACE: &str = "kube-system";
 /// Type of the Secrets.
@@ -51,7 +53,7 @@ impl JoinToken {
 
     /// Name of the Secret by which the cluster knows it.
     pub fn secret_name(&self) -> String {
-        format!("join-token-{}", hex(&self.id))
+        format!("join-token-{}", hex::encode(&self.id))
     }
 
     /// The Secret by which the cluster knows it.
@@ -59,14 +61,14 @@ impl JoinToken {
         json!({
             "apiVersion": "v1", "kind": "Secret", "type": SECRET_TYPE,
             "metadata": { "name": self.secret_name(), "namespace": NAMESPACE },
-            "stringData": { "secret-sha256": hex(&Sha256::digest(self.secret)), "expiration": expires.to_string() },
+            "stringData": { "secret-sha256": hex::encode(&Sha256::digest(self.secret)), "expiration": expires.to_string() },
         })
     }
 
     /// Whether it is the one the cluster keeps, given the texts of the Secret.
     pub fn check(&self, secret_sha256: &str, expiration: &str, now: Timestamp) -> Result<(), TokenError> {
         // Hashes are compared: how long that takes says nothing about the secret.
-        if hex(&Sha256::digest(self.secret)) != secret_sha256 {
+        if hex::encode(&Sha256::digest(self.secret)) != secret_sha256 {
             return Err(TokenError::Unknown);
         }
         let expires: Timestamp = expiration.parse().map_err(|_| TokenError::Unknown)?;
@@ -76,14 +78,14 @@ impl JoinToken {
 
 impl fmt::Display for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}.{}.{}.{}", hex(&self.fingerprint), hex(&self.id), hex(&self.secret))
+        write!(f, "{PREFIX}.{}.{}.{}", hex::encode(&self.fingerprint), hex::encode(&self.id), hex::encode(&self.secret))
     }
 }
 
 /// Never the secret.
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JoinToken({})", hex(&self.id))
+        write!(f, "JoinToken({})", hex::encode(&self.id))
     }
 }
 
@@ -93,24 +95,12 @@ impl FromStr for JoinToken {
     fn from_str(text: &str) -> Result<Self, TokenError> {
         let parts: Vec<&str> = text.trim().split('.').collect();
         let [PREFIX, fingerprint, id, secret] = parts[..] else { return Err(TokenError::Form) };
-        let part = |text| bytes(text).ok_or(TokenError::Form);
-        Ok(Self {
-            fingerprint: part(fingerprint)?.try_into().map_err(|_| TokenError::Form)?,
-            id: part(id)?.try_into().map_err(|_| TokenError::Form)?,
-            secret: part(secret)?.try_into().map_err(|_| TokenError::Form)?,
-        })
+        let decoded = || {
+            let (fingerprint, id, secret) = (hex::decode(fingerprint)?, hex::decode(id)?, hex::decode(secret)?);
+            Some(Self { fingerprint, id, secret })
+        };
+        decoded().ok_or(TokenError::Form)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    if !hex.is_ascii() || !hex.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]
@@ -148,6 +138,6 @@ mod tests {
             check(JoinToken::new([7; 32], [1, 2, 3, 4], [8; 32]), "2025-01-01T00:00:00Z"),
             Err(TokenError::Unknown)
         );
-        assert!(!secret.to_string().contains(&hex(&[9; 32])), "the state does not hold the secret itself");
+        assert!(!secret.to_string().contains(&hex::encode(&[9; 32])), "the state does not hold the secret itself");
     }
 }

@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod commands;
 mod examples;
+mod hex;
 mod https;
 mod join_token;
 mod kubeconfig;

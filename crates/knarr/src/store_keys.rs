@@ -11,15 +11,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use store::{Key, KeyId, KeyRing};
 
+use crate::hex;
 use crate::pki::write_private;
 
 const HEADING: &str = "# What seals this machine's copy of the cluster's state. Whoever has these lines can read it;\n\
                        # without them nobody can. The last key writes, the others only read.\n";
 const KEY_BYTES: usize = 32;
 
-/// Where the keys are unless said otherwise.
-pub fn default_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("pki/store.keys")
+/// Where the keys are: as said, or in the data directory.
+pub fn path(named: Option<&Path>, data_dir: &Path) -> PathBuf {
+    named.map_or_else(|| data_dir.join("pki/store.keys"), Path::to_owned)
 }
 
 /// Keys by id, oldest first; never empty.
@@ -67,7 +68,7 @@ impl StoreKeys {
             if keys.iter().any(|(known, _)| *known == id) {
                 bail!("line {}: there is a key {id} already", at + 1);
             }
-            keys.push((id, unhex(key.trim()).with_context(bad)?));
+            keys.push((id, hex::decode(key.trim()).with_context(bad)?));
         }
         if keys.is_empty() { bail!("there is no line with a key") } else { Ok(Self { keys }) }
     }
@@ -75,11 +76,7 @@ impl StoreKeys {
     fn render(&self) -> String {
         let mut text = HEADING.to_owned();
         for (id, key) in &self.keys {
-            let _ = write!(text, "{id} ");
-            for byte in key {
-                let _ = write!(text, "{byte:02x}");
-            }
-            text.push('\n');
+            let _ = writeln!(text, "{id} {}", hex::encode(key));
         }
         text
     }
@@ -117,17 +114,6 @@ impl StoreKeys {
     }
 }
 
-fn unhex(text: &str) -> Option<[u8; KEY_BYTES]> {
-    if text.len() != 2 * KEY_BYTES || !text.is_ascii() {
-        return None;
-    }
-    let mut key = [0; KEY_BYTES];
-    for (at, byte) in key.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +121,7 @@ mod tests {
     #[test]
     fn come_back_from_their_file() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = default_path(dir.path());
+        let path = super::path(None, dir.path());
         let mut keys = StoreKeys::open(&path).unwrap();
         assert_eq!(keys.add([7; 32]), 2);
         keys.write(&path).unwrap();

@@ -56,10 +56,10 @@ pub enum ProposeError {
     /// The transaction was applied, or not, or will be.
     #[error("what became of the transaction is not known")]
     Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A transaction under way may or may not have been applied.
     /// Nothing was written.
     #[error("this member's state differs from that of the majority")]
     Quarantined,
+    /// A transaction under way may or may not have been applied.
     #[error("the store was shut down")]
     Shutdown,
     /// Likewise.

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cluster::{Cluster, dump, write};
+use crate::faults::chain;
 use store::{Key, KeyId, KeyRing, KeysInUse, OpenError, Start, Store, StoreConfig};
 
 const CANARY: &str = "canary-5e0f2b8d-of-a-secret";
@@ -22,10 +23,6 @@ fn config(dir: &Path, keys: KeyRing) -> StoreConfig {
 
 async fn open(dir: &Path, keys: KeyRing) -> Store<()> {
     Store::open(config(dir, keys)).await.unwrap()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", chain(source)))
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

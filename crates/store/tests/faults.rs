@@ -52,7 +52,7 @@ fn only_segment(dir: &Path) -> PathBuf {
 }
 
 /// Error chain as one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

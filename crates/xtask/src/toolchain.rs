@@ -151,6 +151,7 @@ mod tests {
         assert_eq!(needed, ["rustc", "libc6", "libllvm22", "libstd-rust-dev-wasm32"]);
     }
 
+    /// `cargo test -p xtask -- --ignored a_private_compiler`
     #[test]
     #[ignore = "downloads 200 MB from a Debian mirror"]
     fn a_private_compiler_can_be_made() {

@@ -84,7 +84,7 @@ impl ClusterConfig {
             None => host_name()?,
         };
         let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| data_dir.join("admin.kubeconfig"));
-        let store_keys = args.store_keys.clone().unwrap_or_else(|| store_keys::default_path(&data_dir));
+        let store_keys = store_keys::path(args.store_keys.as_deref(), &data_dir);
         Ok(Self {
             data_dir,
             listen: args.listen,

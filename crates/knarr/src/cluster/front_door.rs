@@ -1,7 +1,9 @@
 //! What one listener of a server serves, by path: the API, the embedded registry, the members.
 //!
-//! Owns: the choice. May not know: what any of them answers.
+//! Owns: the choice, and who may come to the registry and the members. May not know: what any of them answers.
 
+use api::status::Status;
+use apiserver::{ApiServer, UserInfo};
 use axum::Router;
 use axum::extract::Request;
 use tower::ServiceExt;
@@ -22,6 +24,16 @@ pub fn front_door(api: Router, registry: Router, members: Router) -> Router {
         router.clone().oneshot(request)
     };
     Router::new().fallback_service(tower::service_fn(pick))
+}
+
+/// May who sent this request send it? Paths that are not the API's are non-resource URLs for RBAC.
+pub fn permit(api_server: &ApiServer, request: &Request) -> Result<(), Status> {
+    match request.extensions().get::<UserInfo>() {
+        Some(user) if !user.is_anonymous() => {
+            api_server.authorize_path(user, &request.method().as_str().to_lowercase(), request.uri().path())
+        }
+        _ => Err(Status::unauthorized()),
+    }
 }
 
 fn is_below(path: &str, prefix: &str) -> bool {

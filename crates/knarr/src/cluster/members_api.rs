@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use api::status::{Status, Subject};
-use apiserver::{ApiServer, ObjectFacets, UserInfo};
+use apiserver::{ApiServer, ObjectFacets};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -21,10 +21,10 @@ use kube::Api;
 use serde::de::DeserializeOwned;
 use store::{Alarm, MemberError, MemberId, Role, Store};
 
+use super::front_door::permit;
 use super::state_api;
 use super::wire::{
-    Admission, AuthorityPem, BACKUP, Enrolment, JOIN, JoinRequest, KEYS, LEARNER, MEMBERS, MemberEntry, MemberList,
-    VOTER,
+    Admission, AuthorityPem, BACKUP, Enrolment, JOIN, JoinRequest, KEYS, MEMBERS, MemberEntry, MemberList, MemberRole,
 };
 use crate::join_token::{self, JoinToken};
 use crate::pki::Authority;
@@ -54,22 +54,25 @@ impl From<Status> for Refusal {
 
 impl From<MemberError> for Refusal {
     fn from(error: MemberError) -> Self {
-        let text = chain(&error);
-        Self(match error {
+        let status: fn(String) -> Status = match &error {
             MemberError::IdUsed { .. }
             | MemberError::IdUnknown { .. }
             | MemberError::NotALearner { .. }
             | MemberError::NotAVoter { .. }
             | MemberError::LastVoter { .. }
             | MemberError::Addresses
-            | MemberError::Refused { .. } => Status::bad_request(text),
-            MemberError::NotAMember { member } => not_a_member(member.0),
-            MemberError::Behind { .. } | MemberError::NotTakenOver { .. } => Status::timeout(text),
-            MemberError::NotLeader { .. } | MemberError::Unknown(_) | MemberError::Failed(_) => {
-                Status::unavailable(text)
-            }
-        })
+            | MemberError::Refused { .. } => Status::bad_request,
+            MemberError::NotAMember { member } => return Self(not_a_member(member.0)),
+            MemberError::Behind { .. } | MemberError::NotTakenOver { .. } => Status::timeout,
+            MemberError::NotLeader { .. } | MemberError::Unknown(_) | MemberError::Failed(_) => Status::unavailable,
+        };
+        Self(status(one_line(error)))
     }
+}
+
+/// An error with its causes.
+pub fn one_line(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
 }
 
 impl IntoResponse for Refusal {
@@ -77,16 +80,6 @@ impl IntoResponse for Refusal {
         let code = StatusCode::from_u16(self.0.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (code, Json(self.0.to_value())).into_response()
     }
-}
-
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn not_a_member(id: u64) -> Status {
@@ -110,13 +103,7 @@ pub fn routes(members: MembersApi) -> Router {
 }
 
 async fn authorize(State(members): State<Arc<MembersApi>>, request: Request, next: Next) -> Response {
-    let anonymous = UserInfo::anonymous();
-    let user = request.extensions().get::<UserInfo>().unwrap_or(&anonymous);
-    if user.is_anonymous() {
-        return Refusal(Status::unauthorized()).into_response();
-    }
-    let verb = request.method().as_str().to_lowercase();
-    match members.api_server.authorize_path(user, &verb, request.uri().path()) {
+    match permit(&members.api_server, &request) {
         Ok(()) => next.run(request).await,
         Err(status) => Refusal(status).into_response(),
     }
@@ -158,10 +145,9 @@ async fn list(State(members): State<Arc<MembersApi>>) -> Json<MemberList> {
         id: member.id.0,
         addresses: member.addresses,
         role: match member.role {
-            Role::Voter => VOTER,
-            Role::Learner => LEARNER,
-        }
-        .to_owned(),
+            Role::Voter => MemberRole::Voter,
+            Role::Learner => MemberRole::Learner,
+        },
         log_end: member.log_end,
     });
     Json(MemberList {

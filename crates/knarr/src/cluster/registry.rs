@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use apiserver::{ApiServer, UserInfo};
+use apiserver::ApiServer;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -14,23 +14,22 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use image::{ImageStore, registry_router};
 
+use super::front_door::permit;
+
 /// The registry's routes, for those who may.
 pub fn routes(api_server: &ApiServer, store: Arc<ImageStore>) -> Router {
     registry_router(store).layer(from_fn_with_state(api_server.clone(), authorize))
 }
 
 async fn authorize(State(api_server): State<ApiServer>, request: Request, next: Next) -> Response {
-    let anonymous = UserInfo::anonymous();
-    let user = request.extensions().get::<UserInfo>().unwrap_or(&anonymous);
-    let verb = request.method().as_str().to_lowercase();
-    if user.is_anonymous() {
-        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"knarr\"")];
-        let body =
-            r#"{"errors":[{"code":"UNAUTHORIZED","message":"a client certificate of this cluster is required"}]}"#;
-        return (StatusCode::UNAUTHORIZED, challenge, body).into_response();
-    }
-    match api_server.authorize_path(user, &verb, request.uri().path()) {
+    match permit(&api_server, &request) {
         Ok(()) => next.run(request).await,
+        Err(status) if status.code == StatusCode::UNAUTHORIZED.as_u16() => {
+            let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"knarr\"")];
+            let body =
+                r#"{"errors":[{"code":"UNAUTHORIZED","message":"a client certificate of this cluster is required"}]}"#;
+            (StatusCode::UNAUTHORIZED, challenge, body).into_response()
+        }
         Err(status) => {
             let body = serde_json::json!({ "errors": [{ "code": "DENIED", "message": status.message }] });
             (StatusCode::FORBIDDEN, axum::Json(body)).into_response()

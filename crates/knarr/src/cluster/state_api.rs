@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
 
-use super::members_api::{MembersApi, Refusal, chain};
+use super::members_api::{MembersApi, Refusal, one_line};
 use super::wire::{AuthorityPem, BackupHeader, KeyList};
 
 /// The whole state at one revision, in pieces as fast as they are taken.
@@ -23,12 +23,13 @@ pub async fn backup(State(members): State<Arc<MembersApi>>) -> Result<Response, 
         peer_authority: members.peer_authority.as_ref().map(|authority| AuthorityPem::from(authority.pem())),
     };
     let header = serde_json::to_vec(&header).map_err(Status::internal)?;
-    let backup = members.store.backup(Bytes::from(header)).await.map_err(|error| Status::unavailable(chain(&error)))?;
+    let backup =
+        members.store.backup(Bytes::from(header)).await.map_err(|error| Status::unavailable(one_line(error)))?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(backup)).into_response())
 }
 
 /// Which keys something on the disk needs.
 pub async fn keys(State(members): State<Arc<MembersApi>>) -> Result<Json<KeyList>, Refusal> {
-    let in_use = members.store.keys_in_use().await.map_err(|error| Status::unavailable(chain(&error)))?;
+    let in_use = members.store.keys_in_use().await.map_err(|error| Status::unavailable(one_line(error)))?;
     Ok(Json(KeyList { in_use: in_use.keys.iter().map(|key| key.0).collect(), plain: in_use.plain }))
 }

@@ -107,16 +107,28 @@ pub struct MemberList {
     pub members: Vec<MemberEntry>,
 }
 
-pub const VOTER: &str = "voter";
-pub const LEARNER: &str = "learner";
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MemberRole {
+    Voter,
+    Learner,
+}
+
+impl MemberRole {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Voter => "voter",
+            Self::Learner => "learner",
+        }
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberEntry {
     pub id: u64,
     pub addresses: Vec<String>,
-    /// [`VOTER`] or [`LEARNER`].
-    pub role: String,
+    pub role: MemberRole,
     /// Entries of the log it has for certain; only the leader knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_end: Option<u64>,

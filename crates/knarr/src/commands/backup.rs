@@ -12,8 +12,7 @@ use kube::client::Body;
 
 use crate::access::Access;
 use crate::cli::{BackupArgs, RestoreArgs};
-use crate::cluster::wire::BACKUP;
-use crate::cluster::{self};
+use crate::cluster::{self, wire::BACKUP};
 use crate::store_keys;
 
 /// Written beside the file and checked before it takes the name.
@@ -63,7 +62,7 @@ async fn fetch(access: &Access, path: &Path) -> Result<()> {
 }
 
 pub fn restore(args: &RestoreArgs) -> Result<()> {
-    let keys = args.store_keys.clone().unwrap_or_else(|| store_keys::default_path(&args.data_dir));
+    let keys = store_keys::path(args.store_keys.as_deref(), &args.data_dir);
     let (member, restored) = cluster::restore(&args.file, &args.data_dir, &keys)?;
     let dir = args.data_dir.display();
     println!("{} objects of revision {} are in {dir}", restored.backup.records, restored.backup.revision);

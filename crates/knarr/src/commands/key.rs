@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use http::Request;
 
 use crate::access::Access;
-use crate::cli::{KeyArgs, KeyCommand};
+use crate::cli::{AccessArgs, KeyArgs, KeyCommand};
 use crate::cluster::wire::{KEYS, KeyList};
-use crate::store_keys::{StoreKeys, default_path};
+use crate::store_keys::{self, StoreKeys};
 
 pub async fn run(command: KeyCommand) -> Result<()> {
     match command {
@@ -20,7 +20,7 @@ pub async fn run(command: KeyCommand) -> Result<()> {
 }
 
 fn path(args: &KeyArgs) -> PathBuf {
-    args.store_keys.clone().unwrap_or_else(|| default_path(&args.data_dir))
+    store_keys::path(args.store_keys.as_deref(), &args.data_dir)
 }
 
 fn rotate(args: &KeyArgs) -> Result<()> {
@@ -35,7 +35,7 @@ fn rotate(args: &KeyArgs) -> Result<()> {
 /// What this machine's server says its disk needs.
 async fn in_use(args: &KeyArgs) -> Result<KeyList> {
     let kubeconfig = args.access.kubeconfig.clone().unwrap_or_else(|| args.data_dir.join("admin.kubeconfig"));
-    let access = Access::load(&crate::cli::AccessArgs { kubeconfig: Some(kubeconfig) }).await?;
+    let access = Access::load(&AccessArgs { kubeconfig: Some(kubeconfig) }).await?;
     let request = Request::get(KEYS).body(Vec::new()).context("a path of ours is no URI")?;
     let text = access.client()?.request_text(request).await.context("cannot ask the server which keys it needs")?;
     serde_json::from_str(&text).context("the server did not answer a list of keys")

@@ -56,7 +56,7 @@ fn render(list: &MemberList) -> String {
         let leads = if list.leader == Some(member.id) { "yes" } else { "" };
         let log_end = member.log_end.map_or_else(String::new, |end| end.to_string());
         let addresses = if member.addresses.is_empty() { "none".to_owned() } else { member.addresses.join(", ") };
-        text.push_str(&format!("{:<6}{:<9}{leads:<9}{log_end:<12}{addresses}\n", member.id, member.role));
+        text.push_str(&format!("{:<6}{:<9}{leads:<9}{log_end:<12}{addresses}\n", member.id, member.role.as_str()));
     }
     if !list.alarm.is_empty() {
         text.push_str(&format!("\nALARM: {}\n", list.alarm));
@@ -67,23 +67,18 @@ fn render(list: &MemberList) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::wire::MemberEntry;
+    use crate::cluster::wire::{MemberEntry, MemberRole};
 
     #[test]
     fn a_table_and_the_alarm() {
-        let entry = |id, role: &str, log_end| MemberEntry {
-            id,
-            addresses: vec![format!("10.0.0.{id}:6444")],
-            role: role.to_owned(),
-            log_end,
-        };
+        let entry = |id, role, log_end| MemberEntry { id, addresses: vec![format!("10.0.0.{id}:6444")], role, log_end };
         let mut list = MemberList {
             me: 1,
             leader: Some(1),
             term: 3,
             alarm: String::new(),
             syncs: 0,
-            members: vec![entry(1, "voter", Some(42)), entry(4, "learner", None)],
+            members: vec![entry(1, MemberRole::Voter, Some(42)), entry(4, MemberRole::Learner, None)],
         };
         let expect = "ID    ROLE     LEADS    LOG END     ADDRESSES\n\
                       1     voter    yes      42          10.0.0.1:6444\n\

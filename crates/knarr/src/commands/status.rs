@@ -8,7 +8,7 @@ use serde_json::json;
 use super::member;
 use crate::access::Access;
 use crate::cli::{Output, StatusArgs};
-use crate::cluster::wire::{MemberList, VOTER};
+use crate::cluster::wire::{MemberList, MemberRole};
 
 pub async fn run(args: StatusArgs) -> Result<()> {
     let access = Access::load(&args.access).await?;
@@ -48,7 +48,7 @@ pub async fn run(args: StatusArgs) -> Result<()> {
 
 /// One line, and one more if something is wrong.
 fn control_plane(list: &MemberList) -> String {
-    let voters = list.members.iter().filter(|member| member.role == VOTER).count();
+    let voters = list.members.iter().filter(|member| member.role == MemberRole::Voter).count();
     let leads = list.leader.map_or_else(|| "nobody leads".to_owned(), |leader| format!("member {leader} leads"));
     let alarm = if list.alarm.is_empty() { String::new() } else { format!("        ALARM: {}\n", list.alarm) };
     format!("members {voters} vote, {leads}\n{alarm}")
