@@ -47,7 +47,7 @@ async fn expire_events(core: &Core, now: Timestamp) {
             ops: vec![Op::Delete { key: entry.key.clone() }],
             durability: Durability::Relaxed,
         };
-        if let Err(error) = core.store.propose(txn).await {
+        if let Err(error) = core.store.propose_leading(txn).await {
             tracing::warn!(%error, "expiring an event");
             return;
         }

@@ -38,6 +38,36 @@ async fn three_members_are_one_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_writes_of_a_follower_are_each_done_for_themselves() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.wait_for_leader().await;
+    let follower = cluster.store(if leader == 1 { 2 } else { 1 });
+    write(&follower, "/k/7", "there before").await.unwrap();
+    // Enough to go in several requests; one of them is refused, one is too large to go with others.
+    let one = |number: usize| {
+        let store = follower.clone();
+        let (key, large) = (format!("/k/{number}"), "x".repeat(2 << 20));
+        let value = if number == 100 { large } else { number.to_string() };
+        let txn = Txn { guards: vec![Guard::Absent { key: key.clone().into() }], ..put(&key, &value) };
+        tokio::spawn(async move { store.propose(txn).await.unwrap() })
+    };
+    let all: Vec<_> = (0..600).map(one).collect();
+    let mut revisions = Vec::new();
+    for (number, write) in all.into_iter().enumerate() {
+        match write.await.unwrap() {
+            TxnOutcome::Applied { revision, entries } => {
+                let entry = entries[0].as_ref().unwrap();
+                assert_eq!(entry.key, format!("/k/{number}"), "the answer to this write");
+                revisions.push(revision.0);
+            }
+            TxnOutcome::GuardFailed { .. } => assert_eq!(number, 7),
+        }
+    }
+    revisions.sort_unstable();
+    assert_eq!(revisions, (2..601).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_ends_is_followed_by_another() {
     let mut cluster = Cluster::of(3).await;
     for round in 0..3 {
@@ -124,6 +154,10 @@ async fn leadership_is_handed_over_and_a_leader_can_be_removed() {
         cluster.store(3).transfer_leadership(MemberId(to)).await.unwrap();
         until("the leader says so", || cluster.leader() == Some(to)).await;
         write(&cluster.store(to), "/k", "x").await.unwrap();
+    }
+    for asked in [1, 2, 3] {
+        let error = cluster.store(asked).remove_member(MemberId(9)).await.unwrap_err();
+        assert!(matches!(error, MemberError::NotAMember { member: MemberId(9) }), "member {asked}: {error:?}");
     }
     cluster.store(2).remove_member(MemberId(1)).await.unwrap();
     cluster.stop(1).await;

@@ -84,13 +84,17 @@ impl Core {
                 let answer = self.raft.handle_transfer_leader(request).await;
                 answer.map(|answer| Response::TransferLeader(answer.into())).map_err(|fatal| failed(&fatal))
             }
-            Request::Propose(txn) => self.propose_for(txn).await,
+            Request::Propose(txns) => {
+                let each = txns.into_iter().map(|txn| self.propose_for(txn));
+                Ok(Response::Proposed(futures::future::join_all(each).await))
+            }
             // Were it sent on from here, two members that believe in each other would send it to and fro.
             Request::ReadIndex if self.leader() != Some(self.me) => Err(Refusal::NotLeader { leader: self.leader() }),
             Request::ReadIndex => Ok(Response::ReadIndex { index: self.barrier().await? }),
             Request::Change(change) => match self.change_here(change).await {
                 Ok(member) => Ok(Response::Changed { member }),
                 Err(MemberError::NotLeader { leader }) => Err(Refusal::NotLeader { leader }),
+                Err(MemberError::NotAMember { member }) => Err(Refusal::NotAMember { member }),
                 Err(MemberError::Unknown(source)) => Err(Refusal::Unknown { why: source.to_string() }),
                 Err(error) => Err(Refusal::Change { why: error.to_string() }),
             },
@@ -139,13 +143,13 @@ impl Core {
         installed.map(|response| Response::Installed { vote: (&response.vote).into() }).map_err(|fatal| failed(&fatal))
     }
 
-    async fn propose_for(&self, txn: Txn) -> Answer {
+    async fn propose_for(&self, txn: Txn) -> Result<Proposed, Refusal> {
         let bytes = txn::check(&txn).map_err(|_| Refusal::NotUnderstood)?;
         let shares = self.shares.acquire_many(shares_of(bytes)).await;
         let _share = shares.map_err(|_| Refusal::NotLeader { leader: None })?;
         let (index, reply) = self.propose_here(Command::Txn(txn.into())).await?;
         let outcome = (self.encode_outcome)(reply);
         let outcome = outcome.ok_or_else(|| Refusal::Unknown { why: "the outcome cannot be encoded".to_owned() })?;
-        Ok(Response::Proposed(Proposed { index, outcome }))
+        Ok(Proposed { index, outcome })
     }
 }

@@ -24,6 +24,8 @@ const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
 const LEADER_PAUSE: Duration = Duration::from_millis(25);
 /// A write that is not agreed on after this time may still be, later.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The leader gives up first, so that its answer is heard.
+pub(super) const FORWARD_TIMEOUT: Duration = Duration::from_secs(11);
 /// How long a read waits until this member knows what it has to know. Reads may be tried again at will.
 const LINEARIZE_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(1);
@@ -102,11 +104,18 @@ impl From<RaftError<Types, ClientWriteError<Types>>> for WriteError {
 
 impl From<AskError> for WriteError {
     fn from(error: AskError) -> Self {
-        match error {
+        Arc::new(error).into()
+    }
+}
+
+/// One error may be that of many writes.
+impl From<Arc<AskError>> for WriteError {
+    fn from(error: Arc<AskError>) -> Self {
+        match *error {
             AskError::Refused { source: Refusal::NotLeader { leader }, .. } => Self::NotLeader { leader },
             AskError::Refused { source: Refusal::NoMajority, .. } => Self::NoMajority,
-            error if error.is_certain() => Self::Unreachable(boxed(error)),
-            error => Self::Unknown(boxed(error)),
+            _ if error.is_certain() => Self::Unreachable(boxed(error)),
+            _ => Self::Unknown(boxed(error)),
         }
     }
 }
@@ -125,7 +134,7 @@ impl Node {
                     core.propose_here(Command::Txn(txn.clone())).await.map(|(_, reply)| Answer::Here(reply))
                 }
                 leader if proposer == Proposer::Leader => return Err(WriteError::NotLeader { leader }),
-                Some(leader) => core.propose_there(leader, &txn).await.map(Answer::Forwarded),
+                Some(leader) => core.propose_there(leader, &txn, bytes).await.map(Answer::Forwarded),
                 None => Err(WriteError::NotLeader { leader: None }),
             };
             match answer {
@@ -176,14 +185,8 @@ impl Core {
         Ok((response.log_id.index, response.data))
     }
 
-    async fn propose_there(&self, leader: MemberId, txn: &Txn) -> Result<Bytes, WriteError> {
-        let request = Request::Propose(txn.clone());
-        // The leader gives up first, so that its answer is heard.
-        let Response::Proposed(Proposed { index, outcome }) =
-            self.caller.ask(leader, request, PROPOSE_TIMEOUT + READ_INDEX_TIMEOUT).await?
-        else {
-            return Err(AskError::Garbled { member: leader }.into());
-        };
+    async fn propose_there(&self, leader: MemberId, txn: &Arc<Txn>, bytes: usize) -> Result<Bytes, WriteError> {
+        let Proposed { index, outcome } = self.forward_rounds.ask(leader, txn.clone(), bytes).await?;
         let applied = tokio::time::timeout(PROPOSE_TIMEOUT, self.progress.wait_for(index)).await;
         applied.map_err(|_| WriteError::Unknown(boxed(Late(PROPOSE_TIMEOUT))))?;
         Ok(outcome)

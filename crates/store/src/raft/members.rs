@@ -115,6 +115,9 @@ impl Node {
                 match self.0.caller.ask(leader, Request::Change(change), FORWARD_TIMEOUT).await {
                     Ok(Response::Changed { member }) => Ok(member),
                     Ok(_) => Err(MemberError::Unknown(boxed(AskError::Garbled { member: leader }))),
+                    Err(AskError::Refused { source: Refusal::NotAMember { member }, .. }) => {
+                        Err(MemberError::NotAMember { member })
+                    }
                     Err(AskError::Refused { source: Refusal::Change { why }, .. }) => Err(MemberError::Refused { why }),
                     Err(error) => Err(WriteError::from(error).into()),
                 }

@@ -18,7 +18,7 @@ use crate::txn::Txn;
 use crate::types::{MemberId, Revision};
 
 /// The first byte of every request and answer. A member refuses what it does not know.
-pub(super) const WIRE_VERSION: u8 = 1;
+pub(super) const WIRE_VERSION: u8 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Envelope {
@@ -45,7 +45,8 @@ pub(super) enum Request {
         to: u64,
         last: Option<StoredLogId>,
     },
-    Propose(Txn),
+    /// Transactions of several proposers; each is done or not for itself.
+    Propose(Vec<Txn>),
     /// Up to where must be applied what is read after this?
     ReadIndex,
     Change(MemberChange),
@@ -107,7 +108,8 @@ pub(super) enum Response {
         vote: StoredVote,
     },
     TransferLeader(TransferAnswer),
-    Proposed(Proposed),
+    /// An answer for each transaction, in their order.
+    Proposed(Vec<Result<Proposed, Refusal>>),
     ReadIndex {
         index: u64,
     },
@@ -168,6 +170,8 @@ pub(super) enum Refusal {
     Quarantined,
     #[error("it failed or was stopped: {why}")]
     Failed { why: String },
+    #[error("there is no member {member}")]
+    NotAMember { member: MemberId },
     #[error("{why}")]
     Change { why: String },
     /// Whether a proposal will be applied is not known.
@@ -358,7 +362,7 @@ mod tests {
         let mut bytes = encode(&Envelope { to: 1, request: Request::ReadIndex }).unwrap().to_vec();
         assert_eq!(decode::<Envelope>(&bytes).unwrap().to, 1);
         bytes[0] = WIRE_VERSION + 1;
-        assert!(decode::<Envelope>(&bytes).unwrap_err().to_string().contains("version 2"));
+        assert!(decode::<Envelope>(&bytes).unwrap_err().to_string().contains("version 3"));
         assert!(decode::<Envelope>(&[]).is_err());
         for length in 1..bytes.len() {
             bytes[0] = WIRE_VERSION;

@@ -9,6 +9,7 @@
 //! - [`network`], [`answer`], [`incoming`]: asking, answering, receiving snapshots
 //! - [`address_book`]: where members are
 //! - [`members`], [`forward`]: changing who is a member; writes and reads asked of any member
+//! - [`forward_rounds`]: many writes that go to the leader in one request
 //! - [`read_rounds`]: many reads that wait for one round
 //! - [`audit`]: members compare their states
 //! - [`node`], [`upkeep`]: one running member, and what it does by itself
@@ -22,6 +23,7 @@ mod audit;
 #[cfg(test)]
 mod contract_test;
 mod forward;
+mod forward_rounds;
 mod founding;
 mod incoming;
 mod log_store;

@@ -15,6 +15,8 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use super::address_book::AddressBook;
 use super::audit::{Alarm, HashAt, audit};
+use super::forward::FORWARD_TIMEOUT;
+use super::forward_rounds::{self, ForwardRounds};
 use super::incoming::{self, Incoming};
 use super::log_store::{Growth, LogStore};
 use super::network::Caller;
@@ -82,6 +84,7 @@ pub(super) struct Core {
     pub alarm: watch::Sender<Alarm>,
     pub shares: Semaphore,
     pub read_rounds: ReadRounds,
+    pub forward_rounds: ForwardRounds,
     /// Held while the membership is changed: one change at a time.
     pub changes: Mutex<()>,
     pub incoming: Mutex<Incoming>,
@@ -159,6 +162,7 @@ impl Node {
         tokio::spawn(upkeep::snapshot_when_due(raft.clone(), growth));
         tokio::spawn(upkeep::purge_behind_snapshots(raft.clone(), config.log_entries_kept));
         let (read_rounds, asked) = ReadRounds::new();
+        let (forward_rounds, forwarded) = ForwardRounds::new();
         let core = Arc::new(Core {
             me: config.member_id,
             raft,
@@ -171,6 +175,7 @@ impl Node {
             alarm: watch::Sender::new(Alarm::None),
             shares: Semaphore::new(SHARES_MAX),
             read_rounds,
+            forward_rounds,
             changes: Mutex::new(()),
             incoming,
             news: Notify::new(),
@@ -179,6 +184,7 @@ impl Node {
         tokio::spawn(upkeep::keep_members(core.clone(), config.peers.advertise.clone()));
         tokio::spawn(audit(core.clone(), config.audit_every));
         tokio::spawn(read_rounds::run(asked, Arc::downgrade(&core)));
+        tokio::spawn(forward_rounds::run(forwarded, Arc::downgrade(&core), FORWARD_TIMEOUT));
         tokio::spawn(rotation::rotate_until_done(core.clone()));
         Ok(Self(core))
     }
