@@ -19,6 +19,14 @@ use crate::host::logs::Stream;
 use crate::host::meter::MemoryShare;
 use crate::protocol::Sockets;
 
+/// Things of the host's that one instance may hold at a time: streams, files, sockets, fields. The process has a
+/// million files for all its guests.
+const HANDLES_MAX: usize = 8192;
+/// Bytes of strings and lists that one call of the guest's may hand over.
+const CALL_BYTES_MAX: usize = 32 << 20;
+/// Of one `get-random-bytes`.
+const RANDOM_BYTES_MAX: u64 = 1 << 20;
+
 /// Store data of a component.
 pub struct ComponentState {
     wasi: WasiCtx,
@@ -68,7 +76,7 @@ pub fn component(
     let state = ComponentState {
         wasi: context(container)?.build(),
         http: WasiHttpCtx::new(),
-        table: ResourceTable::new(),
+        table: limited_table(),
         outgoing: OutgoingHttp::new(Arc::clone(&container.egress)),
         memory,
     };
@@ -85,15 +93,24 @@ pub fn module(
 ) -> wasmtime::Result<Guest<ModuleState>> {
     let memory = container.memory_share();
     let refused = memory.refused();
-    let mut store = Store::new(engine, ModuleState { wasi: context(container)?.build_p1(), memory });
+    let mut wasi = context(container)?.build_p1();
+    wasi.ctx().table.set_max_capacity(HANDLES_MAX);
+    let mut store = Store::new(engine, ModuleState { wasi, memory });
     store.limiter(|state| &mut state.memory);
     give_way(&mut store, deadline);
     Ok(Guest { store, refused })
 }
 
+fn limited_table() -> ResourceTable {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(HANDLES_MAX);
+    table
+}
+
 /// On every tick the guest yields to others; past its deadline it traps where it is, so that the
 /// log shows where it spun.
 fn give_way<T: 'static>(store: &mut Store<T>, deadline: Option<Instant>) {
+    store.set_hostcall_fuel(CALL_BYTES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
         Ok(match deadline {
@@ -109,6 +126,7 @@ fn context(container: &Container) -> wasmtime::Result<WasiCtxBuilder> {
     builder
         .args(&spec.args)
         .envs(&spec.env)
+        .max_random_size(RANDOM_BYTES_MAX)
         .stdout(container.log.writer(Stream::Stdout))
         .stderr(container.log.writer(Stream::Stderr));
     if let Some(dir) = &spec.working_dir {

@@ -142,12 +142,13 @@ fn module(text: &str, body: &str) -> Vec<u8> {
           (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
           (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
           (memory (export "memory") 1)
+          (table 1 funcref)
           (data (i32.const 64) "{escaped}")
           (data (i32.const 4096) "greeting.txt")
           (func $print (param $fd i32)
             (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const {length}))
             (drop (call $write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8))))
-          (func (export "_start") {body}))"#
+          (func $start (export "_start") {body}))"#
     );
     wat::parse_str(text).expect("the module fixture is valid")
 }
@@ -184,5 +185,43 @@ pub fn reads_its_mount() -> Vec<u8> {
         (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
         (if (i32.eqz (call $open (i32.const 3) (i32.const 0) (i32.const 4096) (i32.const 5) (i32.const 1)
               (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 16))) (then (call $exit (i32.const 9))))"#,
+    )
+}
+
+/// A WASI 0.1 command of this body, whose function is `$start` and which has a table.
+pub fn start(body: &str) -> Vec<u8> {
+    module("", body)
+}
+
+/// Opens the file `greeting.txt` of its first mount until that fails: exits 0 then, and 9 when it never does.
+pub fn opens_without_end() -> Vec<u8> {
+    module(
+        "",
+        r#"(local $opened i32)
+        (loop $more
+          (if (call $open (i32.const 3) (i32.const 0) (i32.const 4096) (i32.const 12) (i32.const 0)
+                (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 16)) (then (call $exit (i32.const 0))))
+          (local.set $opened (i32.add (local.get $opened) (i32.const 1)))
+          (br_if $more (i32.lt_u (local.get $opened) (i32.const 50000))))
+        (call $exit (i32.const 9))"#,
+    )
+}
+
+/// Answers HTTP with nothing but resources of the host's, without end.
+pub fn http_takes_handles() -> Vec<u8> {
+    http("(loop $more (drop (call $fields)) (br $more))")
+}
+
+/// One function of many variables that all depend on each other: much work for little Wasm.
+pub fn compile_bomb() -> Vec<u8> {
+    const VARIABLES: usize = 200;
+    let step = |n: usize| {
+        let [to, a, b] = [n * 7919, n * 104_729 + 1, n * 31 + 2].map(|k| k % VARIABLES);
+        format!("(local.set {to} (i64.add (local.get {a}) (local.get {b})))")
+    };
+    let steps: String = (0..5_000).map(step).collect();
+    module(
+        "",
+        &format!("(local {}) (loop $again {steps} (br_if $again (i64.eqz (local.get 0))))", "i64 ".repeat(VARIABLES)),
     )
 }

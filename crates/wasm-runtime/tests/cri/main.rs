@@ -5,6 +5,7 @@
 mod commands;
 mod fixtures;
 mod guests;
+mod hostile;
 mod http;
 mod images;
 mod linux_namespace;
