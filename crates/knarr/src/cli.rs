@@ -54,6 +54,22 @@ pub enum Command {
     /// Run a cluster, push the example images, apply the examples, call them and print the answers
     #[command(after_help = "Example:\n  sudo knarr demo --exit")]
     Demo(DemoArgs),
+    /// Run a .wasm file, a static Linux program or an image, and print where it answers
+    ///
+    /// What serves HTTP becomes a Deployment and a Service. A Wasm command runs once: its output is shown, and its end
+    /// is the end of this command.
+    #[command(
+        after_help = "Examples:\n  knarr run hello hello.wasm\n  knarr run web registry.local/examples/hello-http:v1 --port 8080 --replicas 3\n  knarr run job tool.wasm --env LEVEL=3 -- --verbose input.txt"
+    )]
+    Run(RunArgs),
+    /// Build, run and watch a project: every change is built, pushed and running a moment later
+    ///
+    /// A directory with a Cargo.toml is built by cargo for wasm32-wasip2; others by --build. What it made in the
+    /// cluster goes with it, unless --keep is given.
+    #[command(
+        after_help = "Examples:\n  knarr dev ./hello\n  knarr dev ./app --build 'npm run build' --wasm dist/app.wasm"
+    )]
+    Dev(DevArgs),
     /// Build, push, pull and list images and Wasm artifacts
     #[command(subcommand)]
     Image(ImageCommand),
@@ -283,6 +299,69 @@ pub enum Output {
     #[default]
     Text,
     Json,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Name of the Deployment and the Service
+    pub name: String,
+    /// A .wasm file, a static Linux program, or an image
+    pub program: String,
+    #[command(flatten)]
+    pub options: RunOptions,
+    #[command(flatten)]
+    pub access: AccessArgs,
+}
+
+/// How a program is to run.
+#[derive(Debug, Clone, Args)]
+pub struct RunOptions {
+    #[arg(long, short, default_value = "default")]
+    pub namespace: String,
+    /// Where the program listens [default: 8080 for Wasm that serves HTTP]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    #[arg(long, default_value_t = 1)]
+    pub replicas: u32,
+    /// A variable of its environment; repeat for several
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub env: Vec<(String, String)>,
+    /// Most memory it may have, such as 64Mi
+    #[arg(long)]
+    pub memory: Option<String>,
+    /// Arguments of the program
+    #[arg(last = true)]
+    pub args: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a variable is given as NAME=VALUE".to_owned()),
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DevArgs {
+    /// The project
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Name of the Deployment and the Service [default: the directory's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The shell command that builds it, run in the directory
+    #[arg(long, value_name = "COMMAND", requires = "wasm")]
+    pub build: Option<String>,
+    /// What the build makes, relative to the directory
+    #[arg(long, value_name = "FILE")]
+    pub wasm: Option<PathBuf>,
+    /// Leave it running at the end
+    #[arg(long)]
+    pub keep: bool,
+    #[command(flatten)]
+    pub options: RunOptions,
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -108,6 +108,15 @@ impl Background {
             let said = self.said();
             if said.contains(text) { Ok(said) } else { Err(format!("it said {said:?}")) }
         })
+    }
+}
+
+impl Background {
+    /// Ctrl-C, and the end.
+    pub fn interrupt(&mut self) -> ExitStatus {
+        let sent = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        assert!(sent.expect("there is a kill command").success(), "{} can be interrupted", self.line);
+        self.child.wait().expect("a started program can be waited for")
     }
 }
 

@@ -12,5 +12,6 @@ mod mistakes;
 mod network;
 mod registry;
 mod rollout;
+mod run;
 mod runtimes;
 mod teardown;

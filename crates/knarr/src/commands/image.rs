@@ -17,6 +17,9 @@ use crate::access::Access;
 use crate::cli::{AccessArgs, ImageCommand, Output};
 use crate::registry_client::RegistryClient;
 
+/// Of a digest, in a tag that stands for content.
+const CONTENT_TAG_DIGITS: usize = 16;
+
 pub async fn run(command: ImageCommand) -> Result<()> {
     match command {
         ImageCommand::Build { path, tag, entrypoint, compat, access } => {
@@ -106,6 +109,15 @@ fn import_layout(store: &ImageStore, path: &Path) -> Result<Digest> {
     let digest =
         index.pointer("/manifests/0/digest").and_then(Value::as_str).context("index.json names no manifest")?;
     Ok(digest.parse()?)
+}
+
+/// Packs a file and pushes it under a tag of its content. Answers the image's name for nodes.
+pub(super) async fn pack_and_push(registry: &RegistryClient, path: &Path, repository: &str) -> Result<String> {
+    let scratch = Scratch::new()?;
+    let digest = build_any(&scratch.store, path, &[], false)?;
+    let tag = &digest.hex()[..CONTENT_TAG_DIGITS];
+    registry.push(&scratch.store, &digest, repository, tag).await?;
+    Ok(format!("registry.local/{repository}:{tag}"))
 }
 
 async fn push(access: &AccessArgs, store: &ImageStore, digest: &Digest, target: &Target) -> Result<()> {

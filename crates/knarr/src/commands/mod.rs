@@ -4,10 +4,12 @@ mod backup;
 mod bench;
 mod completion;
 mod demo;
+mod dev;
 mod image;
 mod key;
 mod kubeconfig;
 mod member;
+mod run;
 mod server;
 mod status;
 mod token;
@@ -28,6 +30,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Restore(args) => backup::restore(&args),
         Command::Key(command) => runtime()?.block_on(key::run(command)),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
+        Command::Run(args) => runtime()?.block_on(run::run(args)),
+        Command::Dev(args) => runtime()?.block_on(dev::run(args)),
         Command::Image(command) => runtime()?.block_on(image::run(command)),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Status(args) => runtime()?.block_on(status::run(args)),

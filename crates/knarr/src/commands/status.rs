@@ -60,7 +60,7 @@ fn node_ready(node: &Node) -> bool {
 }
 
 /// Why a pod is not ready; None when it is, or has succeeded.
-fn trouble(pod: &Pod) -> Option<(String, String)> {
+pub(super) fn trouble(pod: &Pod) -> Option<(String, String)> {
     let status = pod.status.as_ref()?;
     let conditions = status.conditions.as_deref().unwrap_or_default();
     if status.phase.as_deref() == Some("Succeeded")
