@@ -8,6 +8,7 @@ use bytes::Bytes;
 use store::{ProposeError, Revision, Store, View};
 use tokio::sync::Semaphore;
 
+use crate::authn::keys::KeptKeys;
 use crate::authz::RbacHandle;
 use crate::config::{ApiServerConfig, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
 use crate::identity::{MASTERS, UserInfo};
@@ -23,6 +24,7 @@ pub struct Core {
     pub store: Store<ObjectFacets>,
     pub config: ApiServerConfig,
     pub rbac: RbacHandle,
+    pub token_keys: KeptKeys,
     pub requests: Arc<Semaphore>,
     pub watches: Arc<Semaphore>,
 }
@@ -33,6 +35,7 @@ impl Core {
             store,
             config,
             rbac,
+            token_keys: KeptKeys::default(),
             requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
         }

@@ -28,7 +28,7 @@ use crate::wire::body::{APPLY_MEDIA_TYPE, media_type};
 use crate::wire::path::{ResourcePath, Target, parse};
 use crate::wire::query::{Parameters, WriteOptions};
 use crate::wire::respond;
-use crate::{discovery, health, subresource};
+use crate::{authn, discovery, health, subresource};
 
 /// The verbs of authorization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub async fn dispatch(State(core): State<Arc<Core>>, request: HttpRequest<Body>)
 
 async fn answer(core: Arc<Core>, request: HttpRequest<Body>) -> Result<Response, Status> {
     let (parts, body) = request.into_parts();
-    let user = parts.extensions.get::<UserInfo>().cloned().unwrap_or_else(UserInfo::anonymous);
+    let user = authn::user_of(&core, parts.extensions.get::<UserInfo>().cloned(), &parts.headers).await?;
     let path = parts.uri.path();
     if user.is_anonymous() && !health::is_public(path) {
         return Err(Status::unauthorized());
@@ -97,7 +97,7 @@ async fn answer(core: Arc<Core>, request: HttpRequest<Body>) -> Result<Response,
     let target = parse(path).ok_or_else(|| Status::bad_request("the path does not decode as UTF-8"))?;
     let user = impersonated(&core, user, &parts.headers)?;
     match target {
-        Target::NonResource => non_resource(&core, &user, &parts),
+        Target::NonResource => non_resource(&core, &user, &parts).await,
         Target::Resource(path) => {
             let parameters = Parameters::parse(&parts.uri)?;
             let as_leader = parts.extensions.get::<AsLeader>().is_some();
@@ -120,7 +120,7 @@ fn impersonated(core: &Core, user: UserInfo, headers: &HeaderMap) -> Result<User
     Ok(UserInfo::authenticated(name, groups))
 }
 
-fn non_resource(core: &Core, user: &UserInfo, parts: &http::request::Parts) -> Result<Response, Status> {
+async fn non_resource(core: &Core, user: &UserInfo, parts: &http::request::Parts) -> Result<Response, Status> {
     let path = parts.uri.path();
     let verb = parts.method.as_str().to_lowercase();
     let verb = if verb == "head" { "get" } else { verb.as_str() };
@@ -135,6 +135,9 @@ fn non_resource(core: &Core, user: &UserInfo, parts: &http::request::Parts) -> R
     }
     if path == "/openapi/v2" {
         return Ok(discovery::openapi_v2(&parts.headers));
+    }
+    if let Some(response) = authn::discovery::answer(core, path).await {
+        return response;
     }
     let form = negotiate(&parts.headers).unwrap_or(Form::Object);
     discovery::answer(path, form, core)
@@ -273,7 +276,10 @@ async fn review(request: &Request, verb: Verb, input: Input) -> Result<Response,
     if request.kind.kind == "Binding" {
         return subresource::binding::bind(request, object).await;
     }
-    let answer = reviews::answer(request, object)?;
+    let answer = match request.kind.kind {
+        "TokenReview" => reviews::answer_token(request, object).await?,
+        _ => reviews::answer(request, object)?,
+    };
     Ok(respond::json(http::StatusCode::CREATED, respond::to_bytes(&answer)))
 }
 

@@ -3,6 +3,8 @@
 //! Owns: `UserInfo` and how a verified client certificate becomes one (CN = user, O = groups).
 //! May not know: what the user may do.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -14,10 +16,14 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const MASTERS: &str = "system:masters";
 
 /// The user of a request; put into the request's extensions by whoever authenticated it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserInfo {
     pub name: String,
+    /// Of the service account; empty for users of certificates.
+    pub uid: String,
     pub groups: Vec<String>,
+    /// More that is known of the user: the pod whose token it is, for one.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl UserInfo {
@@ -27,11 +33,11 @@ impl UserInfo {
         if !groups.iter().any(|g| g == AUTHENTICATED) {
             groups.push(AUTHENTICATED.to_owned());
         }
-        Self { name: name.into(), groups }
+        Self { name: name.into(), groups, ..Self::default() }
     }
 
     pub fn anonymous() -> Self {
-        Self { name: "system:anonymous".to_owned(), groups: vec![UNAUTHENTICATED.to_owned()] }
+        Self { name: "system:anonymous".to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..Self::default() }
     }
 
     pub fn is_anonymous(&self) -> bool {

@@ -7,6 +7,7 @@
 //! May not know: nodes' insides, controllers, how the store agrees and keeps.
 
 mod admission;
+mod authn;
 mod authz;
 mod bootstrap;
 mod client;

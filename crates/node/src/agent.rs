@@ -17,6 +17,7 @@ use crate::node_object;
 use crate::objects::ObjectWatches;
 use crate::pod::execute::{NodeContext, chain};
 use crate::supervisor::{SupervisorHandle, spawn_supervisor};
+use crate::tokens::Tokens;
 use crate::{lease, logs};
 
 /// Grace of containers when the whole node stops.
@@ -83,6 +84,7 @@ impl Node {
             images: deps.images,
             network: deps.network,
             objects: ObjectWatches::new(deps.client.clone()),
+            tokens: Tokens::new(deps.client.clone()),
             client: deps.client,
             recorder,
             config,

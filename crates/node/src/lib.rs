@@ -21,6 +21,7 @@ mod pod;
 mod probe;
 mod pull_secret;
 mod supervisor;
+mod tokens;
 mod volume;
 
 pub use agent::{Node, NodeHandle, SpawnError, StopError};

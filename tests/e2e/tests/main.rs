@@ -15,3 +15,4 @@ mod rollout;
 mod run;
 mod runtimes;
 mod teardown;
+mod tokens;

@@ -5,7 +5,7 @@
 
 mod default_tolerations;
 mod namespace_lifecycle;
-mod node_restriction;
+pub mod node_restriction;
 mod pod_priority;
 mod rbac_escalation;
 mod runtime_class;

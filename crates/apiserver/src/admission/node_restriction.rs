@@ -47,3 +47,28 @@ fn pod(node: &str, review: &Review<'_>, object: Option<&Value>) -> Result<(), St
         }
     }
 }
+
+/// May the node have a token that is bound to this pod? One that is bound to none is nobody's on the node.
+pub fn check_token(node: &str, pod: Option<&Value>) -> Result<(), String> {
+    let Some(pod) = pod else { return Err(format!("node {node:?} requested a token not bound to a pod")) };
+    let runs_on = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+    if runs_on == node {
+        return Ok(());
+    }
+    Err(format!("node {node:?} requested a token bound to a pod scheduled on a different node"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_node_has_tokens_of_its_own_pods_only() {
+        let pod = |node: &str| json!({ "spec": { "nodeName": node } });
+        assert!(check_token("n1", Some(&pod("n1"))).is_ok());
+        assert!(check_token("n1", Some(&pod("n2"))).unwrap_err().contains("different node"));
+        assert!(check_token("n1", Some(&pod(""))).is_err());
+        assert!(check_token("n1", None).unwrap_err().contains("not bound to a pod"));
+    }
+}

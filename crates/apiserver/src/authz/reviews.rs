@@ -1,11 +1,13 @@
 //! Questions about access: SelfSubjectAccessReview, SubjectAccessReview, LocalSubjectAccessReview,
-//! SelfSubjectRulesReview, SelfSubjectReview. Answered, never stored.
+//! SelfSubjectRulesReview, SelfSubjectReview, and about tokens: TokenReview. Answered, never stored.
 
 use api::status::Status;
 use serde_json::{Value, json};
 
 use super::rule::Attributes;
 use super::{RbacIndex, Rule};
+use crate::authn::claims::AUDIENCE;
+use crate::authn::service_account;
 use crate::core::Request;
 use crate::identity::{MASTERS, UserInfo};
 use crate::registry::meta::check_type;
@@ -27,7 +29,39 @@ pub fn answer(request: &Request, mut object: Value) -> Result<Value, Status> {
 }
 
 fn user_info(user: &UserInfo) -> Value {
-    json!({ "userInfo": { "username": user.name, "groups": user.groups } })
+    json!({ "userInfo": described(user) })
+}
+
+/// A user as `authentication.k8s.io/v1` has it.
+fn described(user: &UserInfo) -> Value {
+    let mut described = json!({ "username": user.name, "groups": user.groups });
+    if !user.uid.is_empty() {
+        described["uid"] = user.uid.as_str().into();
+    }
+    if !user.extra.is_empty() {
+        described["extra"] = json!(user.extra);
+    }
+    described
+}
+
+/// TokenReview: whose token is it, for those who do not verify it themselves?
+pub async fn answer_token(request: &Request, mut object: Value) -> Result<Value, Status> {
+    check_type(request.kind, &mut object)?;
+    api::schema::check(request.kind, &mut object, request.parameters.validation)?;
+    let token = object.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let asked = object.pointer("/spec/audiences").and_then(Value::as_array).into_iter().flatten();
+    let asked: Vec<&str> = asked.filter_map(Value::as_str).collect();
+    let audiences = if asked.is_empty() { &[AUDIENCE] } else { asked.as_slice() };
+    let status = match service_account::review(&request.core, &token, audiences).await {
+        Ok((user, audiences)) => json!({ "authenticated": true, "user": described(&user), "audiences": audiences }),
+        Err(why) => json!({ "user": {}, "error": format!("the token is refused: {why}") }),
+    };
+    object["status"] = status;
+    // It is a secret, and nobody needs it back.
+    if let Some(spec) = object["spec"].as_object_mut() {
+        spec.remove("token");
+    }
+    Ok(object)
 }
 
 fn reviewed_user(object: &Value) -> Result<UserInfo, Status> {
@@ -39,7 +73,7 @@ fn reviewed_user(object: &Value) -> Result<UserInfo, Status> {
             "spec.user: Invalid value: \"\": at least one of user or group must be specified",
         ));
     }
-    Ok(UserInfo { name, groups })
+    Ok(UserInfo { name, groups, ..UserInfo::default() })
 }
 
 fn access(index: &RbacIndex, user: &UserInfo, object: &Value) -> Value {

@@ -5,6 +5,8 @@
 
 use serde_json::{Value, json};
 
+use crate::authn;
+
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -233,6 +235,10 @@ pub fn cluster_roles() -> Vec<Value> {
                 rule(&["create"], &["authorization.k8s.io"], &["subjectaccessreviews"]),
             ],
         ),
+        role(
+            "system:service-account-issuer-discovery",
+            &[urls(&[authn::discovery::CONFIGURATION, authn::discovery::KEY_SET])],
+        ),
         role("system:node", &node_rules()),
         role(
             "system:node-proxier",
@@ -276,6 +282,7 @@ const BINDINGS: &[(&str, &str, &str)] = &[
     ("system:discovery", "Group", "system:authenticated"),
     ("system:basic-user", "Group", "system:authenticated"),
     ("system:public-info-viewer", "Group", "system:authenticated"),
+    ("system:service-account-issuer-discovery", "Group", "system:serviceaccounts"),
     ("system:monitoring", "Group", "system:monitoring"),
     ("system:node", "Group", "system:nodes"),
     ("system:node-proxier", "User", "system:kube-proxy"),

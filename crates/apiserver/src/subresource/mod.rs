@@ -6,6 +6,7 @@ mod finalize;
 mod log;
 pub mod node_connector;
 mod scale;
+mod token;
 
 use api::status::Status;
 use axum::response::Response;
@@ -37,6 +38,7 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
             binding::bind(request, object).await
         }
         ("pods", "eviction", Verb::Create) => eviction::evict(request, input).await,
+        ("serviceaccounts", "token", Verb::Create) => token::request(request, input).await,
         ("pods", "log", Verb::Get) => log::log(request).await,
         ("pods", "ephemeralcontainers" | "resize", Verb::Get) => list::get(request).await,
         (resource, sub, _) => Err(Status::not_implemented(format!("{resource}/{sub} is not served by Knarr yet"))),

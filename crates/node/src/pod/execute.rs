@@ -27,6 +27,7 @@ use crate::downward::Place;
 use crate::machine::Machine;
 use crate::objects::ObjectWatches;
 use crate::pull_secret;
+use crate::tokens::{TokenError, Tokens};
 use crate::{env, objects, volume};
 
 /// Longest termination message, as Kubernetes has it, and longest tail of a log in place of it.
@@ -42,6 +43,7 @@ pub struct NodeContext {
     pub network: Arc<dyn cri::PodNetwork>,
     pub client: Client,
     pub objects: ObjectWatches,
+    pub tokens: Tokens,
     pub recorder: Recorder,
     pub machine: Machine,
 }
@@ -250,10 +252,14 @@ impl Execution<'_> {
         let pod = self.pod()?;
         let references = volume::all_references(PodView::new(pod));
         let objects = self.objects(&references, volume::REASON).await?;
+        let kinds = volume::all_tokens(PodView::new(pod));
+        let tokens = self.context.tokens.of_pod(pod, &kinds).await;
+        let no_token = |error: TokenError| retry(volume::REASON, chain(&error));
+        let contents = volume::Contents { objects: &objects, tokens: &tokens.map_err(no_token)? };
         let dir = self.context.paths.pod(&self.subject.uid);
         let place = self.context.place(pod, None);
         volume::make_dir(&dir, 0o755).map_err(ActionError::Retry)?;
-        volume::write_all(&dir.join("volumes"), place, &objects).map_err(ActionError::Retry)?;
+        volume::write_all(&dir.join("volumes"), place, contents).map_err(ActionError::Retry)?;
         Ok(Done::Yes)
     }
 
@@ -267,6 +273,7 @@ impl Execution<'_> {
         if uid.is_empty() || uid.contains('/') || uid.contains("..") {
             return Err(retry("FailedKillPod", format!("{uid:?} is no pod uid")));
         }
+        self.context.tokens.forget(uid);
         remove_dir(&self.context.paths.pod(uid)).await?;
         let suffix = format!("_{uid}");
         let mut logs = match tokio::fs::read_dir(self.context.paths.logs()).await {

@@ -31,7 +31,7 @@ use super::status_writer::StatusWriter;
 use crate::config::Handler;
 use crate::inventory::take_inventory;
 use crate::probe::{self, Finding, ProbeKind, ProbeReport, ProbeTask, Verdict};
-use crate::{env, volume};
+use crate::{env, tokens, volume};
 
 /// Notices that may wait for a worker; a relist makes good what does not fit.
 const NOTICES_MAX: usize = 64;
@@ -318,6 +318,10 @@ impl PodWorker {
         references.extend(view.containers().flat_map(|(container, _)| env::references(view.namespace(), container)));
         references.sort();
         references.dedup();
+        let tokens = volume::all_tokens(view);
+        if !tokens.is_empty() {
+            tokio::spawn(tokens::tell_when_due(tokens, changed.clone()));
+        }
         if !references.is_empty() {
             let context = Arc::clone(&self.context);
             tokio::spawn(async move { context.objects.follow(references, changed).await });

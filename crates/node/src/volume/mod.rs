@@ -20,6 +20,7 @@ use crate::downward::Place;
 use crate::env::Objects;
 use crate::pod::backoff::Failure;
 use crate::pod::spec::PodView;
+use crate::tokens::{TokenKind, TokenTexts};
 
 /// The reason of every failure here.
 pub(crate) const REASON: &str = "FailedMount";
@@ -63,13 +64,20 @@ pub fn host_path(volumes: &Path, volume: &Volume) -> PathBuf {
     }
 }
 
+/// What projections are made of.
+#[derive(Clone, Copy)]
+pub struct Contents<'a> {
+    pub objects: &'a Objects,
+    pub tokens: &'a TokenTexts,
+}
+
 /// Makes or refreshes every volume of the pod under `volumes`. Idempotent: files change only when
 /// their contents do, and then all at once.
-pub fn write_all(volumes: &Path, place: Place<'_>, objects: &Objects) -> Result<(), Failure> {
+pub fn write_all(volumes: &Path, place: Place<'_>, contents: Contents<'_>) -> Result<(), Failure> {
     make_dir(volumes, MODE_READ)?;
     let spec = place.pod.spec().and_then(|spec| spec.volumes.as_ref());
     for volume in spec.into_iter().flatten() {
-        write(volumes, place, objects, volume).map_err(|failure| {
+        write(volumes, place, contents, volume).map_err(|failure| {
             let text = format!("MountVolume.SetUp failed for volume {:?} : {}", volume.name, failure.message);
             Failure::new(&failure.reason, text)
         })?;
@@ -77,13 +85,13 @@ pub fn write_all(volumes: &Path, place: Place<'_>, objects: &Objects) -> Result<
     Ok(())
 }
 
-fn write(volumes: &Path, place: Place<'_>, objects: &Objects, volume: &Volume) -> Result<(), Failure> {
+fn write(volumes: &Path, place: Place<'_>, contents: Contents<'_>, volume: &Volume) -> Result<(), Failure> {
     let dir = volumes.join(&volume.name);
     match source(volume) {
         Source::EmptyDir => make_dir(&dir, MODE_WRITE),
         Source::HostPath(host_path) => check_host_path(host_path),
         Source::Projection => {
-            let payload = projection::payload(place, objects, volume)?;
+            let payload = projection::payload(place, contents, volume)?;
             make_dir(&dir, MODE_READ)?;
             atomic::write(&dir, &payload)
                 .map_err(|error| Failure::new(REASON, format!("cannot write {}: {error}", dir.display())))
@@ -119,6 +127,16 @@ fn check_host_path(source: &HostPathVolumeSource) -> Result<(), Failure> {
 pub fn all_references(pod: PodView<'_>) -> Vec<crate::objects::ObjectRef> {
     let volumes = pod.spec().and_then(|spec| spec.volumes.as_ref());
     volumes.into_iter().flatten().flat_map(|volume| references(pod.namespace(), volume)).collect()
+}
+
+/// Every kind of token the volumes of the pod ask for.
+pub fn all_tokens(pod: PodView<'_>) -> Vec<TokenKind> {
+    let volumes = pod.spec().and_then(|spec| spec.volumes.as_ref());
+    let mut kinds: Vec<TokenKind> =
+        volumes.into_iter().flatten().flat_map(projection::token_sources).map(projection::token_kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    kinds
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, ServiceAccountTokenProjection, Volume};
 
-use super::REASON;
+use super::{Contents, REASON};
 use crate::downward::{self, Place};
 use crate::env::Objects;
 use crate::objects::{ObjectKind, ObjectRef};
 use crate::pod::backoff::Failure;
+use crate::tokens::TokenKind;
 
 /// Mode of a file when neither item nor volume says one.
 const MODE_DEFAULT: i32 = 0o644;
@@ -71,12 +72,22 @@ fn object_sources(volume: &Volume) -> Vec<ObjectSource<'_>> {
     all
 }
 
+/// The tokens a volume asks for.
+pub fn token_sources(volume: &Volume) -> impl Iterator<Item = &ServiceAccountTokenProjection> {
+    let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    sources.filter_map(|source| source.service_account_token.as_ref())
+}
+
+pub fn token_kind(source: &ServiceAccountTokenProjection) -> TokenKind {
+    TokenKind::new(source.audience.as_ref(), source.expiration_seconds)
+}
+
 /// The files of a volume.
-pub fn payload(place: Place<'_>, objects: &Objects, volume: &Volume) -> Result<Payload, Failure> {
+pub fn payload(place: Place<'_>, contents: Contents<'_>, volume: &Volume) -> Result<Payload, Failure> {
     let default_mode = default_mode(volume);
     let mut files = Payload::new();
     for source in object_sources(volume) {
-        project(place, objects, &source, default_mode, &mut files)?;
+        project(place, contents.objects, &source, default_mode, &mut files)?;
     }
     let own = volume.downward_api.iter().flat_map(|downward| downward.items.iter().flatten());
     let sources = || volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
@@ -85,9 +96,10 @@ pub fn payload(place: Place<'_>, objects: &Objects, volume: &Volume) -> Result<P
         let bytes = downward_text(place, item)?.into_bytes();
         insert(&mut files, &item.path, File { bytes, mode: mode(item.mode, default_mode) })?;
     }
-    if sources().any(|source| source.service_account_token.is_some()) {
-        let text = "this node cannot project service account tokens yet: set automountServiceAccountToken: false";
-        return Err(Failure::new(REASON, text));
+    for token in token_sources(volume) {
+        let text = contents.tokens.get(&token_kind(token));
+        let text = text.ok_or_else(|| Failure::new(REASON, format!("there is no token for {}", token.path)))?;
+        insert(&mut files, &token.path, File { bytes: text.as_bytes().to_vec(), mode: mode(None, default_mode) })?;
     }
     if sources().any(|source| source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some()) {
         return Err(Failure::new(REASON, "this node does not project clusterTrustBundle or podCertificate sources"));

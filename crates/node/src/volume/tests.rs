@@ -35,7 +35,8 @@ fn write_pod(dir: &Path, pod: &Pod, objects: &Objects) -> Result<(), Failure> {
         node_cpu_millis: 1000,
         node_memory_bytes: 1 << 30,
     };
-    write_all(dir, place, objects)
+    let tokens = TokenTexts::from([(TokenKind::new(None, Some(600)), "secret".into())]);
+    write_all(dir, place, Contents { objects, tokens: &tokens })
 }
 
 /// Writes one volume and compares the files a container would see.
@@ -74,6 +75,7 @@ fn config_maps_and_secrets_become_files() {
 fn projected_volumes_join_their_sources() {
     let sources = json!([
         {"configMap": {"name": "conf", "items": [{"key": "color", "path": "color"}]}},
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}},
         {"downwardAPI": {"items": [
             {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
             {"path": "memory", "resourceFieldRef": {"containerName": "c", "resource": "limits.memory", "divisor": "1Mi"}},
@@ -81,7 +83,12 @@ fn projected_volumes_join_their_sources() {
     ]);
     check(
         json!({"name": "v", "projected": {"sources": sources}}),
-        Ok(&[("color", "red", 0o644), ("labels", "app=\"web\"", 0o644), ("memory", "32", 0o644)]),
+        Ok(&[
+            ("color", "red", 0o644),
+            ("labels", "app=\"web\"", 0o644),
+            ("memory", "32", 0o644),
+            ("token", "secret", 0o644),
+        ]),
     );
 }
 
@@ -98,6 +105,8 @@ fn what_cannot_be_mounted_says_why() {
         json!({"name": "v", "configMap": {"name": "conf", "items": [{"key": "size", "path": "../up"}]}}),
         "invalid path \"../up\": it must stay within the volume",
     );
+    let vault = json!([{"serviceAccountToken": {"path": "t", "audience": "vault", "expirationSeconds": 600}}]);
+    check(json!({"name": "v", "projected": {"sources": vault}}), "there is no token for t");
     check(json!({"name": "v", "nfs": {"path": "/", "server": "s"}}), "this node does not support volumes of type nfs");
     check(
         json!({"name": "v", "hostPath": {"path": "/no/such/place"}}),
