@@ -258,7 +258,8 @@ impl Execution<'_> {
         let contents = volume::Contents { objects: &objects, tokens: &tokens.map_err(no_token)? };
         let dir = self.context.paths.pod(&self.subject.uid);
         let place = self.context.place(pod, None);
-        volume::make_dir(&dir, 0o755).map_err(ActionError::Retry)?;
+        // Secrets and tokens are below it. Whoever runs without rights is given open directories, not paths.
+        volume::make_dir(&dir, 0o700).map_err(ActionError::Retry)?;
         volume::write_all(&dir.join("volumes"), place, contents).map_err(ActionError::Retry)?;
         Ok(Done::Yes)
     }
