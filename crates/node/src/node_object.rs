@@ -21,6 +21,9 @@ use crate::supervisor::SupervisorHandle;
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// How long the runtimes may take to tell what runs before the node says that they do not. A node that says so for a
+/// moment after every start of the agent takes all its pods out of their Services.
+const RUNTIMES_PATIENCE: Duration = Duration::from_secs(5);
 /// Below these the node is under pressure.
 const MEMORY_AVAILABLE_MIN: u64 = 100 << 20;
 const DISK_AVAILABLE_PERMILLE_MIN: u64 = 50;
@@ -59,6 +62,7 @@ impl Publisher {
             tokio::time::sleep(retry).await;
             retry = (retry * 2).min(LOOK_EVERY);
         };
+        let _ = tokio::time::timeout(RUNTIMES_PATIENCE, ready.wait_for(|ready| *ready)).await;
         let mut written: Option<(Value, Timestamp)> = None;
         loop {
             let now = Timestamp::now();

@@ -285,3 +285,14 @@ fn names_message(state: &str, names: &[&str]) -> String {
 fn reason(reason: &str, message: Option<String>) -> ContainerStateWaiting {
     ContainerStateWaiting { reason: Some(reason.to_owned()), message }
 }
+
+/// Was the pod said not to be ready because its node was silent, while it is? Whoever said so does not take it back:
+/// that is for the node to do, when it is heard of again.
+pub fn is_overruled(pod: &Pod, status: &PodStatus) -> bool {
+    fn ready(status: &PodStatus) -> Option<&PodCondition> {
+        status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready")
+    }
+    let told = pod.status.as_ref().and_then(ready);
+    ready(status).is_some_and(|own| own.status == "True")
+        && told.is_some_and(|told| told.status != "True" && told.reason.as_deref() == Some("NodeNotReady"))
+}

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::backoff::Hold;
 use super::lifecycle::{EndPhase, Lifecycle};
 use super::state::{Inventory, Observed, PodState};
-use super::status::{Before, pod_status};
+use super::status::{Before, is_overruled, pod_status};
 use crate::config::Handler;
 
 const NOW: i64 = 10_000;
@@ -154,4 +154,20 @@ fn readiness_gates_hold_back_ready() {
     assert_eq!(line(&status(&pod, &state, None, NOW)), "Running, ready False, running -");
     pod.status = serde_json::from_value(json!({"conditions": [{"type": "my/gate", "status": "True"}]})).unwrap();
     assert_eq!(line(&status(&pod, &state, None, NOW)), "Running, ready True, running -");
+}
+
+#[test]
+fn only_the_word_of_others_about_a_silent_node_is_taken_back() {
+    let with = |status: &str, reason: &str| -> PodStatus {
+        serde_json::from_value(json!({"conditions": [{"type": "Ready", "status": status, "reason": reason}]})).unwrap()
+    };
+    let check = |told: Option<PodStatus>, own: PodStatus, expect: bool| {
+        let pod = Pod { status: told, ..pod(false) };
+        assert_eq!(is_overruled(&pod, &own), expect, "{pod:?}");
+    };
+    check(Some(with("False", "NodeNotReady")), with("True", ""), true);
+    check(Some(with("False", "NodeNotReady")), with("False", "ContainersNotReady"), false);
+    check(Some(with("False", "ContainersNotReady")), with("True", ""), false);
+    check(Some(with("True", "")), with("True", ""), false);
+    check(None, with("True", ""), false);
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cri::{ContainerId, ContainerState, ExitReason, RuntimeError};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use reconcile::TaskTracker;
 use tokio::sync::{mpsc, watch};
@@ -26,7 +26,7 @@ use super::lifecycle::Lifecycle;
 use super::plan::{finished, plan};
 use super::spec::PodView;
 use super::state::{Inventory, Observed, PodState};
-use super::status::{Before, pod_status};
+use super::status::{Before, is_overruled, pod_status};
 use super::status_writer::StatusWriter;
 use crate::config::Handler;
 use crate::inventory::take_inventory;
@@ -37,6 +37,8 @@ use crate::{env, tokens, volume};
 const NOTICES_MAX: usize = 64;
 /// A runtime that answers no status within this time is asked again at the next relist.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Whoever overrules the node may do so again: no pod is written more often for that.
+const INSIST_EVERY: SignedDuration = SignedDuration::from_secs(10);
 
 /// Something outside of the API happened.
 #[derive(Debug)]
@@ -109,6 +111,7 @@ pub fn spawn_worker(
         refresh_volumes: false,
         writer,
         last_status: None,
+        insisted_at: None,
     };
     let inputs = Inputs { desired, notices, probe_reports, objects_changed };
     let task = tracker.spawn(worker.run(inputs, shutdown));
@@ -145,6 +148,8 @@ struct PodWorker {
     refresh_volumes: bool,
     writer: Option<StatusWriter>,
     last_status: Option<PodStatus>,
+    /// When the pod was last said to be ready against somebody else's word.
+    insisted_at: Option<Timestamp>,
 }
 
 impl PodWorker {
@@ -302,7 +307,12 @@ impl PodWorker {
         let (Some(pod), Some(writer)) = (self.subject.pod.as_deref(), &self.writer) else { return };
         let before = Before { status: self.last_status.as_ref(), host_ip: self.context.config.node_ip };
         let Some(status) = pod_status(pod, &self.state, before, now) else { return };
-        if self.last_status.as_ref() != Some(&status) {
+        let insisted = self.insisted_at.is_some_and(|at| now.duration_since(at) < INSIST_EVERY);
+        let insists = !insisted && is_overruled(pod, &status);
+        if insists {
+            self.insisted_at = Some(now);
+        }
+        if insists || self.last_status.as_ref() != Some(&status) {
             writer.write(&status);
             self.last_status = Some(status);
         }
