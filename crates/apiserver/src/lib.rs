@@ -9,6 +9,7 @@
 mod admission;
 mod authz;
 mod bootstrap;
+mod bucket;
 mod client;
 mod config;
 mod core;
