@@ -9,6 +9,7 @@
 //!   runtime/   records, plan, host links ──unix socket, open files──► host/  control
 //!   native/    cache, seals                                            ├─ http: instance per request
 //!      └─ compiler process (per image)                                 ├─ run: commands, _start
+//!   runtime/guest_calls ◄──what guests ask, connected socket──────────  ├─ capability, agent
 //!                                                                      └─ egress, dns, logs, meter
 //! ```
 //!
@@ -23,10 +24,16 @@
 //! * **Sockets** (`wasi:sockets`): denied. A mixed pod may use its own localhost; annotation
 //!   `knarr.dev/allow-sockets: "true"` allows all but link-local. Name lookup through
 //!   `wasi:sockets` stays off: it would use the machine's resolver.
+//! * **Configuration** (`wasi:config`): its environment, and files of the mount that annotation
+//!   `knarr.dev/config-dir` names.
+//! * **Log lines** (`wasi:logging`): in its own log.
+//! * **Keys and values** (`wasi:keyvalue`): the buckets that annotation `knarr.dev/buckets` lists. The
+//!   host asks the agent for them (`calls`); it has no credentials itself.
 //! * **Memory**: the container's limit over all its instances, 256 MiB when it sets none.
 //! * **Time**: an HTTP request has 30 s (annotation `knarr.dev/request-timeout`, seconds).
 
 mod artifact;
+mod calls;
 mod confine;
 mod durable;
 mod engine;

@@ -1,6 +1,7 @@
 //! One container in a host: what its instances share, and its one-way life Running → Exited.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::host::agent::AgentHandle;
+use crate::host::capability::{Granted, Values};
 use crate::host::logs::ContainerLog;
 use crate::host::meter::{MemoryShare, Usage};
 use crate::host::program::Program;
@@ -22,6 +25,8 @@ pub struct Container {
     pub preopens: Vec<OwnedFd>,
     pub egress: Arc<Egress>,
     pub usage: Arc<Usage>,
+    /// What its guests were given beyond WASI.
+    pub granted: Arc<Granted>,
     pub stop: StopSignal,
     state: watch::Sender<HostState>,
 }
@@ -42,18 +47,27 @@ pub struct ContainerFiles {
 }
 
 impl Container {
-    pub fn new(spec: StartContainer, program: Arc<Program>, files: ContainerFiles) -> Arc<Self> {
+    pub fn new(
+        spec: StartContainer,
+        program: Arc<Program>,
+        files: ContainerFiles,
+        agent: AgentHandle,
+    ) -> io::Result<Arc<Self>> {
         let (state, _) = watch::channel(HostState::Running { started_at: SystemTime::now() });
-        Arc::new(Self {
+        let log = ContainerLog::new(files.log);
+        let config_dir = spec.grants.config_dir.and_then(|number| files.preopens.get(number));
+        let config = Values::new(spec.env.clone(), config_dir.map(OwnedFd::try_clone).transpose()?);
+        Ok(Arc::new(Self {
+            granted: Granted::new(&spec, Arc::clone(&log), config, agent),
             egress: Arc::new(spec.egress.clone()),
-            log: ContainerLog::new(files.log),
+            log,
             preopens: files.preopens,
             usage: Arc::new(Usage::default()),
             stop: StopSignal::default(),
             spec,
             program,
             state,
-        })
+        }))
     }
 
     pub fn memory_share(&self) -> MemoryShare {

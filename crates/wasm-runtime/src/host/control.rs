@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::broadcast;
 
+use crate::host::agent::AgentHandle;
 use crate::host::container::{Container, ContainerFiles};
 use crate::host::executor::Executor;
 use crate::host::program::Programs;
@@ -37,12 +38,14 @@ pub struct Host {
     containers: Owned<Containers>,
     events: broadcast::Sender<HostEvent>,
     executor: Executor,
+    agent: AgentHandle,
 }
 
 impl Host {
     pub fn new(programs: Programs, executor: Executor) -> Self {
         let containers = Containers { programs, running: BTreeMap::new(), idle_since: Some(Instant::now()) };
-        Self { containers: Owned::spawn(containers), events: broadcast::Sender::new(EVENTS), executor }
+        let events = broadcast::Sender::new(EVENTS);
+        Self { containers: Owned::spawn(containers), events, executor, agent: AgentHandle::spawn() }
     }
 
     /// Answers requests until the host was idle for `idle_exit`.
@@ -82,6 +85,13 @@ impl Host {
             Request::Start(spec) => match self.start(*spec, files).await {
                 Ok(()) => Response::Done,
                 Err(why) => Response::Failed { why },
+            },
+            Request::TakeCalls => match files.into_iter().next() {
+                Some(channel) => match self.agent.attach(channel.into()).await {
+                    Ok(()) => Response::Done,
+                    Err(error) => Response::Failed { why: format!("cannot take the channel: {error}") },
+                },
+                None => Response::Failed { why: "the request came without its file".to_owned() },
             },
             Request::Stop { id, grace_ms } => match self.find(id).await {
                 Some(container) => stop(&container, Duration::from_millis(grace_ms)).await,
@@ -157,6 +167,7 @@ impl Host {
             }
             None => None,
         };
+        let agent = self.agent.clone();
         let container = self
             .containers
             .with(move |all| {
@@ -167,7 +178,8 @@ impl Host {
                     .programs
                     .load(&spec.digest, &spec.description, File::from(code))
                     .map_err(|error| format!("cannot load its native code: {error:#}"))?;
-                let container = Container::new(spec, program, files);
+                let container = Container::new(spec, program, files, agent)
+                    .map_err(|error| format!("cannot keep its configuration open: {error}"))?;
                 all.running.insert(container.spec.id.clone(), Arc::clone(&container));
                 all.idle_since = None;
                 Ok(container)

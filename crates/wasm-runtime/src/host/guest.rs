@@ -13,6 +13,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::host::capability::{Granted, Held};
 use crate::host::container::Container;
 use crate::host::egress::OutgoingHttp;
 use crate::host::logs::Stream;
@@ -26,6 +27,20 @@ pub struct ComponentState {
     table: ResourceTable,
     outgoing: OutgoingHttp,
     memory: MemoryShare,
+    granted: Arc<Granted>,
+    held: Held,
+}
+
+impl ComponentState {
+    /// What its container was given beyond WASI.
+    pub fn granted(&self) -> &Arc<Granted> {
+        &self.granted
+    }
+
+    /// The handles of the instance, and what those of capabilities take.
+    pub fn table_and_held(&mut self) -> (&mut ResourceTable, &mut Held) {
+        (&mut self.table, &mut self.held)
+    }
 }
 
 impl WasiView for ComponentState {
@@ -71,6 +86,8 @@ pub fn component(
         table: ResourceTable::new(),
         outgoing: OutgoingHttp::new(Arc::clone(&container.egress)),
         memory,
+        granted: Arc::clone(&container.granted),
+        held: Held::default(),
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);
