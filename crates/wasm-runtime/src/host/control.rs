@@ -14,8 +14,9 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::broadcast;
 
 use crate::host::agent::AgentHandle;
-use crate::host::container::{Container, ContainerFiles};
+use crate::host::container::{Container, ContainerFiles, Process};
 use crate::host::executor::Executor;
+use crate::host::outgoing::Neighbours;
 use crate::host::program::Programs;
 use crate::host::{invoke, run};
 use crate::owned::Owned;
@@ -38,14 +39,15 @@ pub struct Host {
     containers: Owned<Containers>,
     events: broadcast::Sender<HostEvent>,
     executor: Executor,
-    agent: AgentHandle,
+    process: Process,
 }
 
 impl Host {
     pub fn new(programs: Programs, executor: Executor) -> Self {
         let containers = Containers { programs, running: BTreeMap::new(), idle_since: Some(Instant::now()) };
         let events = broadcast::Sender::new(EVENTS);
-        Self { containers: Owned::spawn(containers), events, executor, agent: AgentHandle::spawn() }
+        let process = Process { agent: AgentHandle::spawn(), neighbours: Neighbours::default() };
+        Self { containers: Owned::spawn(containers), events, executor, process }
     }
 
     /// Answers requests until the host was idle for `idle_exit`.
@@ -87,7 +89,7 @@ impl Host {
                 Err(why) => Response::Failed { why },
             },
             Request::TakeCalls => match files.into_iter().next() {
-                Some(channel) => match self.agent.attach(channel.into()).await {
+                Some(channel) => match self.process.agent.attach(channel.into()).await {
                     Ok(()) => Response::Done,
                     Err(error) => Response::Failed { why: format!("cannot take the channel: {error}") },
                 },
@@ -167,7 +169,7 @@ impl Host {
             }
             None => None,
         };
-        let agent = self.agent.clone();
+        let process = self.process.clone();
         let container = self
             .containers
             .with(move |all| {
@@ -178,7 +180,7 @@ impl Host {
                     .programs
                     .load(&spec.digest, &spec.description, File::from(code))
                     .map_err(|error| format!("cannot load its native code: {error:#}"))?;
-                let container = Container::new(spec, program, files, agent)
+                let container = Container::new(spec, program, files, &process)
                     .map_err(|error| format!("cannot keep its configuration open: {error}"))?;
                 all.running.insert(container.spec.id.clone(), Arc::clone(&container));
                 all.idle_since = None;

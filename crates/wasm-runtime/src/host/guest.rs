@@ -15,9 +15,9 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::host::capability::{Granted, Held};
 use crate::host::container::Container;
-use crate::host::egress::OutgoingHttp;
 use crate::host::logs::Stream;
 use crate::host::meter::MemoryShare;
+use crate::host::outgoing::OutgoingHttp;
 use crate::protocol::Sockets;
 
 /// Store data of a component.
@@ -84,7 +84,7 @@ pub fn component(
         wasi: context(container)?.build(),
         http: WasiHttpCtx::new(),
         table: ResourceTable::new(),
-        outgoing: OutgoingHttp::new(Arc::clone(&container.egress)),
+        outgoing: OutgoingHttp::new(Arc::clone(&container.outgoing)),
         memory,
         granted: Arc::clone(&container.granted),
         held: Held::default(),

@@ -17,6 +17,7 @@ mod invoke;
 mod logs;
 mod meter;
 mod outcome;
+mod outgoing;
 mod program;
 mod run;
 mod seccomp;
