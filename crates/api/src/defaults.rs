@@ -42,6 +42,7 @@ pub fn apply(kind: &Kind, object: &mut Value) {
         ("batch", "CronJob") => workload::cron_job(fields),
         ("autoscaling", "HorizontalPodAutoscaler") => workload::autoscaler(kind.version, fields),
         ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice(fields),
+        ("knarr.dev", "Bucket") => cluster::bucket(fields),
         ("networking.k8s.io", "NetworkPolicy") => service::network_policy(fields),
         ("networking.k8s.io", "IngressClass") => service::ingress_class(fields),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => cluster::binding(fields),

@@ -108,6 +108,7 @@ fn printer(kind: &Kind) -> &'static Printer {
         "PersistentVolume" => &storage::VOLUME,
         "PersistentVolumeClaim" => &storage::CLAIM,
         "StorageClass" => &storage::CLASS,
+        "Bucket" => &storage::BUCKET,
         _ => &NAME_AND_AGE,
     }
 }

@@ -86,6 +86,7 @@ fn check(kind: &Kind, object: &At, errors: &mut Errors) {
         ("batch", "CronJob") => workload::cron_job(object, errors),
         ("coordination.k8s.io", "Lease") => cluster::lease(object, errors),
         ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice(object, errors),
+        ("knarr.dev", "Bucket") => cluster::bucket(object, errors),
         ("node.k8s.io", "RuntimeClass") => cluster::runtime_class(object, errors),
         ("policy", "PodDisruptionBudget") => workload::disruption_budget(object, errors),
         ("rbac.authorization.k8s.io", "Role") => rbac::role(object, true, errors),

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::authn::keys::KeptKeys;
 use crate::authz::RbacHandle;
+use crate::bucket::BucketQueues;
 use crate::config::{ApiServerConfig, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
 use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
@@ -27,6 +28,7 @@ pub struct Core {
     pub token_keys: KeptKeys,
     pub requests: Arc<Semaphore>,
     pub watches: Arc<Semaphore>,
+    pub buckets: BucketQueues,
 }
 
 impl Core {
@@ -38,6 +40,7 @@ impl Core {
             token_keys: KeptKeys::default(),
             requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            buckets: BucketQueues::default(),
         }
     }
 
@@ -103,6 +106,8 @@ pub struct Request {
     /// Empty for collections.
     pub name: String,
     pub subresource: String,
+    /// What follows the subresource in the path: the key of a bucket's entry.
+    pub rest: String,
     pub parameters: Parameters,
     pub form: Form,
     /// Who owns what the request writes: `fieldManager`, or the client's program. May be empty.
@@ -121,6 +126,7 @@ impl Request {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             subresource: String::new(),
+            rest: String::new(),
             parameters: Parameters::default(),
             form: Form::Object,
             manager: "kube-apiserver".to_owned(),

@@ -158,6 +158,7 @@ impl Exchange {
         let named = !self.path.name.is_empty();
         let verb = Verb::of(method, named, self.parameters.watch && self.path.subresource.is_empty())
             .ok_or_else(Status::method_not_allowed)?;
+        let verb = subresource::verb(&self.path, verb);
         self.authorize(verb)?;
         let kind = kinds::lookup(&self.path.group, &self.path.version, &self.path.resource)
             .ok_or_else(Status::unknown_resource)?;
@@ -168,7 +169,11 @@ impl Exchange {
             let permit = self.core.requests.clone().try_acquire_owned();
             Some(permit.map_err(|_| Status::too_many_requests("too many requests, please try again later", 1))?)
         };
-        let form = negotiate(&self.headers).ok_or_else(not_acceptable)?;
+        let form = match negotiate(&self.headers) {
+            Some(form) => form,
+            None if subresource::is_bytes(&self.path) => Form::Object,
+            None => return Err(not_acceptable()),
+        };
         self.check_options(verb)?;
         let manager = self.manager();
         let request = Request {
@@ -179,6 +184,7 @@ impl Exchange {
             namespace: if kind.namespaced { self.path.namespace } else { String::new() },
             name: self.path.name,
             subresource: self.path.subresource,
+            rest: self.path.rest,
             parameters: self.parameters,
             form,
             manager,

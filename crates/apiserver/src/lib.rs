@@ -10,6 +10,7 @@ mod admission;
 mod authn;
 mod authz;
 mod bootstrap;
+mod bucket;
 mod client;
 mod config;
 mod core;

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::authz::{Attributes, authorize, spawn_rbac_upkeep};
 use crate::bootstrap::{self, BootstrapError};
+use crate::bucket;
 use crate::client::InProcessClient;
 use crate::config::ApiServerConfig;
 use crate::core::Core;
@@ -40,6 +41,7 @@ impl ApiServer {
         let core = Arc::new(Core::new(store, config, rbac));
         spawn_housekeeping(core.clone());
         endpoints::spawn_upkeep(core.clone());
+        bucket::upkeep::spawn_upkeep(&core);
         Ok(Self { core })
     }
 

@@ -1,17 +1,20 @@
 //! The seam between the node agent and what runs workloads, in CRI's nouns.
 //!
-//! Owns: the traits [`RuntimeService`], [`ImageService`], [`PodNetwork`] and their value types.
+//! Owns: the traits [`RuntimeService`], [`ImageService`], [`PodNetwork`], [`KeyValueStore`] and their value types.
 //! May not know: Kubernetes objects, wasmtime, Linux namespaces, tokio, files, clocks.
 //!
 //! The agent (`node`) speaks only these traits; `wasm-runtime` and `container-runtime` implement
-//! the first, `image` the second, `network` the third. A pod with containers of both kinds has one
-//! sandbox in each runtime, both given the same [`NetworkAttachment`] and the same cgroup parent.
+//! the first, `image` the second, `network` the third. The fourth is what a runtime asks in a guest's
+//! name; the program says who answers. A pod with containers of both kinds has one sandbox in each
+//! runtime, both given the same [`NetworkAttachment`] and the same cgroup parent.
 
 #![deny(clippy::disallowed_methods)]
 
 mod error;
 pub mod fake;
+pub mod fake_key_value;
 mod image;
+mod key_value;
 mod network;
 mod runtime;
 
@@ -19,6 +22,7 @@ pub use error::{ImageError, NetworkError, RuntimeError};
 pub use image::{
     ImageConfig, ImageKind, ImageService, PlatformPreference, PullRequest, RegistryAuth, ResolvedImage, StoredImage,
 };
+pub use key_value::{BucketUse, ExpectEntry, KeyValueError, KeyValueStore, Keys, Versioned};
 pub use network::{AttachRequest, Attached, NetworkAttachment, NetworkKind, PodNetwork};
 pub use runtime::{
     ContainerConfig, ContainerEvent, ContainerId, ContainerPort, ContainerState, ContainerStats, ContainerStatus,

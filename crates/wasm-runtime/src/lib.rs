@@ -9,6 +9,7 @@
 //!   runtime/   records, plan, host links ──unix socket, open files──► host/  control
 //!   native/    cache, seals                                            ├─ http: instance per request
 //!      └─ compiler process (per image)                                 ├─ run: commands, _start
+//!   runtime/guest_calls ◄──what guests ask, connected socket──────────  ├─ capability, agent
 //!                                                                      └─ egress, dns, logs, meter
 //! ```
 //!
@@ -19,14 +20,21 @@
 //! * **Outgoing HTTP** (`wasi:http`): any Service or pod name of the cluster. Other hosts only if
 //!   annotation `knarr.dev/allowed-hosts` lists them (comma list, `*.domain` and `*` allowed). The
 //!   resolved address is judged again: never link-local, never loopback, except the pod's own
-//!   localhost when the host process has the pod's network namespace (mixed pods). No TLS yet.
+//!   localhost when the host process has the pod's network namespace (mixed pods). https trusts the
+//!   authorities of the public web. A pod of the same host is called without a socket.
 //! * **Sockets** (`wasi:sockets`): denied. A mixed pod may use its own localhost; annotation
 //!   `knarr.dev/allow-sockets: "true"` allows all but link-local. Name lookup through
 //!   `wasi:sockets` stays off: it would use the machine's resolver.
+//! * **Configuration** (`wasi:config`): its environment, and files of the mount that annotation
+//!   `knarr.dev/config-dir` names.
+//! * **Log lines** (`wasi:logging`): in its own log.
+//! * **Keys and values** (`wasi:keyvalue`): the buckets that annotation `knarr.dev/buckets` lists. The
+//!   host asks the agent for them (`calls`); it has no credentials itself.
 //! * **Memory**: the container's limit over all its instances, 256 MiB when it sets none.
 //! * **Time**: an HTTP request has 30 s (annotation `knarr.dev/request-timeout`, seconds).
 
 mod artifact;
+mod calls;
 mod confine;
 mod durable;
 mod engine;

@@ -1,12 +1,14 @@
 //! Which imports a guest may have: the linkers, and the same list as data.
 //!
 //! Owns: what Knarr offers to Wasm code. A new WASI interface is one row here and one line in
-//! [`component_linker`]. The rows let an import be refused by name before anything is compiled.
+//! [`component_linker`]; what is beyond WASI is a row of [`CAPABILITIES`]. The rows let an import be
+//! refused by name before anything is compiled.
 
 use wasmtime::component::Linker as ComponentLinker;
 use wasmtime::{Engine, Linker as ModuleLinker};
 
 use crate::artifact::{Description, Format};
+use crate::host::capability::{self, CAPABILITIES, import_name};
 use crate::host::guest::{ComponentState, ModuleState};
 
 /// Interfaces by package and the version family that is compatible: every patch release of 0.2,
@@ -74,12 +76,25 @@ pub fn missing_imports(described: &Description) -> Vec<String> {
 pub fn explain_missing(missing: &[String]) -> String {
     let names = missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let verb = if missing.len() == 1 { "an interface" } else { "interfaces" };
-    format!("it imports {names}, {verb} this node does not offer (offered: WASI 0.1, 0.2 and 0.3 with wasi:http)")
+    format!(
+        "it imports {names}, {verb} this node does not offer (offered: WASI 0.1, 0.2 and 0.3 with wasi:http; {})",
+        beyond_wasi()
+    )
+}
+
+/// `wasi:config 0.2.0-rc.1, …`: a pre-release is asked for by its whole name, so it has to be told.
+fn beyond_wasi() -> String {
+    let versions = CAPABILITIES.iter().flat_map(|capability| {
+        let named = capability.versions.iter().filter(|version| !version.is_empty());
+        named.map(|version| format!("{} {version}", capability.package))
+    });
+    versions.collect::<Vec<_>>().join(", ")
 }
 
 fn is_offered(format: Format, import: &str) -> bool {
     match format {
         Format::Module => import.split_once('.').is_some_and(|(module, _)| MODULE_PACKAGES.contains(&module)),
+        Format::Component if is_capability(import) => true,
         Format::Component => {
             let Some((name, version)) = import.split_once('@') else { return false };
             let Some((package, interface)) = name.split_once('/') else { return false };
@@ -94,6 +109,15 @@ fn is_offered(format: Format, import: &str) -> bool {
     }
 }
 
+fn is_capability(import: &str) -> bool {
+    CAPABILITIES.iter().any(|capability| {
+        capability.versions.iter().any(|version| {
+            let mut interfaces = capability.interfaces.iter();
+            interfaces.any(|interface| import_name(capability.package, interface.name, version) == import)
+        })
+    })
+}
+
 /// The linker for components of WASI 0.2 and 0.3.
 pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<ComponentLinker<ComponentState>> {
     let mut linker = ComponentLinker::new(engine);
@@ -101,6 +125,7 @@ pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<ComponentLin
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    capability::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -128,6 +153,14 @@ mod tests {
         check("wasi:io/streams", false);
         check("wasi:http/client@0.3.0-rc-2026-03-15", false);
         check("wasi:nn/tensor@0.2.0", false);
+        check("wasi:keyvalue/store@0.2.0-draft", true);
+        check("wasi:keyvalue/atomics@0.2.0-draft2", true);
+        check("wasi:keyvalue/store@0.2.0-draft3", false);
+        check("wasi:keyvalue/store@0.2.0", false);
+        check("wasi:keyvalue/watcher@0.2.0-draft", false);
+        check("wasi:config/store@0.2.0-rc.1", true);
+        check("wasi:logging/logging@0.1.0-draft", true);
+        check("wasi:logging/logging", true);
         check("log", false);
         assert!(is_offered(Format::Module, "wasi_snapshot_preview1.fd_write"));
         assert!(!is_offered(Format::Module, "env.abort"));
@@ -144,6 +177,17 @@ mod tests {
                 let component = wasmtime::component::Component::new(&engine, wat).unwrap();
                 let linked = linker.instantiate_pre(&component);
                 assert!(linked.is_ok(), "{package}/{interface}@{version}: {:?}", linked.err());
+            }
+        }
+        for capability in CAPABILITIES {
+            for (version, interface) in
+                capability.versions.iter().flat_map(|v| capability.interfaces.iter().map(move |i| (v, i)))
+            {
+                let name = import_name(capability.package, interface.name, version);
+                let wat = format!("(component (import \"{name}\" (instance)))");
+                let component = wasmtime::component::Component::new(&engine, wat).unwrap();
+                let linked = linker.instantiate_pre(&component);
+                assert!(linked.is_ok(), "{name}: {:?}", linked.err());
             }
         }
     }

@@ -39,6 +39,8 @@ pub enum Request {
         timeout_ms: u64,
     },
     Stats,
+    /// With one file, a connected socket: guests' calls go there from now on (see `calls`).
+    TakeCalls,
     /// The connection then carries one [`HostEvent`] per line until either side ends.
     Subscribe,
 }
@@ -71,6 +73,17 @@ pub struct StartContainer {
     pub listen: Option<SocketAddr>,
     pub limits: Limits,
     pub egress: Egress,
+    #[serde(default)]
+    pub grants: Grants,
+}
+
+/// What a container may use beyond WASI itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// Names that the guest may open as `wasi:keyvalue` stores.
+    pub stores: Vec<String>,
+    /// Which of `preopens` holds the files of `wasi:config`.
+    pub config_dir: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

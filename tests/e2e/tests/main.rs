@@ -6,6 +6,7 @@ mod crash;
 mod examples;
 mod full_disk;
 mod keys;
+mod keyvalue;
 mod kubectl;
 mod limits;
 mod mistakes;

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Fields, absent, each, ensured, inner, str_of, text};
+use crate::bucket::{QUOTA_BYTES_DEFAULT, QUOTA_ENTRIES_DEFAULT};
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -90,4 +91,10 @@ pub(super) fn binding(fields: &mut Fields) {
         "User" | "Group" => text(subject, "apiGroup", RBAC_GROUP),
         _ => {}
     });
+}
+
+pub(super) fn bucket(fields: &mut Fields) {
+    let Some(quota) = ensured(fields, "spec").and_then(|spec| ensured(spec, "quota")) else { return };
+    absent(quota, "maxBytes", || QUOTA_BYTES_DEFAULT.into());
+    absent(quota, "maxEntries", || QUOTA_ENTRIES_DEFAULT.into());
 }

@@ -302,3 +302,11 @@ fn every_kind_takes_empty_and_odd_objects() {
         }
     }
 }
+
+#[test]
+fn buckets() {
+    let full = json!({ "spec": { "quota": { "maxBytes": "16Mi", "maxEntries": 10000 } }, "status": {} });
+    check("knarr.dev/v1alpha1", "Bucket", json!({}), full);
+    let mine = json!({ "spec": { "quota": { "maxBytes": "1Ki", "maxEntries": 1 } }, "status": {} });
+    check("knarr.dev/v1alpha1", "Bucket", mine.clone(), mine);
+}

@@ -8,6 +8,7 @@ use k8s_openapi::api::{
 };
 
 use super::{Kind, SelectableField, Subresource};
+use crate::bucket::{self, Bucket};
 
 const CREATE: &[&str] = &["create"];
 const GET: &[&str] = &["get"];
@@ -15,6 +16,7 @@ const UPDATE: &[&str] = &["update"];
 const CREATE_GET: &[&str] = &["create", "get"];
 const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
 const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+const ENTRY_VERBS: &[&str] = &["create", "delete", "get", "list", "update"];
 /// Namespaces are never deleted many at once.
 const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
@@ -57,6 +59,12 @@ const POD_SUBRESOURCES: &[Subresource] = &[
     sub("proxy", "PodProxyOptions", PROXY),
     sub("resize", "Pod", GET_PATCH_UPDATE),
     status("", "v1", "Pod"),
+];
+
+/// Entries of a bucket are bytes, not objects.
+const BUCKET_SUBRESOURCES: &[Subresource] = &[
+    sub_of("entries", bucket::GROUP, bucket::VERSION, "BucketEntryOptions", ENTRY_VERBS),
+    status(bucket::GROUP, bucket::VERSION, "Bucket"),
 ];
 
 const POD_FIELDS: &[SelectableField] = &[
@@ -220,6 +228,8 @@ pub(super) const ROWS: &[Kind] = &[
         .generation(),
     Kind::of::<networking::IngressClass>("ingressclass").generation(),
     Kind::of::<networking::NetworkPolicy>("networkpolicy").short(&["netpol"]).generation(),
+    // knarr.dev/v1alpha1
+    Kind::of::<Bucket>("bucket").subresources(BUCKET_SUBRESOURCES).generation(),
     // node.k8s.io/v1, policy/v1
     Kind::of::<node::RuntimeClass>("runtimeclass"),
     Kind::of::<policy::PodDisruptionBudget>("poddisruptionbudget")

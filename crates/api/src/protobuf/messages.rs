@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn every_served_kind_has_its_message() {
-        for kind in crate::kinds::KINDS {
+        // Knarr's own kinds have none: Go clients know them as untyped objects, which travel as JSON.
+        for kind in crate::kinds::KINDS.iter().filter(|kind| kind.group != crate::bucket::GROUP) {
             let api_version = if kind.group.is_empty() {
                 kind.version.to_owned()
             } else {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{AGE, NAME, Printer, UNSET, age_of, list_at, shown, str_at, text, wide};
+use super::{AGE, NAME, Printer, UNSET, age_of, count, int_at, list_at, shown, str_at, text, wide};
 use crate::meta;
 
 pub(super) const VOLUME: Printer = Printer {
@@ -88,6 +88,21 @@ pub(super) const CLASS: Printer = Printer {
             str_at(object, "/reclaimPolicy").into(),
             str_at(object, "/volumeBindingMode").into(),
             if object.get("allowVolumeExpansion") == Some(&Value::Bool(true)) { "true" } else { "false" }.into(),
+            age_of(object, now),
+        ]
+    },
+};
+
+/// Usage is as the server saw it last, the quota as it is.
+pub(super) const BUCKET: Printer = Printer {
+    columns: &[NAME, count("Entries"), count("Bytes"), count("Max Entries"), text("Max Bytes"), AGE],
+    cells: |object, now| {
+        vec![
+            meta::name(object).into(),
+            int_at(object, "/status/usage/entries").into(),
+            int_at(object, "/status/usage/bytes").into(),
+            int_at(object, "/spec/quota/maxEntries").into(),
+            shown(object.pointer("/spec/quota/maxBytes")).into(),
             age_of(object, now),
         ]
     },

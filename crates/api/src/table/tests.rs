@@ -371,3 +371,14 @@ fn events() {
         "10s | Normal | Pulled | pod/p |  | kubelet | n | 10m | 4 | x",
     );
 }
+
+#[test]
+fn buckets() {
+    check(
+        "knarr.dev/v1alpha1",
+        "Bucket",
+        json!({ "spec": { "quota": { "maxBytes": "16Mi", "maxEntries": 100 } },
+            "status": { "usage": { "entries": 3, "bytes": 4096 } } }),
+        "x | 3 | 4096 | 100 | 16Mi | 5m",
+    );
+}

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use super::at::{At, Errors};
 use super::{pod, resources, text};
+use crate::bucket::{QUOTA_BYTES_MAX, QUOTA_ENTRIES_MAX};
+use crate::quantity::Quantity;
 
 /// User-made priorities stay below those of the system.
 const USER_PRIORITY_MAX: i64 = 1_000_000_000;
@@ -146,4 +148,17 @@ pub(super) fn controller_revision(object: &At, errors: &mut Errors) {
     if object.get("data").is_absent() {
         errors.required(&object.get("data"), "data is mandatory");
     }
+}
+
+pub(super) fn bucket(object: &At, errors: &mut Errors) {
+    let spec = object.get("spec");
+    let quota = spec.get("quota");
+    let (bytes, entries) = (quota.get("maxBytes"), quota.get("maxEntries"));
+    let before = errors.0.len();
+    resources::quantity("storage", &bytes, errors);
+    let parsed = Quantity::parse(bytes.text()).map_or(0, |quantity| quantity.as_bytes());
+    if errors.0.len() == before && !(1..=QUOTA_BYTES_MAX).contains(&parsed) {
+        errors.invalid(&bytes, format!("must be between 1 and {QUOTA_BYTES_MAX} bytes, inclusive"));
+    }
+    errors.in_range(&entries, 1, QUOTA_ENTRIES_MAX);
 }

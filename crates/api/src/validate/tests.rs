@@ -618,3 +618,16 @@ fn every_kind_takes_odd_objects() {
         }
     }
 }
+
+#[test]
+fn buckets() {
+    let with = |bytes: &str, entries: i64| json!({ "spec": { "quota": { "maxBytes": bytes, "maxEntries": entries } } });
+    check("knarr.dev/v1alpha1", "Bucket", json!({}), &[]);
+    check("knarr.dev/v1alpha1", "Bucket", with("1Gi", 1_000_000), &[]);
+    let bytes = "must be between 1 and 1073741824 bytes, inclusive";
+    let low = format!("spec.quota.maxBytes: Invalid value: \"0\": {bytes}");
+    check("knarr.dev/v1alpha1", "Bucket", with("0", 1), &[&low]);
+    let high = format!("spec.quota.maxBytes: Invalid value: \"2Gi\": {bytes}");
+    let entries = "spec.quota.maxEntries: Invalid value: 0: must be between 1 and 1000000, inclusive";
+    check("knarr.dev/v1alpha1", "Bucket", with("2Gi", 0), &[&high, entries]);
+}

@@ -3,6 +3,7 @@
 //! Owns: the rule language, the index and its upkeep. May not know: HTTP answers.
 
 mod index;
+pub mod node_grants;
 pub mod reviews;
 mod rule;
 mod upkeep;

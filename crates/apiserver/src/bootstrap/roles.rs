@@ -61,9 +61,12 @@ fn view_rules() -> Vec<Value> {
         rule(READ, &["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"]),
         rule(READ, &["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"]),
         rule(READ, &["networking.k8s.io"], &["ingresses", "ingresses/status", "networkpolicies"]),
-        rule(READ, &["knarr.dev"], &["*"]),
+        rule(READ, &["knarr.dev"], KNARR_READ),
     ]
 }
+
+/// Not what is in buckets: applications keep sessions there, and tokens.
+const KNARR_READ: &[&str] = &["buckets", "buckets/status"];
 
 const WORKLOADS_READ: &[&str] = &[
     "controllerrevisions",
@@ -129,6 +132,7 @@ fn edit_rules() -> Vec<Value> {
         rule(ALL, &["coordination.k8s.io"], &["leases"]),
         rule(WRITE, &["discovery.k8s.io"], &["endpointslices"]),
         rule(WRITE, &["knarr.dev"], &["*"]),
+        rule(READ, &["knarr.dev"], &["buckets/entries"]),
     ]
 }
 
@@ -161,6 +165,8 @@ fn node_rules() -> Vec<Value> {
         rule(READ, &["discovery.k8s.io"], &["endpointslices"]),
         rule(READ, &["networking.k8s.io"], &["networkpolicies"]),
         rule(READ, &["knarr.dev"], &["*"]),
+        // Of those that its pods were granted: `authz/node_grants`.
+        rule(&["create", "delete", "update"], &["knarr.dev"], &["buckets/entries"]),
     ]
 }
 

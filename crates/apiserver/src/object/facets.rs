@@ -11,6 +11,9 @@ use api::kinds::{self, SelectableField};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+/// Prefix of every object's key.
+const OBJECTS: &[u8] = b"/registry/";
+
 /// Labels and selectable fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObjectFacets {
@@ -32,8 +35,9 @@ impl ObjectFacets {
 }
 
 impl store::Facets for ObjectFacets {
-    fn parse(_key: &[u8], value: &[u8]) -> Self {
-        parse(value).unwrap_or_default()
+    fn parse(key: &[u8], value: &[u8]) -> Self {
+        // What users keep in buckets may look like an object and is none.
+        if key.starts_with(OBJECTS) { parse(value).unwrap_or_default() } else { Self::default() }
     }
 }
 
@@ -139,7 +143,7 @@ mod tests {
     use store::Facets;
 
     fn facets(object: &Value) -> ObjectFacets {
-        ObjectFacets::parse(b"", object.to_string().as_bytes())
+        ObjectFacets::parse(b"/registry/x", object.to_string().as_bytes())
     }
 
     #[test]
@@ -187,7 +191,7 @@ mod tests {
         }));
         assert_eq!((found.field("metadata.name"), found.label("a")), ("x", None));
         for bytes in [&b"not json"[..], b"[1]", b"{}", b"{\"kind\":\"Pod\"}"] {
-            assert_eq!(ObjectFacets::parse(b"", bytes), ObjectFacets::default());
+            assert_eq!(ObjectFacets::parse(b"/registry/x", bytes), ObjectFacets::default());
         }
     }
 }

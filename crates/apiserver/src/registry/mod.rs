@@ -9,6 +9,7 @@ pub mod ownership;
 pub mod strategy;
 pub mod write;
 
+mod buckets;
 mod namespaces;
 mod nodes;
 mod pods;
@@ -26,6 +27,7 @@ pub fn strategy_of(kind: &Kind) -> &'static dyn Strategy {
         ("", "namespaces") => &namespaces::Namespaces,
         ("", "nodes") => &nodes::Nodes,
         ("", "events") | ("events.k8s.io", "events") => &strategy::Cheap,
+        ("knarr.dev", "buckets") => &buckets::Buckets,
         ("coordination.k8s.io", "leases") => &strategy::Cheap,
         ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts" | "resourcequotas") => {
             &strategy::ReturnsDeleted

@@ -70,7 +70,7 @@ mod tests {
         let value = object.to_string().into_bytes();
         Arc::new(store::Entry {
             key: "k".into(),
-            facets: ObjectFacets::parse(b"k", &value),
+            facets: ObjectFacets::parse(b"/registry/k", &value),
             value: value.into(),
             create_revision: Revision(1),
             mod_revision: Revision(1),

@@ -1,6 +1,7 @@
 //! Subresources: one file each, and the table that names them.
 
 pub mod binding;
+mod entries;
 mod eviction;
 mod finalize;
 mod log;
@@ -16,10 +17,26 @@ use crate::dispatch::Verb;
 use crate::registry::write::Part;
 use crate::rest::list;
 use crate::rest::write::{self, Input};
+use crate::wire::path::ResourcePath;
 
 /// Requests that last as long as the client wants are not counted as in work.
 pub fn is_long_running(subresource: &str) -> bool {
     matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+}
+
+/// An entry of a bucket, or all of them: the only path that is two names deep.
+fn is_entries(path: &ResourcePath) -> bool {
+    path.resource == "buckets" && path.subresource == "entries"
+}
+
+/// The verb of a request whose method alone does not tell it: entries are a collection below an object.
+pub fn verb(path: &ResourcePath, verb: Verb) -> Verb {
+    if verb == Verb::Get && is_entries(path) && path.rest.is_empty() { Verb::List } else { verb }
+}
+
+/// Answers that are no objects are given whatever form of an object is accepted.
+pub fn is_bytes(path: &ResourcePath) -> bool {
+    is_entries(path)
 }
 
 pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {
@@ -32,6 +49,7 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
         (_, "status", Verb::Update) => write::replace(request, input, Part::Status).await,
         (_, "status", Verb::Patch) => write::patch(request, input, Part::Status).await,
         (_, "scale", _) => scale::answer(request, verb, input).await,
+        ("buckets", "entries", _) => entries::answer(request, verb, input).await,
         ("namespaces", "finalize", Verb::Update) => finalize::finalize(request, input).await,
         ("pods", "binding", Verb::Create) => {
             let (object, _) = input.object().await?;

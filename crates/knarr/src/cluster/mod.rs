@@ -7,6 +7,7 @@ mod config;
 mod control_plane;
 mod front_door;
 mod join;
+mod key_value;
 mod lock;
 mod member_record;
 mod members_api;

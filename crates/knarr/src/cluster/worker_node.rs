@@ -14,6 +14,7 @@ use wasm_runtime::{WasmRuntime, WasmRuntimeConfig};
 
 use super::config::ClusterConfig;
 use super::control_plane::ControlPlane;
+use super::key_value::ApiKeyValueStore;
 use crate::pki::Authority;
 use crate::version;
 
@@ -37,7 +38,7 @@ impl WorkerNode {
         let client = control_plane.client(&user, &["system:nodes"]);
         let network = open_network(config).await.context("cannot set up the node's network")?;
         network.spawn(control_plane.client("system:kube-proxy", &["system:node-proxier"]), shutdown.clone());
-        let runtimes = open_runtimes(config).await?;
+        let runtimes = open_runtimes(config, client.clone()).await?;
         let images = Images::new(Arc::clone(&control_plane.image_store), config.registry_names());
         let deps = NodeDeps { client, images, runtimes, network: network.clone() };
         let agent = Node::spawn(node_config(config, authority)?, deps, shutdown.clone())
@@ -96,9 +97,10 @@ async fn open_network(config: &ClusterConfig) -> Result<Arc<Network>> {
 
 /// The runtimes this machine can offer. A node without cgroups or overlayfs still runs Wasm; which
 /// runtimes there are shows in the node's labels.
-async fn open_runtimes(config: &ClusterConfig) -> Result<Vec<Arc<dyn RuntimeService>>> {
+async fn open_runtimes(config: &ClusterConfig, client: kube::Client) -> Result<Vec<Arc<dyn RuntimeService>>> {
     let run = config.data_dir.join("run");
-    let wasm = WasmRuntimeConfig::new(run.join("wasm"), config.data_dir.join("native"));
+    let mut wasm = WasmRuntimeConfig::new(run.join("wasm"), config.data_dir.join("native"));
+    wasm.key_value = Some(Arc::new(ApiKeyValueStore::new(client)));
     let mut runtimes: Vec<Arc<dyn RuntimeService>> =
         vec![WasmRuntime::open(wasm).await.context("cannot open the Wasm runtime")?];
     let container = ContainerRuntimeConfig::new(run.join("shims"), config.data_dir.join("containers"));

@@ -1,6 +1,7 @@
 //! One container in a host: what its instances share, and its one-way life Running → Exited.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,10 +10,13 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::host::agent::AgentHandle;
+use crate::host::capability::{Granted, Values};
 use crate::host::logs::ContainerLog;
 use crate::host::meter::{MemoryShare, Usage};
+use crate::host::outgoing::{Neighbours, Outgoing};
 use crate::host::program::Program;
-use crate::protocol::{Egress, HostContainer, HostState, HostStats, Outcome, StartContainer};
+use crate::protocol::{HostContainer, HostState, HostStats, Outcome, StartContainer};
 
 pub struct Container {
     pub spec: StartContainer,
@@ -20,8 +24,10 @@ pub struct Container {
     pub log: Arc<ContainerLog>,
     /// One per `spec.preopens`.
     pub preopens: Vec<OwnedFd>,
-    pub egress: Arc<Egress>,
+    pub outgoing: Arc<Outgoing>,
     pub usage: Arc<Usage>,
+    /// What its guests were given beyond WASI.
+    pub granted: Arc<Granted>,
     pub stop: StopSignal,
     state: watch::Sender<HostState>,
 }
@@ -35,6 +41,13 @@ pub struct StopSignal {
     pub kill: CancellationToken,
 }
 
+/// What all containers of the host share.
+#[derive(Clone)]
+pub struct Process {
+    pub agent: AgentHandle,
+    pub neighbours: Neighbours,
+}
+
 /// The open files a start request brings.
 pub struct ContainerFiles {
     pub log: File,
@@ -42,18 +55,27 @@ pub struct ContainerFiles {
 }
 
 impl Container {
-    pub fn new(spec: StartContainer, program: Arc<Program>, files: ContainerFiles) -> Arc<Self> {
+    pub fn new(
+        spec: StartContainer,
+        program: Arc<Program>,
+        files: ContainerFiles,
+        process: &Process,
+    ) -> io::Result<Arc<Self>> {
         let (state, _) = watch::channel(HostState::Running { started_at: SystemTime::now() });
-        Arc::new(Self {
-            egress: Arc::new(spec.egress.clone()),
-            log: ContainerLog::new(files.log),
+        let log = ContainerLog::new(files.log);
+        let config_dir = spec.grants.config_dir.and_then(|number| files.preopens.get(number));
+        let config = Values::new(spec.env.clone(), config_dir.map(OwnedFd::try_clone).transpose()?);
+        Ok(Arc::new(Self {
+            granted: Granted::new(&spec, Arc::clone(&log), config, process.agent.clone()),
+            outgoing: Outgoing::new(spec.egress.clone(), process.neighbours.clone()),
+            log,
             preopens: files.preopens,
             usage: Arc::new(Usage::default()),
             stop: StopSignal::default(),
             spec,
             program,
             state,
-        })
+        }))
     }
 
     pub fn memory_share(&self) -> MemoryShare {

@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::broadcast;
 
-use crate::host::container::{Container, ContainerFiles};
+use crate::host::agent::AgentHandle;
+use crate::host::container::{Container, ContainerFiles, Process};
 use crate::host::executor::Executor;
+use crate::host::outgoing::Neighbours;
 use crate::host::program::Programs;
 use crate::host::{invoke, run};
 use crate::owned::Owned;
@@ -37,12 +39,15 @@ pub struct Host {
     containers: Owned<Containers>,
     events: broadcast::Sender<HostEvent>,
     executor: Executor,
+    process: Process,
 }
 
 impl Host {
     pub fn new(programs: Programs, executor: Executor) -> Self {
         let containers = Containers { programs, running: BTreeMap::new(), idle_since: Some(Instant::now()) };
-        Self { containers: Owned::spawn(containers), events: broadcast::Sender::new(EVENTS), executor }
+        let events = broadcast::Sender::new(EVENTS);
+        let process = Process { agent: AgentHandle::spawn(), neighbours: Neighbours::default() };
+        Self { containers: Owned::spawn(containers), events, executor, process }
     }
 
     /// Answers requests until the host was idle for `idle_exit`.
@@ -82,6 +87,13 @@ impl Host {
             Request::Start(spec) => match self.start(*spec, files).await {
                 Ok(()) => Response::Done,
                 Err(why) => Response::Failed { why },
+            },
+            Request::TakeCalls => match files.into_iter().next() {
+                Some(channel) => match self.process.agent.attach(channel.into()).await {
+                    Ok(()) => Response::Done,
+                    Err(error) => Response::Failed { why: format!("cannot take the channel: {error}") },
+                },
+                None => Response::Failed { why: "the request came without its file".to_owned() },
             },
             Request::Stop { id, grace_ms } => match self.find(id).await {
                 Some(container) => stop(&container, Duration::from_millis(grace_ms)).await,
@@ -157,6 +169,7 @@ impl Host {
             }
             None => None,
         };
+        let process = self.process.clone();
         let container = self
             .containers
             .with(move |all| {
@@ -167,7 +180,8 @@ impl Host {
                     .programs
                     .load(&spec.digest, &spec.description, File::from(code))
                     .map_err(|error| format!("cannot load its native code: {error:#}"))?;
-                let container = Container::new(spec, program, files);
+                let container = Container::new(spec, program, files, &process)
+                    .map_err(|error| format!("cannot keep its configuration open: {error}"))?;
                 all.running.insert(container.spec.id.clone(), Arc::clone(&container));
                 all.idle_since = None;
                 Ok(container)

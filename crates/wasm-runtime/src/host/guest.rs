@@ -13,10 +13,11 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::host::capability::{Granted, Held};
 use crate::host::container::Container;
-use crate::host::egress::OutgoingHttp;
 use crate::host::logs::Stream;
 use crate::host::meter::MemoryShare;
+use crate::host::outgoing::OutgoingHttp;
 use crate::protocol::Sockets;
 
 /// Things of the host's that one instance may hold at a time: streams, files, sockets, fields. The process has a
@@ -34,6 +35,20 @@ pub struct ComponentState {
     table: ResourceTable,
     outgoing: OutgoingHttp,
     memory: MemoryShare,
+    granted: Arc<Granted>,
+    held: Held,
+}
+
+impl ComponentState {
+    /// What its container was given beyond WASI.
+    pub fn granted(&self) -> &Arc<Granted> {
+        &self.granted
+    }
+
+    /// The handles of the instance, and what those of capabilities take.
+    pub fn table_and_held(&mut self) -> (&mut ResourceTable, &mut Held) {
+        (&mut self.table, &mut self.held)
+    }
 }
 
 impl WasiView for ComponentState {
@@ -77,8 +92,10 @@ pub fn component(
         wasi: context(container)?.build(),
         http: WasiHttpCtx::new(),
         table: limited_table(),
-        outgoing: OutgoingHttp::new(Arc::clone(&container.egress)),
+        outgoing: OutgoingHttp::new(Arc::clone(&container.outgoing)),
         memory,
+        granted: Arc::clone(&container.granted),
+        held: Held::default(),
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);

@@ -19,6 +19,8 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wasmtime::AsContextMut;
 use wasmtime_wasi_http::handler::Prepared;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView};
@@ -42,11 +44,35 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 type HttpResult = Result<Response<WasiBody>, wasmtime::Error>;
 
-/// Shared by the connections of one container.
-struct Server {
+/// Shared by the connections of one container, and by the neighbours that call it.
+pub struct Server {
     container: Arc<Container>,
     executor: Executor,
     requests: Arc<Semaphore>,
+    /// Requests that came without a connection.
+    unconnected: TaskTracker,
+}
+
+impl Server {
+    /// Cancelled when its requests end, done or not.
+    pub fn killed(&self) -> CancellationToken {
+        self.container.stop.kill.clone()
+    }
+
+    /// A request that came without a connection: who waits for the last one waits for it too, its body included.
+    pub fn track<F>(&self, answering: F) -> impl Future<Output = Response<WasiBody>> + Send + use<F>
+    where
+        F: Future<Output = Response<WasiBody>> + Send,
+    {
+        let token = self.unconnected.token();
+        async move {
+            let held = move |frame| {
+                let _until_the_body_is_gone = &token;
+                frame
+            };
+            answering.await.map(|body| body.map_frame(held).boxed_unsync())
+        }
+    }
 }
 
 /// Serves until the container is told to drain; then until the last request or the kill signal.
@@ -57,7 +83,10 @@ pub async fn serve(container: Arc<Container>, listener: TcpListener, executor: E
         requests: Arc::new(Semaphore::new(limits.requests_at_once)),
         container: Arc::clone(&container),
         executor: executor.clone(),
+        unconnected: TaskTracker::new(),
     });
+    let neighbours = container.outgoing.neighbours();
+    let entry = container.spec.listen.map(|address| neighbours.listen(address, &server));
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
@@ -84,9 +113,10 @@ pub async fn serve(container: Arc<Container>, listener: TcpListener, executor: E
             serve_connection(server, &builder, watcher, stream).await;
         });
     }
-    drop(listener);
+    drop((listener, entry));
+    server.unconnected.close();
     tokio::select! {
-        () = graceful.shutdown() => outcome::completed(),
+        ((), ()) = futures::future::join(graceful.shutdown(), server.unconnected.wait()) => outcome::completed(),
         () = container.stop.kill.cancelled() => outcome::killed(),
     }
 }
@@ -102,14 +132,14 @@ async fn serve_connection(
     let kill = server.container.stop.kill.clone();
     let service = service_fn(move |request| {
         let server = Arc::clone(&server);
-        async move { Ok::<_, Infallible>(answer(server, request).await) }
+        async move { Ok::<_, Infallible>(answer(server, request.map(boxed)).await) }
     });
     let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
     tokio::select! { _ = connection => {}, () = kill.cancelled() => {} }
 }
 
 /// One request, from its headers to the headers of its answer.
-async fn answer(server: Arc<Server>, request: Request<Incoming>) -> Response<WasiBody> {
+pub async fn answer(server: Arc<Server>, request: Request<WasiBody>) -> Response<WasiBody> {
     let container = &server.container;
     meter::count(&container.usage.requests);
     let deadline = Instant::now() + container.request_timeout();
@@ -199,13 +229,17 @@ fn failed(container: &Container, error: &wasmtime::Error, refused_memory: bool) 
     outcome
 }
 
-fn prepare(request: Request<Incoming>) -> Request<WasiBody> {
+fn boxed(body: Incoming) -> WasiBody {
+    body.map_err(HttpError::from).boxed_unsync()
+}
+
+fn prepare(request: Request<WasiBody>) -> Request<WasiBody> {
     let (mut parts, body) = request.into_parts();
     if parts.uri.authority().is_none() && !parts.headers.contains_key(HOST) {
         // HTTP/1.0 clients (and some probes) send none; WASI wants one.
         parts.headers.insert(HOST, HeaderValue::from_static("localhost"));
     }
-    Request::from_parts(parts, body.map_err(HttpError::from).boxed_unsync())
+    Request::from_parts(parts, body)
 }
 
 fn refuse_ended(ended: &Outcome) -> Response<WasiBody> {

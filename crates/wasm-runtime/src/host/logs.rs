@@ -119,7 +119,7 @@ pub struct LogStream {
 }
 
 impl LogStream {
-    fn push(&self, bytes: &[u8]) {
+    pub fn push(&self, bytes: &[u8]) {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
     }
 }

@@ -4,6 +4,8 @@
 //! of one pod. It gives up its rights before it touches guest code, survives the agent, and is
 //! driven through a unix socket. May not know: images, pods as the API has them, the agent's state.
 
+mod agent;
+pub(crate) mod capability;
 mod container;
 mod control;
 mod dns;
@@ -15,6 +17,7 @@ mod invoke;
 mod logs;
 mod meter;
 mod outcome;
+mod outgoing;
 mod program;
 mod run;
 mod seccomp;

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cri::{ContainerEvent, ContainerId, Isolation, NetworkAttachment, RuntimeError};
+use cri::{ContainerEvent, ContainerId, Isolation, KeyValueStore, NetworkAttachment, RuntimeError};
 use nix::unistd::geteuid;
+use tokio::net::UnixStream;
 use tokio::sync::broadcast;
 
 use crate::confine::{self, Confinement};
@@ -15,6 +17,7 @@ use crate::host::HostConfig;
 use crate::keyed_locks::KeyedLocks;
 use crate::owned::Owned;
 use crate::protocol::{HostContainer, Request, Response};
+use crate::runtime::guest_calls;
 use crate::runtime::host_link::{HostError, HostEvents, HostLink};
 use crate::runtime::record::{Records, SandboxRecord, after_loss};
 
@@ -34,6 +37,7 @@ pub struct HostSettings {
     pub helper_binary: PathBuf,
     pub uid_gid: Option<(u32, u32)>,
     pub idle_exit: Duration,
+    pub key_value: Option<Arc<dyn KeyValueStore>>,
 }
 
 pub struct Hosts {
@@ -136,6 +140,12 @@ impl Hosts {
     /// Subscribes first and lists then, so that no change falls in between.
     async fn watch(&self, name: &str, link: &HostLink) -> Result<(), HostError> {
         let events = link.subscribe().await?;
+        if let Some(store) = &self.settings.key_value
+            && let Err(error) = take_calls(link, name, &self.state, store).await
+        {
+            // A host of an agent before this one may not know of it. Its guests are told that nobody answers.
+            tracing::warn!(%error, host = name, "a sandbox host does not take a channel for guests' calls");
+        }
         report_all(&self.state, &self.events, link).await?;
         let watcher = Watcher { name: name.to_owned(), link: link.clone(), state: self.state.clone() };
         tokio::spawn(watcher.run(events, self.events.clone()));
@@ -228,6 +238,23 @@ impl Watcher {
             lose(&self.state, &publish, &self.name).await;
         }
     }
+}
+
+/// Gives a host a channel to ask through in its guests' names, and answers on it.
+async fn take_calls(
+    link: &HostLink,
+    host: &str,
+    state: &Owned<State>,
+    store: &Arc<dyn KeyValueStore>,
+) -> Result<(), HostError> {
+    let io = |source| HostError::Io { attempt: "make a channel for guests' calls".to_owned(), source };
+    let (ours, theirs) = UnixStream::pair().map_err(io)?;
+    match link.call(&Request::TakeCalls, &[theirs.as_fd()]).await? {
+        Response::Done => {}
+        other => return Err(io(io::Error::other(format!("the sandbox host answered {other:?}")))),
+    }
+    tokio::spawn(guest_calls::serve(ours, host.to_owned(), state.clone(), Arc::clone(store)));
+    Ok(())
 }
 
 async fn report_all(

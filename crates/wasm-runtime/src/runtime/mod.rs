@@ -3,6 +3,7 @@
 //! Owns: the records of sandboxes and containers (through its worker) and the order of steps. It
 //! never runs guest code and never compiles: hosts and compilers are other processes.
 
+mod guest_calls;
 mod host_link;
 mod hosts;
 mod open;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cri::{ContainerEvent, RuntimeError};
+use cri::{ContainerEvent, KeyValueStore, RuntimeError};
 use nix::unistd::geteuid;
 use tokio::sync::broadcast;
 
@@ -44,6 +45,8 @@ pub struct WasmRuntimeConfig {
     pub host_uid_gid: Option<(u32, u32)>,
     /// A host that has nothing to run ends after this long.
     pub idle_exit: Duration,
+    /// Who keeps the buckets that guests are granted; without one, none is.
+    pub key_value: Option<Arc<dyn KeyValueStore>>,
 }
 
 impl WasmRuntimeConfig {
@@ -54,6 +57,7 @@ impl WasmRuntimeConfig {
             helper_binary: PathBuf::from("/proc/self/exe"),
             host_uid_gid: Some(NOBODY),
             idle_exit: Duration::from_secs(60),
+            key_value: None,
         }
     }
 }
@@ -97,6 +101,7 @@ impl WasmRuntime {
             helper_binary: config.helper_binary.clone(),
             uid_gid,
             idle_exit: config.idle_exit,
+            key_value: config.key_value.clone(),
         };
         let hosts = Hosts::new(settings, state.clone(), events.clone());
         hosts.adopt_all().await.map_err(io("adopt the sandbox hosts".to_owned()))?;

@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 use cri::{ContainerConfig, DnsConfig, ImageKind, NetworkAttachment, PodSandboxConfig, Protocol};
 
 use crate::artifact::Description;
-use crate::protocol::{Egress, Limits, Preopen, Sockets, StartContainer};
+use crate::protocol::{Egress, Grants, Limits, Preopen, Sockets, StartContainer};
 
 const ALLOWED_HOSTS: &str = "knarr.dev/allowed-hosts";
 const ALLOW_SOCKETS: &str = "knarr.dev/allow-sockets";
 const REQUEST_TIMEOUT: &str = "knarr.dev/request-timeout";
+/// `cache,sessions=prod-sessions`: what a guest opens, and the bucket where it is not of that name.
+const BUCKETS: &str = "knarr.dev/buckets";
+/// Where in the guest the mount is whose files are configuration.
+const CONFIG_DIR: &str = "knarr.dev/config-dir";
 /// Set by the agent for pods of a Spin RuntimeClass.
 const RUNTIME_CLASS: &str = "knarr.dev/runtime-class";
 const SPIN_LISTEN: &str = "SPIN_HTTP_LISTEN_ADDR";
@@ -55,7 +59,7 @@ pub fn start(
         ImageKind::Wasm { argv0, digest, root, .. } => (argv0.clone(), digest.clone(), root.as_deref()),
         ImageKind::Rootfs { .. } => (String::new(), String::new(), None),
     };
-    let (preopens, sources) = mounts(container, root, is_file).into_iter().unzip();
+    let (preopens, sources): (Vec<Preopen>, Vec<Source>) = mounts(container, root, is_file).into_iter().unzip();
     let env = env(container);
     let serves_http = description.workload().serves_http();
     let spec = StartContainer {
@@ -64,6 +68,7 @@ pub fn start(
         description: description.clone(),
         args: args(argv0, container),
         working_dir: container.working_dir.clone().or_else(|| container.image.config.working_dir.clone()),
+        grants: grants(sandbox, container, &preopens),
         preopens,
         listen: serves_http.then(|| listen(sandbox, container, &env)),
         env,
@@ -178,6 +183,25 @@ fn egress(sandbox: &PodSandboxConfig, container: &ContainerConfig) -> Egress {
         allowed_hosts: allowed.collect(),
         own_localhost,
         sockets,
+    }
+}
+
+/// What the guest may open as a `wasi:keyvalue` store, and the bucket of the pod's namespace that it gets.
+pub fn buckets(sandbox: &PodSandboxConfig, container: &ContainerConfig) -> Vec<(String, String)> {
+    let granted = annotation(sandbox, container, BUCKETS).unwrap_or_default();
+    let granted = granted.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| {
+        let (opened_as, bucket) = part.split_once('=').unwrap_or((part, part));
+        (opened_as.trim().to_owned(), bucket.trim().to_owned())
+    });
+    granted.collect()
+}
+
+fn grants(sandbox: &PodSandboxConfig, container: &ContainerConfig, preopens: &[Preopen]) -> Grants {
+    let dir = annotation(sandbox, container, CONFIG_DIR).map(|dir| dir.trim().trim_end_matches('/'));
+    let is_dir = |preopen: &Preopen| dir.is_some_and(|dir| preopen.guest_path.trim_end_matches('/') == dir);
+    Grants {
+        stores: buckets(sandbox, container).into_iter().map(|(opened_as, _)| opened_as).collect(),
+        config_dir: preopens.iter().position(is_dir),
     }
 }
 

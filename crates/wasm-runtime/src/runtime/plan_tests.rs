@@ -177,3 +177,29 @@ fn egress_is_closed_unless_asked_for() {
     open.annotations.insert(ALLOW_SOCKETS.to_owned(), "true".to_owned());
     assert_eq!(plan(&open, &container()).spec.egress.sockets, Sockets::All);
 }
+
+#[test]
+fn grants_name_what_may_be_opened_and_where_configuration_is() {
+    let mount = |guest: &str| Mount { host_path: "/v".into(), container_path: guest.to_owned(), read_only: true };
+    let check = |annotations: &[(&str, &str)], stores: &[&str], config_dir: Option<usize>| {
+        let mut container = container();
+        container.mounts = vec![mount("/data"), mount("/etc/config")];
+        let mut sandbox = sandbox();
+        sandbox.annotations =
+            annotations.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let spec = plan(&sandbox, &container).spec;
+        assert_eq!((spec.grants.stores, spec.grants.config_dir), (owned(stores), config_dir), "{annotations:?}");
+    };
+    check(&[], &[], None);
+    check(&[("knarr.dev/buckets", "cache, sessions=prod,")], &["cache", "sessions"], None);
+    check(&[("knarr.dev/config-dir", "/etc/config/")], &[], Some(1));
+    check(&[("knarr.dev/config-dir", "/etc")], &[], None);
+    let mut sandbox = sandbox();
+    sandbox.annotations.insert("knarr.dev/buckets".to_owned(), "a,b=c".to_owned());
+    let pairs = [("a", "a"), ("b", "c")].map(|(opened, bucket)| (opened.to_owned(), bucket.to_owned()));
+    assert_eq!(buckets(&sandbox, &container()), pairs);
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}

@@ -123,7 +123,11 @@ impl RuntimeService for WasmRuntime {
         }
         let code = self.native_code(&container.config.image).await?;
         let is_file = |path: &std::path::Path| path.is_file();
-        let start = plan::start(&id.0, &sandbox.config, &container.config, &code.description, is_file);
+        let mut start = plan::start(&id.0, &sandbox.config, &container.config, &code.description, is_file);
+        if self.config.key_value.is_none() {
+            // Nobody would answer: opening one is refused at once.
+            start.spec.grants.stores.clear();
+        }
         let failed = |why: String| RuntimeError::StartContainer { container: container.config.name.clone(), why };
         if start.sources.len() + 2 > FILES_MAX {
             return Err(failed(format!("{} mounts, the limit is {}", start.sources.len(), FILES_MAX - 2)));

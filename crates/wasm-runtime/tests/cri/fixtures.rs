@@ -225,3 +225,105 @@ pub fn compile_bomb() -> Vec<u8> {
         &format!("(local {}) (loop $again {steps} (br_if $again (i64.eqz (local.get 0))))", "i64 ".repeat(VARIABLES)),
     )
 }
+
+/// The imports of [`uses_capabilities`], as far as it calls them.
+const CAPABILITY_IMPORTS: &str = r#"
+  (import "wasi:logging/logging@0.1.0-draft" (instance $logging
+    (type $level' (enum "trace" "debug" "info" "warn" "error" "critical"))
+    (export "level" (type $level (eq $level')))
+    (export "log" (func (param "level" $level) (param "context" string) (param "message" string)))))
+  (import "wasi:config/store@0.2.0-rc.1" (instance $config
+    (type $error' (variant (case "upstream" string) (case "io" string)))
+    (export "error" (type $error (eq $error')))
+    (export "get" (func (param "key" string) (result (result (option string) (error $error)))))))
+  (import "wasi:keyvalue/store@0.2.0-draft" (instance $store
+    (export "bucket" (type $bucket (sub resource)))
+    (type $error' (variant (case "no-such-store") (case "access-denied") (case "other" string)))
+    (export "error" (type $error (eq $error')))
+    (export "open" (func (param "identifier" string) (result (result (own $bucket) (error $error)))))
+    (export "[method]bucket.set" (func (param "self" (borrow $bucket)) (param "key" string)
+      (param "value" (list u8)) (result (result (error $error)))))))
+  (alias export $store "bucket" (type $bucket))
+  (alias export $store "error" (type $error))
+  (import "wasi:keyvalue/atomics@0.2.0-draft" (instance $atomics
+    (alias outer 1 $bucket (type $bucket'))
+    (export "bucket" (type $bucket (eq $bucket')))
+    (alias outer 1 $error (type $error'))
+    (export "error" (type $error (eq $error')))
+    (export "increment" (func (param "bucket" (borrow $bucket)) (param "key" string) (param "delta" u64)
+      (result (result u64 (error $error)))))))"#;
+
+/// A command that opens the store `store`, sets `mode` to what `wasi:config` says it is, adds 5 to `runs`, and logs
+/// what came of it. It answers with an error when something was refused.
+pub fn uses_capabilities(store: &str) -> Vec<u8> {
+    let length = store.len();
+    let text = format!(
+        r#"(component {CAPABILITY_IMPORTS}
+  (core module $memory
+    (memory (export "memory") 1)
+    (global $top (mut i32) (i32.const 4096))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32)
+      (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
+      (global.set $top (i32.add (local.get $at) (local.get 3)))
+      (local.get $at)))
+  (core instance $memory (instantiate $memory))
+  (core func $log (canon lower (func $logging "log") (memory (core memory $memory "memory"))))
+  (core func $get (canon lower (func $config "get")
+    (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
+  (core func $open (canon lower (func $store "open")
+    (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
+  (core func $set (canon lower (func $store "[method]bucket.set")
+    (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
+  (core func $increment (canon lower (func $atomics "increment")
+    (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
+  (core module $guest
+    (import "memory" "memory" (memory 1))
+    (import "host" "log" (func $log (param i32 i32 i32 i32 i32)))
+    (import "host" "get" (func $get (param i32 i32 i32)))
+    (import "host" "open" (func $open (param i32 i32 i32)))
+    (import "host" "set" (func $set (param i32 i32 i32 i32 i32 i32)))
+    (import "host" "increment" (func $increment (param i32 i32 i32 i64 i32)))
+    (data (i32.const 64) "{store}")
+    (data (i32.const 128) "mode")
+    (data (i32.const 144) "runs")
+    (data (i32.const 160) "counted")
+    (data (i32.const 176) "access denied")
+    (data (i32.const 192) "no such store")
+    (data (i32.const 208) "other")
+    (func $say (param $level i32) (param $text i32) (param $length i32) (result i32)
+      (call $log (local.get $level) (i32.const 128) (i32.const 4) (local.get $text) (local.get $length))
+      (i32.const 1))
+    ;; An error at $at: its case, and for the last a text.
+    (func $refused (param $at i32) (result i32)
+      (if (i32.eq (i32.load8_u (local.get $at)) (i32.const 0))
+        (then (return (call $say (i32.const 4) (i32.const 192) (i32.const 13)))))
+      (if (i32.eq (i32.load8_u (local.get $at)) (i32.const 1))
+        (then (return (call $say (i32.const 4) (i32.const 176) (i32.const 13)))))
+      (call $say (i32.const 4) (i32.load (i32.add (local.get $at) (i32.const 4)))
+        (i32.load (i32.add (local.get $at) (i32.const 8)))))
+    (func (export "run") (result i32)
+      (local $bucket i32)
+      (call $open (i32.const 64) (i32.const {length}) (i32.const 0))
+      (if (i32.load8_u (i32.const 0)) (then (return (call $refused (i32.const 4)))))
+      (local.set $bucket (i32.load (i32.const 4)))
+      (call $get (i32.const 128) (i32.const 4) (i32.const 0))
+      (if (i32.load8_u (i32.const 0)) (then unreachable))
+      (if (i32.eqz (i32.load8_u (i32.const 4))) (then unreachable))
+      (call $set (local.get $bucket) (i32.const 128) (i32.const 4)
+        (i32.load (i32.const 8)) (i32.load (i32.const 12)) (i32.const 0))
+      (if (i32.load8_u (i32.const 0)) (then (return (call $refused (i32.const 4)))))
+      (call $increment (local.get $bucket) (i32.const 144) (i32.const 4) (i64.const 5) (i32.const 0))
+      (if (i32.load8_u (i32.const 0)) (then (return (call $refused (i32.const 8)))))
+      (drop (call $say (i32.const 2) (i32.const 160) (i32.const 7)))
+      (i32.const 0)))
+  (core instance $guest (instantiate $guest
+    (with "memory" (instance $memory))
+    (with "host" (instance (export "log" (func $log)) (export "get" (func $get)) (export "open" (func $open))
+      (export "set" (func $set)) (export "increment" (func $increment))))))
+  (func $run (result (result)) (canon lift (core func $guest "run")))
+  (instance $exported (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $exported)))"#
+    );
+    wat::parse_str(text).unwrap_or_else(|error| panic!("the capability fixture is valid: {error}"))
+}

@@ -4,10 +4,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 
+use cri::fake_key_value::FakeKeyValueStore;
 use cri::{ContainerState, DnsConfig, Isolation, NetworkAttachment, RuntimeService};
 
 use crate::linux_namespace::LinuxNamespace;
-use crate::world::{World, blocking_get, free_port, get};
+use crate::world::{World, ask, blocking_get, free_port, get};
 
 const ADDRESS: &str = "10.99.0.1";
 
@@ -43,7 +44,7 @@ async fn hello_http_serves() {
     check("/trap", 500, "trapped").await;
     check("/call?url=http://example.org/", 502, "HttpRequestDenied").await;
     check("/call?url=http://127.0.0.1/", 502, "HttpRequestDenied").await;
-    check("/call?url=https://backend/", 502, "https is not offered").await;
+    check("/call?url=https://127.0.0.1/", 502, "HttpRequestDenied").await;
     check("/", 200, "Ahoy from web-1").await;
     let log = world.log("hello");
     assert!(log.contains("stdout F a line") && log.contains("stderr F") && log.contains("trapped as asked"), "{log}");
@@ -68,6 +69,80 @@ async fn hello_command_runs_once() {
     assert!(matches!(state, ContainerState::Exited { exit_code: 1, .. }), "{state:?} {log}");
     assert!(log.contains(r#"arguments: ["guest.wasm", "--all"]"#), "{log}");
     assert!(log.contains("/data/motd: fair winds"), "{log}");
+    world.clean().await;
+}
+
+/// Two pods of one namespace share a host process: one calls the other without a socket.
+#[tokio::test]
+async fn pods_of_one_host_call_each_other_in_process() {
+    let Some(bytes) = guest("hello-http") else { return };
+    let world = World::new().await;
+    let (caller, callee) = (free_port(), free_port());
+    // The caller's localhost is its own, so that it may call the address that the other one listens on.
+    let mut pod = world.pod("caller");
+    pod.network = NetworkAttachment::Namespace { ip: [127, 0, 0, 1].into(), path: "/proc/self/ns/net".into() };
+    world.run(pod, world.container("caller", &bytes, caller)).await;
+    let mut container = world.container("callee", &bytes, callee);
+    container.env = vec![("HOSTNAME".to_owned(), "the callee".to_owned())];
+    container.resources.memory_limit_bytes = Some(32 << 20);
+    let (_, id) = world.run(world.pod("callee"), container).await;
+    let check = async |path: &str, status: u16, text: &str| {
+        let (got, answer) = get(caller, &format!("/call?url=http://127.0.0.1:{callee}{path}")).await;
+        assert!(got == status && answer.contains(text), "{path}: {answer}");
+    };
+    for _ in 0..3 {
+        check("/", 200, "Hello from the callee").await;
+    }
+    check("/trap", 500, "the component trapped").await;
+    check("/grow?mib=64", 500, "the component reached its memory limit").await;
+    assert_eq!(connections(callee), 0, "somebody connected");
+    assert!(world.log("callee").contains("trapped as asked"), "{}", world.log("callee"));
+    let stats = world.runtime.list_stats().await.unwrap();
+    let spent = |name: &str| stats.iter().find(|one| one.name == name).unwrap().cpu_usage_nanos;
+    assert!(spent("callee") > 0 && spent("caller") > 0, "{stats:?}");
+    // Stopped is stopped, also for neighbours.
+    world.runtime.stop_container(&id, std::time::Duration::from_secs(5)).await.unwrap();
+    check("/", 502, "cannot call").await;
+    world.clean().await;
+}
+
+/// TCP connections to or from a local port, also those that ended a moment ago.
+fn connections(port: u16) -> usize {
+    const LISTEN: &str = "0A";
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{port:04X}");
+    let sockets = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    sockets.filter(|fields| fields[3] != LISTEN && fields[1..3].iter().any(|end| end.ends_with(&port))).count()
+}
+
+#[tokio::test]
+async fn api_keyvalue_keeps_counters() {
+    let Some(bytes) = guest("api-keyvalue") else { return };
+    let store = std::sync::Arc::new(FakeKeyValueStore::with(&["visits"]));
+    let world = World::with_store(store.clone()).await;
+    let port = free_port();
+    let mut container = world.container("api", &bytes, port);
+    container.annotations.insert("knarr.dev/buckets".to_owned(), "counters=visits".to_owned());
+    world.run(world.pod("api"), container).await;
+    let check = async |method: &str, path: &str, header: &str, body: &str, status: u16, text: &str| {
+        let (got, answer) = ask(port, method, path, header, body).await;
+        assert!(got == status && answer.ends_with(text), "{method} {path}: {answer}");
+    };
+    check("GET", "/counters/a", "", "", 404, "no such counter\n").await;
+    check("POST", "/counters/a", "", "", 200, "\n1\n").await;
+    check("POST", "/counters/a?by=-8", "", "", 200, "\n-7\n").await;
+    check("PUT", "/counters/a", "", "12", 200, "\n12\n").await;
+    check("PUT", "/counters/a", "if-match: 11", "13", 412, "the counter is 12\n").await;
+    check("PUT", "/counters/a", "if-match: 12", "13", 200, "\n13\n").await;
+    check("GET", "/counters/a", "", "", 200, "\n13\n").await;
+    for name in ["b", "c", "d", "e"] {
+        check("POST", &format!("/counters/{name}?by=2"), "", "", 200, "\n2\n").await;
+    }
+    check("GET", "/counters", "", "", 200, "\na 13\nb 2\nc 2\nd 2\ne 2\n").await;
+    check("DELETE", "/counters/a", "", "", 200, "gone\n").await;
+    check("DELETE", "/counters", "", "", 200, "gone\n").await;
+    check("GET", "/counters", "", "", 200, "\r\n\r\n").await;
+    assert_eq!(store.value("visits", "e"), None);
     world.clean().await;
 }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use cri::{
     ContainerConfig, ContainerId, ContainerPort, ContainerState, ContainerStatus, DnsConfig, ImageConfig, ImageKind,
-    Isolation, NetworkAttachment, PodSandboxConfig, Protocol, ResolvedImage, Resources, RuntimeService, SandboxId,
-    SecurityContext,
+    Isolation, KeyValueStore, NetworkAttachment, PodSandboxConfig, Protocol, ResolvedImage, Resources, RuntimeService,
+    SandboxId, SecurityContext,
 };
 use sha2::{Digest, Sha256};
 use wasm_runtime::{WasmRuntime, WasmRuntimeConfig};
@@ -26,11 +26,20 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    /// With somebody who keeps buckets.
+    pub async fn with_store(store: Arc<dyn KeyValueStore>) -> Self {
+        Self::with(Some(store)).await
+    }
+
+    async fn with(store: Option<Arc<dyn KeyValueStore>>) -> Self {
         // Short: socket paths are limited. Namespaced by process: cgroups are shared by tests.
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::Builder::new().prefix("kw").tempdir().unwrap();
-        let runtime = WasmRuntime::open(config(dir.path())).await.unwrap();
+        let runtime = WasmRuntime::open(config(dir.path(), store)).await.unwrap();
         Self { dir, runtime, namespace: format!("t{}-{number}", std::process::id()) }
     }
 
@@ -40,7 +49,11 @@ impl World {
 
     /// As after a restart of the agent: the old handle is gone, hosts are not.
     pub async fn reopen(&mut self) {
-        self.runtime = WasmRuntime::open(config(self.dir.path())).await.unwrap();
+        self.runtime = WasmRuntime::open(config(self.dir.path(), None)).await.unwrap();
+    }
+
+    pub async fn reopen_with(&mut self, store: Arc<dyn KeyValueStore>) {
+        self.runtime = WasmRuntime::open(config(self.dir.path(), Some(store))).await.unwrap();
     }
 
     pub fn image(&self, bytes: &[u8]) -> ResolvedImage {
@@ -157,8 +170,9 @@ impl Drop for World {
     }
 }
 
-fn config(dir: &Path) -> WasmRuntimeConfig {
+fn config(dir: &Path, key_value: Option<Arc<dyn KeyValueStore>>) -> WasmRuntimeConfig {
     WasmRuntimeConfig {
+        key_value,
         helper_binary: PathBuf::from(env!("CARGO_BIN_EXE_wasm-helper")),
         ..WasmRuntimeConfig::new(dir.join("run"), dir.join("native"))
     }
@@ -174,12 +188,24 @@ pub async fn get(port: u16, path: &str) -> (u16, String) {
     tokio::task::spawn_blocking(move || blocking_get(port, &path)).await.unwrap()
 }
 
+/// The same for any method; `header` is one line, or nothing.
+pub async fn ask(port: u16, method: &str, path: &str, header: &str, body: &str) -> (u16, String) {
+    let header = if header.is_empty() { String::new() } else { format!("{header}\r\n") };
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nhost: test\r\n{header}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
+    tokio::task::spawn_blocking(move || send(port, &request)).await.unwrap()
+}
+
 pub fn blocking_get(port: u16, path: &str) -> (u16, String) {
+    send(port, &format!("GET {path} HTTP/1.1\r\nhost: test\r\nx-mark: seen\r\nconnection: close\r\n\r\n"))
+}
+
+fn send(port: u16, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-        .write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\nx-mark: seen\r\nconnection: close\r\n\r\n").as_bytes())
-        .unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     (answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0), answer)
