@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod defaults;
+pub mod function;
 pub mod kinds;
 pub mod list_rules;
 pub mod meta;

@@ -12,6 +12,7 @@ use crate::meta;
 pub mod age;
 mod cluster;
 mod event;
+mod function;
 mod network;
 mod pod;
 mod rbac;
@@ -108,6 +109,7 @@ fn printer(kind: &Kind) -> &'static Printer {
         "PersistentVolume" => &storage::VOLUME,
         "PersistentVolumeClaim" => &storage::CLAIM,
         "StorageClass" => &storage::CLASS,
+        "Function" => &function::FUNCTION,
         _ => &NAME_AND_AGE,
     }
 }

@@ -302,3 +302,22 @@ fn every_kind_takes_empty_and_odd_objects() {
         }
     }
 }
+
+#[test]
+fn functions() {
+    let defaults = json!({ "memory": "64Mi", "timeout": "5s", "callsAtOnce": 64 });
+    check(
+        "knarr.dev/v1alpha1",
+        "Function",
+        json!({ "metadata": {}, "spec": { "image": "i" } }),
+        json!({ "metadata": {}, "status": {},
+            "spec": { "image": "i", "replicas": 1, "interfaceChanges": "Compatible", "limits": defaults } }),
+    );
+    check(
+        "knarr.dev/v1alpha1",
+        "Function",
+        json!({ "metadata": {}, "spec": { "image": "i", "replicas": 0, "limits": { "timeout": "1s" } } }),
+        json!({ "metadata": {}, "status": {}, "spec": { "image": "i", "replicas": 0, "interfaceChanges": "Compatible",
+            "limits": { "memory": "64Mi", "timeout": "1s", "callsAtOnce": 64 } } }),
+    );
+}

@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn every_served_kind_has_its_message() {
-        for kind in crate::kinds::KINDS {
+        // Go clients know no message of our own kinds: they send them as JSON, as all that is not built in.
+        for kind in crate::kinds::KINDS.iter().filter(|kind| kind.group != crate::function::GROUP) {
             let api_version = if kind.group.is_empty() {
                 kind.version.to_owned()
             } else {
