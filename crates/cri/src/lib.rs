@@ -21,7 +21,7 @@ pub use image::{
 };
 pub use network::{AttachRequest, Attached, NetworkAttachment, NetworkKind, PodNetwork};
 pub use runtime::{
-    ContainerConfig, ContainerEvent, ContainerId, ContainerPort, ContainerState, ContainerStats, ContainerStatus,
-    DnsConfig, ExecOutcome, ExitReason, Isolation, Mount, PodSandboxConfig, Protocol, Resources, RuntimeService,
-    SandboxId, SandboxState, SandboxStatus, SeccompProfile, SecurityContext,
+    Answers, CallCounts, ContainerConfig, ContainerEvent, ContainerId, ContainerPort, ContainerState, ContainerStats,
+    ContainerStatus, DnsConfig, ExecOutcome, ExitReason, ExportedFunction, Isolation, Mount, PodSandboxConfig,
+    Protocol, Resources, RuntimeService, SandboxId, SandboxState, SandboxStatus, SeccompProfile, SecurityContext,
 };

@@ -4,11 +4,13 @@
 //! of one pod. It gives up its rights before it touches guest code, survives the agent, and is
 //! driven through a unix socket. May not know: images, pods as the API has them, the agent's state.
 
+mod calls;
 mod container;
 mod control;
 mod dns;
 mod egress;
 mod executor;
+mod exports;
 pub(crate) mod guest;
 mod http;
 mod invoke;
