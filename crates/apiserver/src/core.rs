@@ -13,6 +13,7 @@ use crate::config::{ApiServerConfig, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
 use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
 use crate::registry::ownership::Ownership;
+use crate::subresource::invoke::Routes;
 use crate::wire::accept::Form;
 use crate::wire::query::Parameters;
 
@@ -25,6 +26,8 @@ pub struct Core {
     pub rbac: RbacHandle,
     pub requests: Arc<Semaphore>,
     pub watches: Arc<Semaphore>,
+    /// Which pods serve which function.
+    pub routes: Routes,
 }
 
 impl Core {
@@ -35,6 +38,7 @@ impl Core {
             rbac,
             requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            routes: Routes::default(),
         }
     }
 

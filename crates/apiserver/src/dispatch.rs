@@ -165,7 +165,11 @@ impl Exchange {
             let permit = self.core.requests.clone().try_acquire_owned();
             Some(permit.map_err(|_| Status::too_many_requests("too many requests, please try again later", 1))?)
         };
-        let form = negotiate(&self.headers).ok_or_else(not_acceptable)?;
+        let form = match negotiate(&self.headers) {
+            Some(form) => form,
+            None if subresource::negotiates(&self.path.subresource) => Form::Object,
+            None => return Err(not_acceptable()),
+        };
         self.check_options(verb)?;
         let manager = self.manager();
         let request = Request {

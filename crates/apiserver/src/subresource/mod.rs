@@ -3,6 +3,7 @@
 pub mod binding;
 mod eviction;
 mod finalize;
+pub mod invoke;
 mod log;
 pub mod node_connector;
 mod scale;
@@ -18,7 +19,12 @@ use crate::rest::write::{self, Input};
 
 /// Requests that last as long as the client wants are not counted as in work.
 pub fn is_long_running(subresource: &str) -> bool {
-    matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+    matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy" | "invoke")
+}
+
+/// Whose answers are not objects, so that it reads `Accept` itself.
+pub fn negotiates(subresource: &str) -> bool {
+    subresource == "invoke"
 }
 
 pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {
@@ -38,6 +44,7 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
         }
         ("pods", "eviction", Verb::Create) => eviction::evict(request, input).await,
         ("pods", "log", Verb::Get) => log::log(request).await,
+        ("functions", "invoke", Verb::Create) => invoke::invoke(request, input).await,
         ("pods", "ephemeralcontainers" | "resize", Verb::Get) => list::get(request).await,
         (resource, sub, _) => Err(Status::not_implemented(format!("{resource}/{sub} is not served by Knarr yet"))),
     }
