@@ -54,6 +54,11 @@ pub enum Command {
     /// Run a cluster, push the example images, apply the examples, call them and print the answers
     #[command(after_help = "Example:\n  sudo knarr demo --exit")]
     Demo(DemoArgs),
+    /// Call a typed export of a function; values are written in WAVE, as for `wasmtime run --invoke`
+    #[command(
+        after_help = "Examples:\n  knarr invoke calc 'add(1, 2)'\n  knarr invoke shop 'orders.place({item: \"rope\", count: 2})' -o json"
+    )]
+    Invoke(InvokeArgs),
     /// Build, push, pull and list images and Wasm artifacts
     #[command(subcommand)]
     Image(ImageCommand),
@@ -285,6 +290,21 @@ pub enum Output {
     Json,
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct InvokeArgs {
+    /// The function's name
+    pub function: String,
+    /// EXPORT(ARGUMENTS); an export of an interface is INTERFACE.EXPORT where its name alone is not clear
+    pub call: String,
+    /// The function's namespace [default: that of the kubeconfig]
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+    #[arg(long, short, default_value = "text")]
+    pub output: Output,
+    #[command(flatten)]
+    pub access: AccessArgs,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
     /// Pack a .wasm file, a static program or a directory into an image and push it to the cluster
@@ -422,6 +442,8 @@ pub enum BenchName {
     Start,
     /// Requests per second of a Wasm pod
     Rps,
+    /// Calls per second of a function's export
+    Invoke,
     /// Many Wasm pods at once
     Scale,
     /// ConfigMap writes and reads
@@ -438,6 +460,7 @@ impl BenchName {
             Self::Idle => "idle",
             Self::Start => "start",
             Self::Rps => "rps",
+            Self::Invoke => "invoke",
             Self::Scale => "scale",
             Self::Api => "api",
         }

@@ -5,6 +5,7 @@ mod bench;
 mod completion;
 mod demo;
 mod image;
+mod invoke;
 mod key;
 mod kubeconfig;
 mod member;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Restore(args) => backup::restore(&args),
         Command::Key(command) => runtime()?.block_on(key::run(command)),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
+        Command::Invoke(args) => runtime()?.block_on(invoke::run(args)),
         Command::Image(command) => runtime()?.block_on(image::run(command)),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Status(args) => runtime()?.block_on(status::run(args)),
