@@ -11,7 +11,7 @@ use std::{env, fs};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-const FILES: [&str; 3] = ["hello-http.wasm", "hello-command.wasm", "backend"];
+const FILES: [&str; 4] = ["hello-http.wasm", "hello-command.wasm", "plugin-shop.wasm", "backend"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=KNARR_EXAMPLES_DIR");

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::kinds::Kind;
 
 mod cluster;
+mod function;
 mod pod;
 mod service;
 mod workload;
@@ -51,6 +52,7 @@ pub fn apply(kind: &Kind, object: &mut Value) {
             text(fields, "reclaimPolicy", "Delete");
             text(fields, "volumeBindingMode", "Immediate");
         }
+        ("knarr.dev", "Function") => function::function(fields),
         _ => {}
     }
     if kind.has_status() {

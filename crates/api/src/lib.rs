@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod bucket;
 pub mod defaults;
+pub mod function;
 pub mod kinds;
 pub mod list_rules;
 pub mod meta;

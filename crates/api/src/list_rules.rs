@@ -56,12 +56,12 @@ const fn by_keys(keys: &'static [&'static str]) -> FieldRule {
     FieldRule { patch: Patch::Default, apply: Apply::MapByKeys(keys) }
 }
 
-/// The prefix of every type name, left out of the table.
+/// The prefix of Kubernetes' type names, left out of the table.
 const NAME_PREFIX: &str = "io.k8s.";
 
 /// The rule of a field of a type (`io.k8s.api.core.v1.PodSpec`), when it has one.
 pub fn field_rule(type_name: &str, field: &str) -> Option<&'static FieldRule> {
-    let wanted = (type_name.strip_prefix(NAME_PREFIX)?, field);
+    let wanted = (type_name.strip_prefix(NAME_PREFIX).unwrap_or(type_name), field);
     let at = RULES.binary_search_by(|(of, name, _)| (*of, *name).cmp(&wanted)).ok()?;
     Some(&RULES[at].2)
 }
@@ -130,6 +130,12 @@ static RULES: &[(&str, &str, FieldRule)] = &[
     ("api.policy.v1.PodDisruptionBudgetStatus", "conditions", merge("type", &["type"])),
     ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers", FieldRule { patch: Patch::MergeSet, ..SET }),
     ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "ownerReferences", merge("uid", &["uid"])),
+    ("dev.knarr.v1alpha1.FunctionGrants", "allowedHosts", SET),
+    ("dev.knarr.v1alpha1.FunctionGrants", "env", merge("name", &["name"])),
+    ("dev.knarr.v1alpha1.FunctionGrants", "imports", SET),
+    ("dev.knarr.v1alpha1.FunctionSpec", "imagePullSecrets", merge("name", &["name"])),
+    ("dev.knarr.v1alpha1.FunctionStatus", "conditions", merge("type", &["type"])),
+    ("dev.knarr.v1alpha1.FunctionStatus", "exports", by_keys(&["name"])),
 ];
 
 /// Sorted.
@@ -215,8 +221,9 @@ mod tests {
     #[test]
     fn rules_name_real_fields() {
         let named = RULES.iter().map(|(of, name, _)| (*of, *name)).chain(NEVER_ABSENT.iter().copied());
+        let type_name = |of: &str| if of.starts_with("dev.") { of.to_owned() } else { format!("{NAME_PREFIX}{of}") };
         let unknown: Vec<_> =
-            named.filter(|(of, name)| schema::has_field(&format!("{NAME_PREFIX}{of}"), name) != Some(true)).collect();
+            named.filter(|(of, name)| schema::has_field(&type_name(of), name) != Some(true)).collect();
         assert_eq!(unknown, []);
     }
 

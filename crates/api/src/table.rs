@@ -12,6 +12,7 @@ use crate::meta;
 pub mod age;
 mod cluster;
 mod event;
+mod function;
 mod network;
 mod pod;
 mod rbac;
@@ -109,6 +110,7 @@ fn printer(kind: &Kind) -> &'static Printer {
         "PersistentVolumeClaim" => &storage::CLAIM,
         "StorageClass" => &storage::CLASS,
         "Bucket" => &storage::BUCKET,
+        "Function" => &function::FUNCTION,
         _ => &NAME_AND_AGE,
     }
 }

@@ -13,6 +13,7 @@ mod cluster;
 mod config;
 mod container;
 mod env;
+mod function;
 mod metadata;
 mod pod;
 mod pod_update;
@@ -95,6 +96,7 @@ fn check(kind: &Kind, object: &At, errors: &mut Errors) {
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => rbac::binding(object, false, errors),
         ("scheduling.k8s.io", "PriorityClass") => cluster::priority_class(object, errors),
         ("storage.k8s.io", "StorageClass") => cluster::storage_class(object, errors),
+        ("knarr.dev", "Function") => function::function(object, errors),
         _ => {}
     }
 }

@@ -15,6 +15,7 @@ use crate::config::{ApiServerConfig, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
 use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
 use crate::registry::ownership::Ownership;
+use crate::subresource::invoke::Routes;
 use crate::wire::accept::Form;
 use crate::wire::query::Parameters;
 
@@ -29,6 +30,8 @@ pub struct Core {
     pub requests: Arc<Semaphore>,
     pub watches: Arc<Semaphore>,
     pub buckets: BucketQueues,
+    /// Which pods serve which function.
+    pub routes: Routes,
 }
 
 impl Core {
@@ -41,6 +44,7 @@ impl Core {
             requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             buckets: BucketQueues::default(),
+            routes: Routes::default(),
         }
     }
 

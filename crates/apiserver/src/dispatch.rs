@@ -171,7 +171,7 @@ impl Exchange {
         };
         let form = match negotiate(&self.headers) {
             Some(form) => form,
-            None if subresource::is_bytes(&self.path) => Form::Object,
+            None if subresource::negotiates(&self.path) => Form::Object,
             None => return Err(not_acceptable()),
         };
         self.check_options(verb)?;

@@ -6,6 +6,7 @@
 mod conditions;
 mod deployment;
 mod endpointslice;
+mod function;
 mod garbagecollector;
 mod kinds;
 #[cfg(test)]
@@ -30,6 +31,7 @@ type Start = fn(&mut Setup);
 const CONTROLLERS: &[(&str, Start)] = &[
     ("deployment", deployment::start),
     ("endpointslice", endpointslice::start),
+    ("function", function::start),
     ("garbagecollector", garbagecollector::start),
     ("namespace", namespace::start),
     ("nodelifecycle", nodelifecycle::start),

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use api::function::Function;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
@@ -32,6 +33,7 @@ pub struct Watches {
     pub pods: Reflector<Pod>,
     pub replica_sets: Reflector<ReplicaSet>,
     pub deployments: Reflector<Deployment>,
+    pub functions: Reflector<Function>,
     pub services: Reflector<Service>,
     pub endpoint_slices: Reflector<EndpointSlice>,
     pub endpoints: Reflector<Endpoints>,
@@ -60,6 +62,7 @@ impl Setup {
             pods: Reflector::of_kind(),
             replica_sets: Reflector::of_kind(),
             deployments: Reflector::of_kind(),
+            functions: Reflector::of_kind(),
             services: Reflector::of_kind(),
             endpoint_slices: Reflector::of_kind(),
             endpoints: Reflector::of_kind(),
@@ -93,6 +96,7 @@ impl Setup {
         start.all(watches.pods);
         start.all(watches.replica_sets);
         start.all(watches.deployments);
+        start.all(watches.functions);
         start.all(watches.services);
         start.all(watches.endpoint_slices);
         start.all(watches.endpoints);

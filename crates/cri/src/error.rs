@@ -36,6 +36,9 @@ pub enum RuntimeError {
     /// `exec_sync` ran longer than its timeout; the command was killed.
     #[error("exec in container {container} took longer than {timeout_seconds} s")]
     ExecTimeout { container: String, timeout_seconds: u64 },
+    /// Only components have functions that can be called.
+    #[error("{runtime} containers export no functions; a function needs a WebAssembly component")]
+    NoExports { runtime: &'static str },
 }
 
 impl RuntimeError {
@@ -49,6 +52,7 @@ impl RuntimeError {
             Self::CreateContainer { .. } => "CreateContainerConfigError",
             Self::StartContainer { .. } => "RunContainerError",
             Self::ExecTimeout { .. } => "ExecTimeout",
+            Self::NoExports { .. } => "NoExports",
         }
     }
 }

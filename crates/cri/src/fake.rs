@@ -10,15 +10,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use futures::stream::BoxStream;
 
 use crate::{
-    AttachRequest, Attached, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats,
-    ContainerStatus, ExecOutcome, ExitReason, ImageConfig, ImageError, ImageKind, ImageService, NetworkAttachment,
-    NetworkError, NetworkKind, PlatformPreference, PodNetwork, PodSandboxConfig, PullRequest, ResolvedImage,
-    RuntimeError, RuntimeService, SandboxId, SandboxState, SandboxStatus, StoredImage,
+    Answers, AttachRequest, Attached, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats,
+    ContainerStatus, ExecOutcome, ExitReason, ExportedFunction, ImageConfig, ImageError, ImageKind, ImageService,
+    NetworkAttachment, NetworkError, NetworkKind, PlatformPreference, PodNetwork, PodSandboxConfig, PullRequest,
+    ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxState, SandboxStatus, StoredImage,
 };
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -43,6 +44,7 @@ struct RuntimeInner {
     fail_start: BTreeMap<String, String>,
     exit_at_start: BTreeMap<String, Vec<i32>>,
     exec: BTreeMap<String, i32>,
+    exports: BTreeMap<String, Vec<ExportedFunction>>,
     serial: u64,
 }
 
@@ -81,6 +83,17 @@ impl FakeRuntime {
     /// `exec_sync` in this container answers this exit code from now on (0 unless told).
     pub fn exec_exits(&self, container: &str, code: i32) {
         locked(&self.inner).exec.insert(container.into(), code);
+    }
+
+    /// Containers of this name export these functions from now on; nothing unless told.
+    pub fn set_exports(&self, container: &str, names: &[&str]) {
+        let export = |name: &&str| ExportedFunction {
+            name: (*name).to_owned(),
+            signature: "func()".to_owned(),
+            parameters: None,
+            result: None,
+        };
+        locked(&self.inner).exports.insert(container.into(), names.iter().map(export).collect());
     }
 
     /// The running container of this name ends now.
@@ -303,6 +316,21 @@ impl RuntimeService for FakeRuntime {
         Ok(ExecOutcome { exit_code, stdout: b"fake".to_vec(), stderr: Vec::new() })
     }
 
+    async fn exports(&self, id: &ContainerId) -> Result<Vec<ExportedFunction>, RuntimeError> {
+        let mut inner = locked(&self.inner);
+        inner.calls.push(format!("exports {id}"));
+        let found = inner.containers.get(id).and_then(|(config, _)| inner.exports.get(&config.name));
+        found.cloned().ok_or(RuntimeError::NoExports { runtime: self.handler })
+    }
+
+    /// Every call is its own answer.
+    async fn invoke(&self, id: &ContainerId, calls: BoxStream<'static, Bytes>) -> Result<Answers, RuntimeError> {
+        if !locked(&self.inner).containers.contains_key(id) {
+            return Err(self.not_found("container", &id.0));
+        }
+        Ok(calls.map(Ok).boxed())
+    }
+
     fn events(&self) -> BoxStream<'static, ContainerEvent> {
         let (sender, receiver) = mpsc::unbounded();
         locked(&self.inner).listeners.push(sender);
@@ -317,6 +345,7 @@ impl RuntimeService for FakeRuntime {
             name: status.name.clone(),
             cpu_usage_nanos: 1_000_000,
             memory_working_set_bytes: 1 << 20,
+            calls: None,
         };
         Ok(inner.containers.values().map(|(_, status)| stats(status)).collect())
     }

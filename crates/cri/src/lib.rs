@@ -25,7 +25,7 @@ pub use image::{
 pub use key_value::{BucketUse, ExpectEntry, KeyValueError, KeyValueStore, Keys, Versioned};
 pub use network::{AttachRequest, Attached, NetworkAttachment, NetworkKind, PodNetwork};
 pub use runtime::{
-    ContainerConfig, ContainerEvent, ContainerId, ContainerPort, ContainerState, ContainerStats, ContainerStatus,
-    DnsConfig, ExecOutcome, ExitReason, Isolation, Mount, PodSandboxConfig, Protocol, Resources, RuntimeService,
-    SandboxId, SandboxState, SandboxStatus, SeccompProfile, SecurityContext,
+    Answers, CallCounts, ContainerConfig, ContainerEvent, ContainerId, ContainerPort, ContainerState, ContainerStats,
+    ContainerStatus, DnsConfig, ExecOutcome, ExitReason, ExportedFunction, Isolation, Mount, PodSandboxConfig,
+    Protocol, Resources, RuntimeService, SandboxId, SandboxState, SandboxStatus, SeccompProfile, SecurityContext,
 };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
@@ -262,6 +263,24 @@ pub struct ExecOutcome {
     pub stderr: Vec<u8>,
 }
 
+/// A function that a container exports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedFunction {
+    /// `namespace:package/interface@version#function`, or `function`.
+    pub name: String,
+    /// Its type in WIT.
+    pub signature: String,
+    /// JSON Schema of the arguments by name; left out where all exports together would be too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<serde_json::Value>,
+    /// JSON Schema of the result, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
+}
+
+/// Answers of a stream of calls, whole lines that may be cut anywhere; an error when the container went away.
+pub type Answers = BoxStream<'static, std::io::Result<Bytes>>;
+
 /// Use of resources since the container started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerStats {
@@ -270,6 +289,18 @@ pub struct ContainerStats {
     pub name: String,
     pub cpu_usage_nanos: u64,
     pub memory_working_set_bytes: u64,
+    /// Of runtimes that see requests and calls.
+    pub calls: Option<CallCounts>,
+}
+
+/// HTTP requests and calls of exports since the container started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallCounts {
+    pub begun: u64,
+    /// Ended by a trap, a limit or the deadline.
+    pub trapped: u64,
+    /// Did not begin: bad arguments, too many.
+    pub refused: u64,
 }
 
 /// Runs sandboxes and containers. Every call is idempotent where CRI's is; state survives a
@@ -308,6 +339,18 @@ pub trait RuntimeService: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<ExecOutcome, RuntimeError>;
+
+    /// The functions that can be called in a running container.
+    async fn exports(&self, _id: &ContainerId) -> Result<Vec<ExportedFunction>, RuntimeError> {
+        Err(RuntimeError::NoExports { runtime: self.handler() })
+    }
+
+    /// Calls functions of a running container: one JSON line per call (`docs/functions.md` has the form), one line
+    /// per answer, in the order of the calls. A container that stops answers the calls it has taken and then
+    /// `{"moved":true}`: what was sent after those never began.
+    async fn invoke(&self, _id: &ContainerId, _calls: BoxStream<'static, Bytes>) -> Result<Answers, RuntimeError> {
+        Err(RuntimeError::NoExports { runtime: self.handler() })
+    }
 
     /// Container state changes, from now on. A receiver that is too slow loses events and must
     /// list again: the agent also lists from time to time.

@@ -70,6 +70,11 @@ pub enum Command {
         after_help = "Examples:\n  knarr dev ./hello\n  knarr dev ./app --build 'npm run build' --wasm dist/app.wasm"
     )]
     Dev(DevArgs),
+    /// Call a typed export of a function; values are written in WAVE, as for `wasmtime run --invoke`
+    #[command(
+        after_help = "Examples:\n  knarr invoke calc 'add(1, 2)'\n  knarr invoke shop 'orders.place({item: \"rope\", count: 2})' -o json"
+    )]
+    Invoke(InvokeArgs),
     /// Build, push, pull and list images and Wasm artifacts
     #[command(subcommand)]
     Image(ImageCommand),
@@ -364,6 +369,21 @@ pub struct DevArgs {
     pub access: AccessArgs,
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct InvokeArgs {
+    /// The function's name
+    pub function: String,
+    /// EXPORT(ARGUMENTS); an export of an interface is INTERFACE.EXPORT where its name alone is not clear
+    pub call: String,
+    /// The function's namespace [default: that of the kubeconfig]
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+    #[arg(long, short, default_value = "text")]
+    pub output: Output,
+    #[command(flatten)]
+    pub access: AccessArgs,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
     /// Pack a .wasm file, a static program or a directory into an image and push it to the cluster
@@ -501,6 +521,8 @@ pub enum BenchName {
     Start,
     /// Requests per second of a Wasm pod
     Rps,
+    /// Calls per second of a function's export
+    Invoke,
     /// Many Wasm pods at once
     Scale,
     /// ConfigMap writes and reads
@@ -517,6 +539,7 @@ impl BenchName {
             Self::Idle => "idle",
             Self::Start => "start",
             Self::Rps => "rps",
+            Self::Invoke => "invoke",
             Self::Scale => "scale",
             Self::Api => "api",
         }

@@ -12,11 +12,12 @@ mod embedded {
 }
 
 /// `deploy/examples/`, in the order in which they are applied.
-pub const MANIFESTS: [(&str, &str); 4] = [
+pub const MANIFESTS: [(&str, &str); 5] = [
     ("10-backend.yaml", include_str!("../../../deploy/examples/10-backend.yaml")),
     ("20-hello.yaml", include_str!("../../../deploy/examples/20-hello.yaml")),
     ("30-mixed.yaml", include_str!("../../../deploy/examples/30-mixed.yaml")),
     ("40-dual.yaml", include_str!("../../../deploy/examples/40-dual.yaml")),
+    ("50-function.yaml", include_str!("../../../deploy/examples/50-function.yaml")),
 ];
 
 fn embedded(packed: Option<&[u8]>) -> Result<Vec<u8>> {
@@ -32,6 +33,11 @@ pub fn hello_http() -> Result<Vec<u8>> {
     embedded(embedded::HELLO_HTTP_WASM)
 }
 
+/// The component whose exports are called.
+pub fn plugin_shop() -> Result<Vec<u8>> {
+    embedded(embedded::PLUGIN_SHOP_WASM)
+}
+
 /// The static Linux program that serves HTTP.
 pub fn backend() -> Result<Vec<u8>> {
     embedded(embedded::BACKEND)
@@ -44,6 +50,7 @@ pub fn put_images(store: &ImageStore) -> Result<()> {
     let hello = hello_http()?;
     build::wasm_artifact(store, &hello, &v1("examples/hello-http"))?;
     build::wasm_artifact(store, &embedded(embedded::HELLO_COMMAND_WASM)?, &v1("examples/hello-command"))?;
+    build::wasm_artifact(store, &plugin_shop()?, &v1("examples/plugin-shop"))?;
     let program = backend()?;
     let program = ImageFile { path: "/backend", mode: 0o755, content: &program };
     let start = StartConfig { entrypoint: vec!["/backend".to_owned()], ..StartConfig::default() };

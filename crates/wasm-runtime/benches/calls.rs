@@ -1,9 +1,9 @@
-//! What it costs one Wasm pod to call another on the same node: `cargo bench -p wasm-runtime --bench calls`.
+//! What one call of an export costs a sandbox host, fresh instance included:
+//! `cargo bench -p wasm-runtime --bench calls`.
 //!
-//! Two callees that do the same: one shares the caller's sandbox host, and is called in process; the other has a host
-//! of its own, and is called over loopback, on connections that are kept. Beside them the caller alone, which makes no
-//! call. Needs root, because the callers' localhost is that of a network namespace, and `hello-http`
-//! (`cargo xtask wasm-apps`). CPU is that of both processes together. `HOST_BENCH_SECONDS` is the length of a turn.
+//! Streams of calls through the runtime's seam, as a node serves them, and single calls one after the other. CPU is
+//! that of the host's process alone. `HOST_BENCH_SECONDS` is the length of a turn. The component is a few lines of
+//! text format, or `plugin-shop` if it was built (`cargo xtask wasm-apps`).
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends, as a test does")]
 
@@ -14,139 +14,99 @@ mod fixtures;
 #[allow(dead_code, reason = "the tests use all of it")]
 mod world;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cri::{Isolation, NetworkAttachment, PodSandboxConfig};
-use world::{World, free_port};
+use bytes::Bytes;
+use cri::{ContainerId, RuntimeService};
+use futures::StreamExt;
+use tokio::sync::Semaphore;
+use world::World;
 
-const CONNECTIONS: [usize; 2] = [1, 16];
-const ROUNDS: usize = 3;
-const WARM_UP: Duration = Duration::from_millis(300);
+/// Calls of one stream that wait for their answers.
+const WINDOW: usize = 1024;
+const CALLS_PER_WRITE: usize = 64;
+const CALL: &str = "{\"export\":\"add\",\"args\":[1,2]}\n";
 /// Of `utime` and `stime` in `/proc/PID/stat`: `sysconf(_SC_CLK_TCK)` is 100 on every Linux.
 const TICK_MICROS: f64 = 10_000.0;
 
 fn main() {
     let seconds = std::env::var("HOST_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     let length = Duration::from_secs(seconds);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new().await;
+        for (name, component) in components() {
+            let (_, id) = world.run(world.pod(name), world.container(name, &component, 1)).await;
+            println!("{name}: {} bytes of Wasm, turns of {seconds} s", component.len());
+            report("one call at a time", &world, single(&world, &id, length).await);
+            for streams in [1, 4] {
+                let turns = (0..streams).map(|_| stream(&world, &id, length));
+                let begin = (Instant::now(), cpu_micros(world.host_pid()));
+                let answered: u64 = futures::future::join_all(turns).await.into_iter().sum();
+                report(&format!("{streams} streams"), &world, (answered, begin));
+            }
+        }
+        world.clean().await;
+    });
+}
+
+fn components() -> Vec<(&'static str, Vec<u8>)> {
     let target = Path::new(env!("CARGO_BIN_EXE_wasm-helper")).ancestors().nth(2).unwrap();
-    let Ok(component) = std::fs::read(target.join("wasm-apps/hello-http.wasm")) else {
-        println!("hello-http was not built (cargo xtask wasm-apps)");
-        return;
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let world = runtime.block_on(World::new());
-    let ports = [free_port(), free_port(), free_port()];
-    let [caller, neighbour, stranger] = ports;
-    for (name, port, isolation) in [
-        ("caller", caller, Isolation::Namespace),
-        ("neighbour", neighbour, Isolation::Namespace),
-        ("stranger", stranger, Isolation::Pod),
-    ] {
-        let pod = PodSandboxConfig { isolation, ..pod(&world, name) };
-        runtime.block_on(world.run(pod, world.container(name, &component, port)));
+    let built = std::fs::read(target.join("wasm-apps/plugin-shop.wasm"));
+    [("small", fixtures::typed_plugin())].into_iter().chain(built.ok().map(|bytes| ("plugin-shop", bytes))).collect()
+}
+
+type Turn = (u64, (Instant, f64));
+
+fn report(what: &str, world: &World, (answered, (began, cpu)): Turn) {
+    let cpu = cpu_micros(world.host_pid()) - cpu;
+    let rate = answered as f64 / began.elapsed().as_secs_f64();
+    println!("  {what:<20} {rate:>8.0} calls/s  {:>6.1} µs CPU per call", cpu / answered as f64);
+}
+
+/// A connection per call, as single requests have.
+async fn single(world: &World, id: &ContainerId, length: Duration) -> Turn {
+    let begin = (Instant::now(), cpu_micros(world.host_pid()));
+    let mut answered = 0;
+    while begin.0.elapsed() < length {
+        let call = futures::stream::iter([Bytes::from_static(CALL.as_bytes())]).boxed();
+        let mut answers = world.runtime.invoke(id, call).await.unwrap();
+        assert_eq!(answers.next().await.unwrap().unwrap(), "{\"result\":3}\n");
+        answered += 1;
     }
-    let pids = host_pids(&world);
-    assert_eq!(pids.len(), 2, "two hosts run");
-    println!("turns of {seconds} s, medians of {ROUNDS}");
-    let paths = [
-        ("no call", "/healthz".to_owned()),
-        ("in process", format!("/call?url=http://127.0.0.1:{neighbour}/healthz")),
-        ("over loopback", format!("/call?url=http://127.0.0.1:{stranger}/healthz")),
-    ];
-    for connections in CONNECTIONS {
-        for (name, path) in &paths {
-            let turns: Vec<(f64, f64)> = (0..ROUNDS).map(|_| turn(caller, path, connections, length, &pids)).collect();
-            println!(
-                "{name:<14} {connections:>3} connections {:>8.0} requests/s {:>8.1} µs each {:>8.1} µs CPU",
-                median(turns.iter().map(|turn| turn.0).collect()),
-                connections as f64 * 1e6 / median(turns.iter().map(|turn| turn.0).collect()),
-                median(turns.iter().map(|turn| turn.1).collect())
-            );
+    (answered, begin)
+}
+
+async fn stream(world: &World, id: &ContainerId, length: Duration) -> u64 {
+    let begin = Instant::now();
+    let room = Arc::new(Semaphore::new(WINDOW));
+    let taken = Arc::clone(&room);
+    let part = Bytes::from(CALL.repeat(CALLS_PER_WRITE));
+    let calls = futures::stream::unfold((), move |()| {
+        let (room, part) = (Arc::clone(&taken), part.clone());
+        async move {
+            if begin.elapsed() >= length {
+                return None;
+            }
+            room.acquire_many(u32::try_from(CALLS_PER_WRITE).unwrap()).await.unwrap().forget();
+            Some((part, ()))
         }
+    });
+    let mut answers = world.runtime.invoke(id, calls.boxed()).await.unwrap();
+    let mut answered = 0;
+    while let Some(part) = answers.next().await {
+        let lines = part.unwrap().iter().filter(|byte| **byte == b'\n').count();
+        room.add_permits(lines);
+        answered += lines as u64;
     }
-    runtime.block_on(world.clean());
+    answered
 }
 
-/// The caller's localhost is its own, so that it may call the addresses that the others listen on.
-fn pod(world: &World, name: &str) -> PodSandboxConfig {
-    let mut pod = world.pod(name);
-    if name == "caller" {
-        pod.network = NetworkAttachment::Namespace { ip: [127, 0, 0, 1].into(), path: "/proc/self/ns/net".into() };
-    }
-    pod
-}
-
-fn host_pids(world: &World) -> Vec<u64> {
-    let hosts = std::fs::read_dir(world.path().join("run/hosts")).unwrap();
-    let pid = |host: std::fs::DirEntry| {
-        let text = std::fs::read(host.path().join("process.json")).unwrap();
-        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["pid"].as_u64().unwrap()
-    };
-    hosts.map(|host| pid(host.unwrap())).collect()
-}
-
-/// Requests per second, and CPU microseconds of each.
-fn turn(port: u16, path: &str, connections: usize, length: Duration, pids: &[u64]) -> (f64, f64) {
-    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let clients: Vec<_> = (0..connections)
-        .map(|_| {
-            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
-            let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
-            std::thread::spawn(move || drive(port, request.as_bytes(), &stop, &answered))
-        })
-        .collect();
-    std::thread::sleep(WARM_UP);
-    let (began, before, cpu) = (Instant::now(), answered.load(Ordering::Relaxed), cpu_micros(pids));
-    std::thread::sleep(length);
-    let count = (answered.load(Ordering::Relaxed) - before) as f64;
-    let (seconds, cpu) = (began.elapsed().as_secs_f64(), cpu_micros(pids) - cpu);
-    stop.store(true, Ordering::Relaxed);
-    clients.into_iter().for_each(|client| client.join().unwrap());
-    (count / seconds, cpu / count)
-}
-
-fn drive(port: u16, request: &[u8], stop: &AtomicBool, answered: &AtomicUsize) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut buffer = [0; 4096];
-    while !stop.load(Ordering::Relaxed) {
-        stream.write_all(request).unwrap();
-        let mut filled = 0;
-        while !is_whole(&buffer[..filled]) {
-            let read = stream.read(&mut buffer[filled..]).unwrap();
-            assert!(read > 0, "the server closed: {}", String::from_utf8_lossy(&buffer[..filled]));
-            filled += read;
-        }
-        assert!(buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..filled]));
-        answered.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether a small answer has arrived in full.
-fn is_whole(answer: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(answer);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    match head.lines().find_map(|line| line.strip_prefix("content-length: ")) {
-        Some(length) => body.len() >= length.parse().unwrap(),
-        None => body.ends_with("0\r\n\r\n"),
-    }
-}
-
-fn cpu_micros(pids: &[u64]) -> f64 {
-    let of = |pid: &u64| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        [11, 12].iter().map(|at| fields[*at].parse::<f64>().unwrap()).sum::<f64>() * TICK_MICROS
-    };
-    pids.iter().map(of).sum()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn cpu_micros(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    ticks * TICK_MICROS
 }

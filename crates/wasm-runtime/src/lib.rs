@@ -46,6 +46,7 @@ mod owned;
 mod process_id;
 mod protocol;
 mod runtime;
+mod value;
 mod wire;
 
 pub use artifact::{Description, Format, InspectError, Workload};

@@ -38,6 +38,15 @@ pub enum Request {
         args: Vec<String>,
         timeout_ms: u64,
     },
+    /// The functions that can be called.
+    Exports {
+        id: String,
+    },
+    /// After the answer the connection carries one call per line, and one answer per line back
+    /// (`host/calls`). Calls may follow the request at once.
+    Calls {
+        id: String,
+    },
     Stats,
     /// With one file, a connected socket: guests' calls go there from now on (see `calls`).
     TakeCalls,
@@ -51,6 +60,7 @@ pub enum Response {
     Done,
     Containers(Vec<HostContainer>),
     Stats(Vec<HostStats>),
+    Exports(Vec<cri::ExportedFunction>),
     Invoked { exit_code: i32, stdout: String, stderr: String },
     Failed { why: String },
     TimedOut,
@@ -71,6 +81,9 @@ pub struct StartContainer {
     pub preopens: Vec<Preopen>,
     /// For HTTP workloads.
     pub listen: Option<SocketAddr>,
+    /// It runs nothing by itself, whatever it exports: its exports are called.
+    #[serde(default)]
+    pub invoke_only: bool,
     pub limits: Limits,
     pub egress: Egress,
     #[serde(default)]
@@ -99,6 +112,9 @@ pub struct Limits {
     pub request_timeout_ms: u64,
     pub requests_at_once: usize,
     pub connections: usize,
+    /// Calls of exports that begin in a second.
+    #[serde(default)]
+    pub calls_per_second: Option<u32>,
 }
 
 /// Whom a container may talk to.
@@ -155,6 +171,9 @@ pub struct HostStats {
     pub memory_bytes: u64,
     pub requests: u64,
     pub traps: u64,
+    /// Calls that did not begin: bad arguments, limits.
+    #[serde(default)]
+    pub refusals: u64,
 }
 
 /// A container changed its state.

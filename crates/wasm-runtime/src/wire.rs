@@ -54,6 +54,11 @@ impl Receiver {
         Self { buffer: Vec::new(), files: Vec::new() }
     }
 
+    /// What was received beyond the last message.
+    pub fn into_rest(self) -> Vec<u8> {
+        self.buffer
+    }
+
     /// The next message and every file received so far; `None` at a clean end.
     pub async fn next<T: DeserializeOwned>(&mut self, stream: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {

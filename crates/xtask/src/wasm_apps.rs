@@ -28,7 +28,11 @@ pub fn run() -> Result<()> {
     cargo::run(&mut command)?;
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     for name in members()? {
-        let from = build.join(TARGET).join("release").join(format!("{name}.wasm"));
+        let built = build.join(TARGET).join("release");
+        // A library cannot have a name with a hyphen.
+        let files = [format!("{name}.wasm"), format!("{}.wasm", name.replace('-', "_"))];
+        let found = files.iter().map(|file| built.join(file)).find(|file| file.exists());
+        let from = found.with_context(|| format!("{name} left no .wasm file in {}", built.display()))?;
         let to = out.join(format!("{name}.wasm"));
         let bytes =
             fs::copy(&from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;

@@ -5,6 +5,7 @@ mod backup;
 mod crash;
 mod examples;
 mod full_disk;
+mod functions;
 mod keys;
 mod keyvalue;
 mod kubectl;

@@ -310,3 +310,22 @@ fn buckets() {
     let mine = json!({ "spec": { "quota": { "maxBytes": "1Ki", "maxEntries": 1 } }, "status": {} });
     check("knarr.dev/v1alpha1", "Bucket", mine.clone(), mine);
 }
+
+#[test]
+fn functions() {
+    let defaults = json!({ "memory": "64Mi", "timeout": "5s", "callsAtOnce": 64 });
+    check(
+        "knarr.dev/v1alpha1",
+        "Function",
+        json!({ "metadata": {}, "spec": { "image": "i" } }),
+        json!({ "metadata": {}, "status": {},
+            "spec": { "image": "i", "replicas": 1, "interfaceChanges": "Compatible", "limits": defaults } }),
+    );
+    check(
+        "knarr.dev/v1alpha1",
+        "Function",
+        json!({ "metadata": {}, "spec": { "image": "i", "replicas": 0, "limits": { "timeout": "1s" } } }),
+        json!({ "metadata": {}, "status": {}, "spec": { "image": "i", "replicas": 0, "interfaceChanges": "Compatible",
+            "limits": { "memory": "64Mi", "timeout": "1s", "callsAtOnce": 64 } } }),
+    );
+}

@@ -9,6 +9,7 @@ use k8s_openapi::api::{
 
 use super::{Kind, SelectableField, Subresource};
 use crate::bucket::{self, Bucket};
+use crate::function::Function;
 
 const CREATE: &[&str] = &["create"];
 const GET: &[&str] = &["get"];
@@ -244,4 +245,14 @@ pub(super) const ROWS: &[Kind] = &[
     // scheduling.k8s.io/v1, storage.k8s.io/v1
     Kind::of::<scheduling::PriorityClass>("priorityclass").short(&["pc"]).generation(),
     Kind::of::<storage::StorageClass>("storageclass").short(&["sc"]),
+    // knarr.dev/v1alpha1
+    Kind::of::<Function>("function")
+        .short(&["fn"])
+        .in_all()
+        .subresources(&[
+            sub_of("invoke", "knarr.dev", "v1alpha1", "FunctionInvokeOptions", CREATE),
+            SCALE,
+            status("knarr.dev", "v1alpha1", "Function"),
+        ])
+        .generation(),
 ];

@@ -382,3 +382,16 @@ fn buckets() {
         "x | 3 | 4096 | 100 | 16Mi | 5m",
     );
 }
+
+#[test]
+fn functions() {
+    let condition = |type_: &str, status: &str| json!({ "type": type_, "status": status, "message": "why" });
+    check(
+        "knarr.dev/v1alpha1",
+        "Function",
+        json!({ "spec": { "image": "shop:v1", "replicas": 2, "limits": { "memory": "8Mi", "timeout": "1s" } },
+            "status": { "readyReplicas": 1, "conditions": [condition("Ready", "True"), condition("UpToDate", "False")],
+                "exports": [{ "name": "add" }, { "name": "examples:shop/orders@1.0.0#price" }] } }),
+        "x | 1/2 | False | shop:v1 | add,orders#price | 5m | 8Mi | 1s | why",
+    );
+}

@@ -38,6 +38,8 @@ fn name(kind: &Kind, name: &At, errors: &mut Errors) {
     let rule = match (kind.group, kind.kind) {
         ("", "Namespace") => text::dns_label,
         ("", "Service") => text::dns_1035_label,
+        // It is the value of a label of its pods.
+        ("knarr.dev", "Function") => text::dns_label,
         ("rbac.authorization.k8s.io", _) => text::path_segment,
         _ => text::dns_subdomain,
     };

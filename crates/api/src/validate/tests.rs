@@ -631,3 +631,49 @@ fn buckets() {
     let entries = "spec.quota.maxEntries: Invalid value: 0: must be between 1 and 1000000, inclusive";
     check("knarr.dev/v1alpha1", "Bucket", with("2Gi", 0), &[&high, entries]);
 }
+
+#[test]
+fn functions() {
+    let function = |spec: Value| json!({ "spec": spec });
+    let check = |spec: Value, expect: &[&str]| check("knarr.dev/v1alpha1", "Function", function(spec), expect);
+    check(
+        json!({ "image": "calc:v1", "replicas": 3, "interfaceChanges": "Any", "imagePullSecrets": [{ "name": "s" }],
+            "limits": { "memory": "64Ki", "timeout": "500ms", "callsAtOnce": 1, "callsPerSecond": 10 },
+            "grants": { "allowedHosts": ["a.example", "*.b.example", "*", "10.0.0.1"],
+                "imports": ["wasi:http", "wasi:io/streams", "wasi:cli/environment@0.2.0"],
+                "env": [{ "name": "A", "value": "b" }] } }),
+        &[],
+    );
+    check(json!({ "image": "" }), &["spec.image: Required value"]);
+    check(
+        json!({ "image": "i", "limits": { "timeout": "1h", "memory": "1Ki", "callsAtOnce": 0, "callsPerSecond": 0 } }),
+        &[
+            "spec.limits.memory: Invalid value: \"1Ki\": must be at least 64Ki, one page of a component's memory",
+            "spec.limits.timeout: Invalid value: \"1h\": must be a number and ms, s or m, between 1ms and 5m (e.g. \
+             '500ms')",
+            "spec.limits.callsAtOnce: Invalid value: 0: must be between 1 and 1000, inclusive",
+            "spec.limits.callsPerSecond: Invalid value: 0: must be between 1 and 1000000, inclusive",
+        ],
+    );
+    check(
+        json!({ "image": "i", "replicas": -1, "interfaceChanges": "Some", "grants": {
+            "allowedHosts": ["http://a"], "imports": ["wasi"], "env": [{ "name": "A", "valueFrom": {} }] } }),
+        &[
+            "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+            "spec.interfaceChanges: Unsupported value: \"Some\": supported values: \"Any\", \"Compatible\"",
+            "spec.grants.env[0].valueFrom: Invalid value: {}: must specify one of: `fieldRef`, `resourceFieldRef`, \
+             `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+            "spec.grants.allowedHosts[0]: Invalid value: \"http://a\": must be a host name, '*.' and a domain, or \
+             '*', without scheme and port",
+            "spec.grants.imports[0]: Invalid value: \"wasi\": must be an interface or a package of WIT (e.g. \
+             'wasi:http/types' or 'wasi:http')",
+        ],
+    );
+    let named = json!({ "metadata": { "name": "a.b" }, "spec": { "image": "i" } });
+    super::tests::check(
+        "knarr.dev/v1alpha1",
+        "Function",
+        named,
+        &[&format!("metadata.name: Invalid value: \"a.b\": {}", crate::meta::LABEL_RULE)],
+    );
+}

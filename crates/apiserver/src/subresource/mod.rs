@@ -4,6 +4,7 @@ pub mod binding;
 mod entries;
 mod eviction;
 mod finalize;
+pub mod invoke;
 mod log;
 pub mod node_connector;
 mod scale;
@@ -21,7 +22,12 @@ use crate::wire::path::ResourcePath;
 
 /// Requests that last as long as the client wants are not counted as in work.
 pub fn is_long_running(subresource: &str) -> bool {
-    matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+    matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy" | "invoke")
+}
+
+/// Whose answers are not objects, so that it reads `Accept` itself.
+pub fn negotiates(subresource: &str) -> bool {
+    subresource == "invoke"
 }
 
 /// An entry of a bucket, or all of them: the only path that is two names deep.
@@ -58,6 +64,7 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
         ("pods", "eviction", Verb::Create) => eviction::evict(request, input).await,
         ("serviceaccounts", "token", Verb::Create) => token::request(request, input).await,
         ("pods", "log", Verb::Get) => log::log(request).await,
+        ("functions", "invoke", Verb::Create) => invoke::invoke(request, input).await,
         ("pods", "ephemeralcontainers" | "resize", Verb::Get) => list::get(request).await,
         (resource, sub, _) => Err(Status::not_implemented(format!("{resource}/{sub} is not served by Knarr yet"))),
     }

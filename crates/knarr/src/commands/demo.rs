@@ -41,6 +41,16 @@ const CALLS: [(&str, u16, &str, &str); 7] = [
     ("dual-container", 80, "/", "backend: a Linux container"),
 ];
 
+/// What is asked of the function, in WAVE, and what it answers.
+const INVOCATIONS: [(&str, &str); 3] = [
+    ("add(1, 2)", "3"),
+    ("greet(\"demo\")", "\"Ahoy, demo!\""),
+    (
+        "orders.price({customer: \"demo\", items: [{name: \"rope\", count: 3, unit: metre}]})",
+        "ok({total: 750, lines: [\"3 m of rope: 750\"]})",
+    ),
+];
+
 pub async fn run(args: DemoArgs) -> Result<()> {
     let steps = Steps::new();
     let (cluster, mut stop) = up::start(ClusterConfig::new(&args.up)?, &steps).await?;
@@ -81,7 +91,30 @@ async fn show(cluster: &Cluster, steps: &Steps) -> Result<()> {
             bail!("http://{service}:{port}{path} did not answer {expected:?}");
         }
     }
+    for (call, expected) in INVOCATIONS {
+        let answer = invoke(&client, call).await?;
+        steps.say(&format!("  knarr invoke shop '{call}'\n      {answer}"));
+        if answer != expected {
+            bail!("shop answered {answer} to {call}");
+        }
+    }
     Ok(())
+}
+
+/// Calls an export of the example's function; the first call waits until its pod is ready.
+async fn invoke(client: &kube::Client, call: &str) -> Result<String> {
+    let deadline = tokio::time::Instant::now() + READY_TIMEOUT;
+    loop {
+        let request = Request::post("/apis/knarr.dev/v1alpha1/namespaces/default/functions/shop/invoke")
+            .header(http::header::CONTENT_TYPE, "application/wave")
+            .body(call.as_bytes().to_vec())?;
+        match client.request_text(request).await {
+            Err(kube::Error::Api(status)) if status.code == 503 && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            answered => return answered.with_context(|| format!("cannot call {call} of function shop")),
+        }
+    }
 }
 
 /// Creates or updates every document of a manifest.

@@ -6,6 +6,7 @@ mod completion;
 mod demo;
 mod dev;
 mod image;
+mod invoke;
 mod key;
 mod kubeconfig;
 mod member;
@@ -32,6 +33,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Run(args) => runtime()?.block_on(run::run(args)),
         Command::Dev(args) => runtime()?.block_on(dev::run(args)),
+        Command::Invoke(args) => runtime()?.block_on(invoke::run(args)),
         Command::Image(command) => runtime()?.block_on(image::run(command)),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Status(args) => runtime()?.block_on(status::run(args)),

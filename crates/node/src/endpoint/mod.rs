@@ -2,6 +2,7 @@
 //! that hold a certificate of the cluster with the right name or group.
 
 mod identity;
+mod invoke;
 mod logs;
 mod routes;
 

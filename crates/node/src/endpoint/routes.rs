@@ -4,18 +4,20 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::EndpointState;
 use super::identity::Identity;
+use super::invoke::invoke;
 use super::logs::container_logs;
 
 /// The routes for one connection, whose caller is `identity`.
 pub fn router(state: EndpointState, identity: Option<Identity>) -> Router {
     Router::new()
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+        .route("/invoke/{namespace}/{pod}/{container}", post(invoke))
         .route("/pods", get(pods))
         .route("/healthz", get(|| async { "ok" }))
         .route("/stats/summary", get(stats_summary))
@@ -51,7 +53,8 @@ async fn pods(State(state): State<EndpointState>) -> Json<Value> {
     Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
 }
 
-/// The part of the summary that `kubectl top` like tools need: cpu and memory of every container.
+/// The part of the summary that `kubectl top` like tools need: cpu and memory of every container; and how often those
+/// that are called were.
 async fn stats_summary(State(state): State<EndpointState>) -> Json<Value> {
     let now = jiff::Timestamp::now().to_string();
     let mut by_pod = std::collections::BTreeMap::<String, Vec<Value>>::new();
@@ -61,6 +64,7 @@ async fn stats_summary(State(state): State<EndpointState>) -> Json<Value> {
                 "name": stats.name,
                 "cpu": {"time": now, "usageCoreNanoSeconds": stats.cpu_usage_nanos},
                 "memory": {"time": now, "workingSetBytes": stats.memory_working_set_bytes},
+                "knarr.dev/calls": stats.calls,
             }));
         }
     }

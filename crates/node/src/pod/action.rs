@@ -44,6 +44,12 @@ pub enum PodAction {
         handler: Handler,
         id: ContainerId,
     },
+    /// Asks what can be called in a running container.
+    ReadExports {
+        container: String,
+        handler: Handler,
+        id: ContainerId,
+    },
     /// Reads the termination message of an ended container.
     CollectTermination {
         container: String,
@@ -91,6 +97,7 @@ impl fmt::Display for PodAction {
             Self::RunSandbox { handler, .. } => write!(f, "run-sandbox {}", handler.as_str()),
             Self::CreateContainer(create) => write!(f, "create {}", create.container),
             Self::StartContainer { container, .. } => write!(f, "start {container}"),
+            Self::ReadExports { container, .. } => write!(f, "exports {container}"),
             Self::CollectTermination { container, .. } => write!(f, "collect {container}"),
             Self::StopContainer { container, .. } => write!(f, "stop {container}"),
             Self::RemoveContainer { container, id, .. } => write!(f, "remove {container} {id}"),
@@ -123,7 +130,8 @@ impl PodAction {
             | Self::AttachNetwork { .. }
             | Self::RunSandbox { .. }
             | Self::CreateContainer(_)
-            | Self::StartContainer { .. } => Waits::SETUP,
+            | Self::StartContainer { .. }
+            | Self::ReadExports { .. } => Waits::SETUP,
             Self::CollectTermination { .. }
             | Self::StopContainer { .. }
             | Self::RemoveContainer { .. }
@@ -155,6 +163,8 @@ pub enum Done {
     SandboxRunning(SandboxId),
     /// The container as the runtime sees it after the action.
     Container(Box<ContainerStatus>),
+    /// What can be called, as JSON.
+    Exports(String),
     /// The container ended; this is its termination message.
     Terminated {
         message: String,

@@ -156,6 +156,7 @@ impl Execution<'_> {
             }
             PodAction::CreateContainer(create) => self.create_container(create).await,
             PodAction::StartContainer { container, handler, id } => self.start_container(container, *handler, id).await,
+            PodAction::ReadExports { handler, id, .. } => self.read_exports(*handler, id).await,
             PodAction::CollectTermination { container, handler, id } => self.collect(container, *handler, id).await,
             PodAction::StopContainer { container, handler, id, grace, .. } => {
                 let runtime = self.runtime(*handler)?;
@@ -407,6 +408,16 @@ impl Execution<'_> {
             }
             (Err(error), _) => Err(runtime_error(error)),
         }
+    }
+
+    async fn read_exports(&self, handler: Handler, id: &ContainerId) -> Attempt {
+        let exports = self.runtime(handler)?.exports(id).await;
+        let exports = exports.map_err(|error| retry("NoExports", chain(&error)))?;
+        if exports.is_empty() {
+            return Err(retry("NoExports", "the component exports no function that can be called"));
+        }
+        let text = serde_json::to_string(&exports).expect("exports are plain data");
+        Ok(Done::Exports(text))
     }
 
     async fn collect(&self, container: &str, handler: Handler, id: &ContainerId) -> Attempt {

@@ -120,6 +120,7 @@ impl<'a> Planner<'a> {
             self.stop_sidecars(pod, grace);
         } else {
             self.containers(pod);
+            self.exports(pod);
         }
         self.remove_older();
     }
@@ -173,6 +174,16 @@ impl<'a> Planner<'a> {
                     None => self.create(pod, container, record.next_attempt()),
                 }
             }
+        }
+    }
+
+    fn exports(&mut self, pod: PodView<'a>) {
+        let Some(container) = pod.main_containers().first().filter(|_| pod.wants_exports()) else { return };
+        let Some(running) = self.record(&container.name).and_then(ContainerRecord::running) else { return };
+        let id = &running.status.id;
+        if self.state.exports.as_ref().is_none_or(|(of, _)| of != id) {
+            let (container, handler) = (container.name.clone(), running.handler);
+            self.push(PodAction::ReadExports { container, handler, id: id.clone() });
         }
     }
 

@@ -160,6 +160,20 @@ fn a_container_is_created_when_all_it_needs_is_there() {
 }
 
 #[test]
+fn exports_are_read_once_for_each_attempt() {
+    let mut spec = one("wasm:v1");
+    spec["readinessGates"] = json!([{"conditionType": "knarr.dev/Exports"}]);
+    let running = || Case::new(spec.clone()).image("c", "wasm:v1", true).set_up(WASM).running("c");
+    running().check(&["exports c"]);
+    let read =
+        |id: &str| PodAction::ReadExports { container: "c".into(), handler: Handler::Wasm, id: ContainerId(id.into()) };
+    running().outcome(read("c0"), Ok(Done::Exports("[]".into()))).check(&[]);
+    running().outcome(read("c-before"), Ok(Done::Exports("[]".into()))).check(&["exports c"]);
+    let failed = Err(ActionError::Retry(Failure::new("NoExports", "none")));
+    running().outcome(read("c0"), failed).check(&[]);
+}
+
+#[test]
 fn what_ended_is_collected_and_started_again_by_policy() {
     let ready = |policy: &str| {
         let mut spec = one("wasm:v1");

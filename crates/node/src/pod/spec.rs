@@ -1,6 +1,7 @@
 //! Reads a Pod: the questions the agent asks of its specification, each answered in one place.
 //! Pure; knows nothing of what runs.
 
+use api::function::EXPORTS_CONDITION;
 use cri::{Isolation, PlatformPreference};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
@@ -121,6 +122,12 @@ impl<'a> PodView<'a> {
             Some("pod") => Isolation::Pod,
             _ => Isolation::Namespace,
         }
+    }
+
+    /// The pod is ready only when what its component exports is known (a readiness gate says so).
+    pub fn wants_exports(self) -> bool {
+        let gates = self.spec().and_then(|spec| spec.readiness_gates.as_deref()).unwrap_or_default();
+        gates.iter().any(|gate| gate.condition_type == EXPORTS_CONDITION)
     }
 
     /// Why the pod asks for Linux containers although a Wasm manifest may be there.

@@ -38,6 +38,8 @@ pub struct PodState {
     pub holds: BTreeMap<String, Hold>,
     /// Waits that an Event told of, by what waits.
     pub announced: BTreeMap<String, Timestamp>,
+    /// What can be called, and in which attempt of the container.
+    pub exports: Option<(ContainerId, String)>,
     /// Sandboxes of earlier lives of the agent that no container of the pod uses.
     pub stray_sandboxes: Vec<(Handler, SandboxId)>,
 }
@@ -223,6 +225,7 @@ impl PodState {
             in_flight: BTreeSet::new(),
             holds: BTreeMap::new(),
             announced: BTreeMap::new(),
+            exports: None,
             stray_sandboxes: Vec::new(),
         };
         if let Some(status) = pod.and_then(|pod| pod.status.as_ref()) {
@@ -434,6 +437,7 @@ impl PodState {
                 let message = format!("Started container {container}");
                 return vec![PodEvent::normal("Started", message).of(&container)];
             }
+            (PodAction::ReadExports { id, .. }, Done::Exports(exports)) => self.exports = Some((id, exports)),
             (PodAction::CollectTermination { container, .. }, Done::Terminated { message }) => {
                 self.fold_terminated(&container, message);
             }
@@ -583,6 +587,9 @@ fn failure_events(action: &PodAction, failure: &Failure, first: bool) -> Vec<Pod
         PodAction::PrepareImage { container, .. } | PodAction::StartContainer { container, .. } => {
             vec![PodEvent::warning("Failed", format!("Error: {message}")).of(container)]
         }
+        PodAction::ReadExports { container, .. } if first => {
+            vec![PodEvent::warning("NoExports", message).of(container)]
+        }
         PodAction::CreateContainer(create) if first => {
             vec![PodEvent::warning("Failed", format!("Error: {message}")).of(&create.container)]
         }
@@ -597,6 +604,7 @@ fn failure_events(action: &PodAction, failure: &Failure, first: bool) -> Vec<Pod
             vec![PodEvent::warning("FailedKillPod", format!("error killing pod: {message}"))]
         }
         PodAction::CreateContainer(_)
+        | PodAction::ReadExports { .. }
         | PodAction::PrepareVolumes
         | PodAction::AttachNetwork { .. }
         | PodAction::RunSandbox { .. }

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use api::function::EXPORTS_CONDITION;
 use cri::ContainerState as Runs;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -230,7 +231,23 @@ impl Render<'_> {
         all.push(self.condition("Ready", ready));
         all.push(self.condition("ContainersReady", containers));
         all.push(self.condition("PodScheduled", (true, None)));
+        all.extend(self.exports());
         all
+    }
+
+    /// What can be called, for those that gate the pod's readiness on it.
+    fn exports(&self) -> Option<PodCondition> {
+        let container = self.pod.main_containers().first().filter(|_| self.pod.wants_exports())?;
+        let running = self.state.containers.get(&container.name).and_then(ContainerRecord::running);
+        let known = self.state.exports.as_ref();
+        let read = known.filter(|(of, _)| running.is_some_and(|running| running.status.id == *of));
+        let failed = self.state.holds.get(&format!("exports {}", container.name));
+        let verdict = match (read, failed) {
+            (Some((_, exports)), _) => (true, Some(("ExportsRead", exports.clone()))),
+            (None, Some(hold)) => (false, Some(("NoExports", hold.message.clone()))),
+            (None, None) => (false, Some(("ContainerNotRunning", String::new()))),
+        };
+        Some(self.condition(EXPORTS_CONDITION, verdict))
     }
 
     /// Containers ready and every readiness gate open.
@@ -253,7 +270,8 @@ impl Render<'_> {
 
     /// Conditions other writers own.
     fn foreign_conditions(&self) -> Vec<PodCondition> {
-        const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+        const OWN: [&str; 6] =
+            ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", EXPORTS_CONDITION];
         let known = self.pod.pod.status.as_ref().and_then(|status| status.conditions.clone());
         known.unwrap_or_default().into_iter().filter(|c| !OWN.contains(&c.type_.as_str())).collect()
     }

@@ -55,6 +55,35 @@ async fn logs_are_served_to_the_api_server_only() {
     assert_eq!(get(&harness, API_SERVER, "/healthz").await, (200, "ok".into()));
 }
 
+async fn post(harness: &Harness, (user, group): (&str, &str), path: &str, body: &'static str) -> (u16, String) {
+    let stream = tokio::net::TcpStream::connect(harness.node.as_ref().unwrap().endpoint()).await.unwrap();
+    let config = harness.pki.client_config(user, group);
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::clone(&config)).connect(name, stream).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let body = http_body_util::Full::new(bytes::Bytes::from_static(body.as_bytes()));
+    let request = http::Request::post(path).header("host", "localhost").body(body).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn calls_reach_the_container_of_a_pod_and_answers_come_back() {
+    let harness = Harness::start().await;
+    harness.apply("calc", json!({"containers": [{"name": "function", "image": "wasm:v1"}]}));
+    harness.until_running("calc").await;
+    let path = "/invoke/default/calc/function";
+    let calls = "{\"export\":\"a\"}\n{\"export\":\"b\"}\n";
+    assert_eq!(post(&harness, API_SERVER, path, calls).await, (200, calls.to_owned()));
+    assert_eq!(post(&harness, ("system:node:n2", "system:nodes"), path, calls).await.0, 403);
+    let (status, body) = post(&harness, API_SERVER, "/invoke/default/other/function", calls).await;
+    assert_eq!((status, body.as_str()), (404, "a container of pod default/other is not on this node\n"));
+    assert_eq!(post(&harness, API_SERVER, "/invoke/default/calc/other", calls).await.0, 404);
+}
+
 #[tokio::test]
 async fn a_container_that_never_ran_has_no_log_and_says_why() {
     let harness = Harness::start().await;

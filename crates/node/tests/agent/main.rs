@@ -53,6 +53,28 @@ async fn a_wasm_pod_runs_at_once() {
 }
 
 #[tokio::test]
+async fn a_pod_that_is_to_be_called_is_ready_when_its_exports_are_known() {
+    let harness = Harness::start().await;
+    let spec = json!({"containers": [{"name": "function", "image": "wasm:v1"}],
+        "readinessGates": [{"conditionType": "knarr.dev/Exports"}]});
+    harness.apply("calc", spec.clone());
+    let exports = |pod: &serde_json::Value| {
+        let all = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["type"] == "knarr.dev/Exports").unwrap_or_default()
+    };
+    let told = |pod: &serde_json::Value| exports(pod)["reason"] == "NoExports";
+    let pod = harness.until("calc", "it says that there are no exports", told).await;
+    assert_eq!((condition(&pod, "Ready"), condition(&pod, "ContainersReady")), ("False", "True"));
+    assert_eq!(exports(&pod)["status"], "False");
+    harness.wasm.set_exports("function", &["add", "sub"]);
+    harness.apply("calc2", spec);
+    let pod = harness.until_running("calc2").await;
+    let message = exports(&pod)["message"].as_str().unwrap().to_owned();
+    assert_eq!(message, r#"[{"name":"add","signature":"func()"},{"name":"sub","signature":"func()"}]"#);
+    harness.until_event("calc", "NoExports").await;
+}
+
+#[tokio::test]
 async fn a_mixed_pod_has_a_sandbox_in_each_runtime_and_one_network() {
     let harness = Harness::start().await;
     let containers = json!([{"name": "front", "image": "wasm:v1"}, {"name": "back", "image": "linux:v1"}]);

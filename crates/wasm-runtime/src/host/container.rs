@@ -3,20 +3,26 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::host::agent::AgentHandle;
+use crate::host::calls::Rate;
 use crate::host::capability::{Granted, Values};
+use crate::host::exports::Exports;
 use crate::host::logs::ContainerLog;
 use crate::host::meter::{MemoryShare, Usage};
 use crate::host::outgoing::{Neighbours, Outgoing};
 use crate::host::program::Program;
 use crate::protocol::{HostContainer, HostState, HostStats, Outcome, StartContainer};
+
+/// Of a linear memory.
+const PAGE_BYTES: u64 = 64 << 10;
 
 pub struct Container {
     pub spec: StartContainer,
@@ -29,7 +35,23 @@ pub struct Container {
     /// What its guests were given beyond WASI.
     pub granted: Arc<Granted>,
     pub stop: StopSignal,
+    /// Calls of exports that may run now.
+    pub turns: Semaphore,
+    /// Connections and commands that call exports: the container ends after them.
+    pub callers: TaskTracker,
+    rate: Option<Mutex<Rate>>,
+    exports: OnceLock<Exports>,
     state: watch::Sender<HostState>,
+}
+
+/// As many calls as are allowed, and as fit into the memory with twice what an instance begins with. Else a stream of
+/// calls would run into the limit by itself.
+fn calls_at_once(spec: &StartContainer, program: &Program) -> usize {
+    let needs = program.component().and_then(|component| component.component().resources_required());
+    let pages = needs.map_or(0, |needs| needs.max_initial_memory_size.unwrap_or(0) * u64::from(needs.num_memories));
+    let bytes = pages.saturating_mul(2 * PAGE_BYTES);
+    let fit = spec.limits.memory_bytes.checked_div(bytes).unwrap_or(u64::MAX);
+    spec.limits.requests_at_once.min(usize::try_from(fit).unwrap_or(usize::MAX)).max(1)
 }
 
 /// "Finish what you have" and, later, "now".
@@ -72,6 +94,10 @@ impl Container {
             preopens: files.preopens,
             usage: Arc::new(Usage::default()),
             stop: StopSignal::default(),
+            turns: Semaphore::new(calls_at_once(&spec, &program)),
+            callers: TaskTracker::new(),
+            rate: spec.limits.calls_per_second.map(|limit| Mutex::new(Rate::new(limit, Instant::now()))),
+            exports: OnceLock::new(),
             spec,
             program,
             state,
@@ -80,6 +106,19 @@ impl Container {
 
     pub fn memory_share(&self) -> MemoryShare {
         MemoryShare::new(Arc::clone(&self.usage), self.spec.limits.memory_bytes)
+    }
+
+    /// The functions that can be called; a core module has none.
+    pub fn exports(&self) -> &Exports {
+        self.exports.get_or_init(|| {
+            self.program.component().map(|component| Exports::of(component.component())).unwrap_or_default()
+        })
+    }
+
+    /// Counts a call against the limit per second; how long to wait when it is reached.
+    pub fn rate(&self) -> Result<(), Duration> {
+        let Some(rate) = &self.rate else { return Ok(()) };
+        rate.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
     }
 
     pub fn request_timeout(&self) -> Duration {
@@ -101,6 +140,7 @@ impl Container {
             memory_bytes: self.usage.memory_bytes.load(Ordering::Relaxed),
             requests: self.usage.requests.load(Ordering::Relaxed),
             traps: self.usage.traps.load(Ordering::Relaxed),
+            refusals: self.usage.refusals.load(Ordering::Relaxed),
         }
     }
 

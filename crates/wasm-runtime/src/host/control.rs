@@ -18,7 +18,7 @@ use crate::host::container::{Container, ContainerFiles, Process};
 use crate::host::executor::Executor;
 use crate::host::outgoing::Neighbours;
 use crate::host::program::Programs;
-use crate::host::{invoke, run};
+use crate::host::{calls, invoke, run};
 use crate::owned::Owned;
 use crate::protocol::{HostEvent, Request, Response, StartContainer};
 use crate::wire::{self, Receiver};
@@ -81,9 +81,20 @@ impl Host {
     }
 
     async fn converse(self, mut stream: UnixStream) -> io::Result<()> {
-        let Some((request, files)) = Receiver::new().next::<Request>(&stream).await? else { return Ok(()) };
+        let mut receiver = Receiver::new();
+        let Some((request, files)) = receiver.next::<Request>(&stream).await? else { return Ok(()) };
         let response = match request {
             Request::Subscribe => return self.publish(stream).await,
+            Request::Calls { id } => match self.find(id).await {
+                Some(container) => return self.calls(container, stream, receiver).await,
+                None => Response::Unknown,
+            },
+            Request::Exports { id } => match self.find(id).await {
+                Some(container) => {
+                    container.exports().describe().map_or_else(|why| Response::Failed { why }, Response::Exports)
+                }
+                None => Response::Unknown,
+            },
             Request::Start(spec) => match self.start(*spec, files).await {
                 Ok(()) => Response::Done,
                 Err(why) => Response::Failed { why },
@@ -116,6 +127,23 @@ impl Host {
             },
         };
         wire::send(&mut stream, &response, &[]).await
+    }
+
+    /// Hands the connection to a thread for guests.
+    async fn calls(&self, container: Arc<Container>, mut stream: UnixStream, receiver: Receiver) -> io::Result<()> {
+        // First the token, then the look: a container that stops later waits for this stream.
+        let token = container.callers.token();
+        if container.stop.drain.is_cancelled() {
+            return wire::send(&mut stream, &Response::Unknown, &[]).await;
+        }
+        wire::send(&mut stream, &Response::Done, &[]).await?;
+        let (stream, rest) = (stream.into_std()?, receiver.into_rest().into());
+        let served = calls::serve(container, self.executor.clone(), stream, rest);
+        self.executor.spawn(async move {
+            let _token = token;
+            served.await;
+        });
+        Ok(())
     }
 
     async fn publish(&self, mut stream: UnixStream) -> io::Result<()> {

@@ -1,25 +1,27 @@
 //! Calling one export with words from a command line: what `exec` means for Wasm.
 //!
-//! Owns: scalars and strings as parameters, any value as printed result. Typed calls with the whole
-//! WAVE grammar are another interface.
+//! Owns: words as arguments (scalars as they are, everything else in WAVE), `NAME(ARGUMENTS)` as one word, and the
+//! answer as output and exit code. How a call runs is `calls`.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio_util::task::AbortOnDropHandle;
-use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{InstancePre, Type, Val};
+use wasmtime::component::{Type, Val, wasm_wave};
 
+use crate::host::calls::call::{Failure, call};
+use crate::host::calls::line::{self, Form};
 use crate::host::container::Container;
 use crate::host::executor::Executor;
-use crate::host::guest::{self, ComponentState};
+use crate::host::exports::Export;
 use crate::host::meter::Metered;
-use crate::host::outcome;
 use crate::protocol::Response;
 
 /// As a shell answers for a command it does not find.
 const EXIT_NOT_FOUND: i32 = 127;
 const EXIT_BAD_ARGUMENTS: i32 = 2;
+/// As for a call that could not begin.
+const EXIT_NO_ROOM: i32 = 126;
 
 /// Calls `export` on a fresh instance.
 pub async fn invoke(
@@ -30,121 +32,72 @@ pub async fn invoke(
     deadline: Instant,
 ) -> Response {
     let usage = Arc::clone(&container.usage);
-    let running = executor.running();
-    let call = Metered::new(usage, async move {
-        let _running = running;
-        match container.program.component() {
-            Some(component) => call(&container, component, &export, &args, deadline).await,
-            None => not_found(&export, &container.spec.description.exports),
-        }
+    let (running, token) = (executor.running(), container.callers.token());
+    let work = Metered::new(usage, async move {
+        let (_running, _token) = (running, token);
+        answer(&container, &export, &args, deadline).await
     });
-    let call = AbortOnDropHandle::new(executor.spawn(call));
-    match tokio::time::timeout_at(deadline.into(), call).await {
+    let work = AbortOnDropHandle::new(executor.spawn(work));
+    match tokio::time::timeout_at(deadline.into(), work).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => Response::Failed { why: error.to_string() },
         Err(_) => Response::TimedOut,
     }
 }
 
-async fn call(
-    container: &Container,
-    component: &InstancePre<ComponentState>,
-    export: &str,
-    args: &[String],
-    deadline: Instant,
-) -> Response {
-    let mut guest = match guest::component(component.engine(), container, Some(deadline)) {
-        Ok(guest) => guest,
-        Err(error) => return Response::Failed { why: error.to_string() },
+async fn answer(container: &Container, word: &str, args: &[String], deadline: Instant) -> Response {
+    let whole_call = args.is_empty().then(|| line::wave(word, Form::Wave).ok()).flatten();
+    let name = whole_call.as_ref().map_or(word, |call| call.export.as_str());
+    let Ok(export) = container.exports().find(name) else {
+        return not_found(name, &container.exports().list());
     };
-    let result = async {
-        let instance = component.instantiate_async(&mut guest.store).await?;
-        let index = match export.split_once('#') {
-            Some((interface, name)) => component
-                .component()
-                .get_export_index(None, interface)
-                .and_then(|interface| component.component().get_export_index(Some(&interface), name)),
-            None => component.component().get_export_index(None, export),
-        };
-        let Some(function) = index.and_then(|index| instance.get_func(&mut guest.store, index)) else {
-            return Ok(not_found(export, &exported_functions(component)));
-        };
-        let ty = function.ty(&guest.store);
-        let wanted: Vec<(String, Type)> = ty.params().map(|(name, ty)| (name.to_owned(), ty)).collect();
-        let params = match parse_all(&wanted, args) {
-            Ok(params) => params,
-            Err(why) => return Ok(invoked(EXIT_BAD_ARGUMENTS, String::new(), format!("{export}: {why}\n"))),
-        };
-        let mut results = vec![Val::Bool(false); ty.results().len()];
-        function.call_async(&mut guest.store, &params, &mut results).await?;
-        Ok(answer(&results))
+    let params = match &whole_call {
+        Some(call) => line::params(export, &call.args).map_err(|refusal| refusal.message),
+        None => parse_all(&export.params, args).map_err(|why| format!("{name}: {why}")),
     };
-    let result: wasmtime::Result<Response> = result.await;
-    result.unwrap_or_else(|error| {
-        let outcome = outcome::of_error(&error, guest.was_refused_memory());
-        invoked(outcome.exit_code, String::new(), format!("{export}: {}\n", outcome.message))
-    })
+    let params = match params {
+        Ok(params) => params,
+        Err(why) => return invoked(EXIT_BAD_ARGUMENTS, String::new(), format!("{why}\n")),
+    };
+    match call(container, export, &params, deadline).await {
+        Ok(result) => output(export, result.as_ref()),
+        Err(Failure::NoRoom) => {
+            invoked(EXIT_NO_ROOM, String::new(), format!("{name}: too many instances on this node\n"))
+        }
+        Err(Failure::Ended { outcome, frames }) => {
+            let trace: String = frames.iter().map(|frame| format!("  in {frame}\n")).collect();
+            invoked(outcome.exit_code, String::new(), format!("{name}: {}\n{trace}", outcome.message))
+        }
+    }
 }
 
 fn invoked(exit_code: i32, stdout: String, stderr: String) -> Response {
     Response::Invoked { exit_code, stdout, stderr }
 }
 
-fn not_found(export: &str, exports: &[String]) -> Response {
-    let known = if exports.is_empty() { "none".to_owned() } else { exports.join(", ") };
+fn not_found(export: &str, known: &str) -> Response {
     let why = format!(
-        "wasm containers have no shell; exec calls an export, and `{export}` is none of this component's functions (it has: {known})\n"
+        "wasm containers have no shell; exec calls an export, and `{export}` is none of this component's functions ({known})\n"
     );
     invoked(EXIT_NOT_FOUND, String::new(), why)
 }
 
-fn exported_functions(component: &InstancePre<ComponentState>) -> Vec<String> {
-    let engine = component.engine();
-    let mut names = Vec::new();
-    for (name, item) in component.component().component_type().exports(engine) {
-        match item.ty {
-            ComponentItem::ComponentFunc(_) => names.push(name.to_owned()),
-            ComponentItem::ComponentInstance(instance) => {
-                let functions =
-                    instance.exports(engine).filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)));
-                names.extend(functions.map(|(function, _)| format!("{name}#{function}")));
-            }
-            _ => {}
-        }
-    }
-    names
-}
-
 /// One `result` decides the exit code; everything else is printed.
-fn answer(results: &[Val]) -> Response {
-    match results {
-        [] => invoked(0, String::new(), String::new()),
-        [Val::Result(Ok(value))] => invoked(0, value.as_deref().map(line).unwrap_or_default(), String::new()),
-        [Val::Result(Err(value))] => invoked(1, String::new(), value.as_deref().map(line).unwrap_or_default()),
-        values => invoked(0, values.iter().map(line).collect(), String::new()),
+fn output(export: &Export, result: Option<&Val>) -> Response {
+    match result.filter(|_| export.result.is_some()) {
+        None => invoked(0, String::new(), String::new()),
+        Some(Val::Result(Ok(value))) => invoked(0, value.as_deref().map(text).unwrap_or_default(), String::new()),
+        Some(Val::Result(Err(value))) => invoked(1, String::new(), value.as_deref().map(text).unwrap_or_default()),
+        Some(value) => invoked(0, text(value), String::new()),
     }
 }
 
-fn line(value: &Val) -> String {
-    format!("{}\n", print(value))
-}
-
-fn print(value: &Val) -> String {
+/// A line of text: strings and characters as they are, everything else in WAVE.
+fn text(value: &Val) -> String {
     match value {
-        Val::Bool(value) => value.to_string(),
-        Val::S8(value) => value.to_string(),
-        Val::U8(value) => value.to_string(),
-        Val::S16(value) => value.to_string(),
-        Val::U16(value) => value.to_string(),
-        Val::S32(value) => value.to_string(),
-        Val::U32(value) => value.to_string(),
-        Val::S64(value) => value.to_string(),
-        Val::U64(value) => value.to_string(),
-        Val::Float32(value) => value.to_string(),
-        Val::Float64(value) => value.to_string(),
-        Val::Char(value) => value.to_string(),
-        Val::String(value) => value.clone(),
-        other => format!("{other:?}"),
+        Val::String(text) => format!("{text}\n"),
+        Val::Char(char) => format!("{char}\n"),
+        value => wasm_wave::to_string(value).map_or_else(|error| format!("{error}\n"), |text| format!("{text}\n")),
     }
 }
 
@@ -156,28 +109,12 @@ fn parse_all(wanted: &[(String, Type)], args: &[String]) -> Result<Vec<Val>, Str
     wanted.iter().zip(args).map(|((name, ty), word)| parse(ty, word).map_err(|why| format!("{name}: {why}"))).collect()
 }
 
+/// Strings and characters as they are, everything else in WAVE.
 fn parse(ty: &Type, word: &str) -> Result<Val, String> {
-    fn number<T: std::str::FromStr>(word: &str, make: fn(T) -> Val) -> Result<Val, String>
-    where
-        T::Err: std::fmt::Display,
-    {
-        word.parse().map(make).map_err(|error| format!("{word:?}: {error}"))
-    }
     match ty {
-        Type::Bool => number(word, Val::Bool),
-        Type::S8 => number(word, Val::S8),
-        Type::U8 => number(word, Val::U8),
-        Type::S16 => number(word, Val::S16),
-        Type::U16 => number(word, Val::U16),
-        Type::S32 => number(word, Val::S32),
-        Type::U32 => number(word, Val::U32),
-        Type::S64 => number(word, Val::S64),
-        Type::U64 => number(word, Val::U64),
-        Type::Float32 => number(word, Val::Float32),
-        Type::Float64 => number(word, Val::Float64),
-        Type::Char => number(word, Val::Char),
         Type::String => Ok(Val::String(word.to_owned())),
-        _ => Err("only numbers, booleans, characters and strings can be given on a command line".to_owned()),
+        Type::Char => word.parse().map(Val::Char).map_err(|error| format!("{word:?}: {error}")),
+        ty => wasm_wave::from_str(ty, word).map_err(|error| format!("{word:?}: {error}")),
     }
 }
 
@@ -193,28 +130,24 @@ mod tests {
             (got, want) => panic!("{word}: {got:?} instead of {want:?}"),
         };
         check(Type::U32, "7", Ok(Val::U32(7)));
-        check(Type::S8, "200", Err("number too large"));
+        check(Type::S8, "200", Err("\"200\": "));
         check(Type::Bool, "true", Ok(Val::Bool(true)));
         check(Type::String, "a b", Ok(Val::String("a b".to_owned())));
+        check(Type::Char, "⛵", Ok(Val::Char('⛵')));
     }
 
     #[test]
-    fn results_become_exit_codes() {
-        let check = |values: &[Val], code: i32, out: &str, err: &str| match answer(values) {
-            Response::Invoked { exit_code, stdout, stderr } => {
-                assert_eq!((exit_code, stdout.as_str(), stderr.as_str()), (code, out, err));
-            }
-            other => panic!("{other:?}"),
-        };
-        check(&[], 0, "", "");
-        check(&[Val::U32(3)], 0, "3\n", "");
-        check(&[Val::Result(Err(Some(Box::new(Val::String("no".into())))))], 1, "", "no\n");
-        check(&[Val::Result(Ok(None))], 0, "", "");
+    fn values_become_lines() {
+        let check = |value: Val, expect: &str| assert_eq!(text(&value), expect);
+        check(Val::U32(3), "3\n");
+        check(Val::String("a \"b\"".to_owned()), "a \"b\"\n");
+        check(Val::List(vec![Val::U8(1), Val::U8(2)]), "[1, 2]\n");
+        check(Val::Record(vec![("a".to_owned(), Val::String("b".to_owned()))]), "{a: \"b\"}\n");
     }
 
     #[test]
     fn a_missing_export_teaches() {
-        let Response::Invoked { exit_code, stderr, .. } = not_found("sh", &["add".to_owned()]) else { panic!() };
+        let Response::Invoked { exit_code, stderr, .. } = not_found("sh", "it has: add") else { panic!() };
         assert_eq!(exit_code, 127);
         assert!(stderr.starts_with("wasm containers have no shell;") && stderr.contains("it has: add"), "{stderr}");
     }

@@ -23,6 +23,7 @@ pub struct Usage {
     pub memory_bytes: AtomicU64,
     pub requests: AtomicU64,
     pub traps: AtomicU64,
+    pub refusals: AtomicU64,
 }
 
 pub fn count(counter: &AtomicU64) {
@@ -74,6 +75,11 @@ impl MemoryShare {
     /// Turns true when the limit refused this instance memory: a trap after that is an OOM.
     pub fn refused(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.refused)
+    }
+
+    /// Counts memory that the host holds for the guest; false when the limit is reached.
+    pub fn reserve(&mut self, bytes: usize) -> bool {
+        self.take(0, bytes)
     }
 
     fn take(&mut self, current: usize, desired: usize) -> bool {

@@ -5,12 +5,14 @@
 //! driven through a unix socket. May not know: images, pods as the API has them, the agent's state.
 
 mod agent;
+mod calls;
 pub(crate) mod capability;
 mod container;
 mod control;
 mod dns;
 mod egress;
 mod executor;
+mod exports;
 pub(crate) mod guest;
 mod http;
 mod invoke;

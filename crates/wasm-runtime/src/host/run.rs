@@ -19,6 +19,7 @@ use crate::protocol::Outcome;
 /// Drives the container until it has ended and records how.
 pub async fn run(container: Arc<Container>, listener: Option<TcpListener>, executor: Executor) {
     let outcome = match (&container.program.as_ref(), listener) {
+        _ if container.spec.invoke_only => wait_for_stop(&container).await,
         (Program::Http { .. }, Some(listener)) => http::serve(Arc::clone(&container), listener, executor).await,
         (Program::Http { .. }, None) | (Program::Plugin { .. }, _) => wait_for_stop(&container).await,
         (Program::Module { module }, _) if module.module().get_export("_start").is_none() => {
@@ -31,7 +32,11 @@ pub async fn run(container: Arc<Container>, listener: Option<TcpListener>, execu
 
 async fn wait_for_stop(container: &Container) -> Outcome {
     container.stop.drain.cancelled().await;
-    outcome::completed()
+    container.callers.close();
+    tokio::select! {
+        () = container.callers.wait() => outcome::completed(),
+        () = container.stop.kill.cancelled() => outcome::killed(),
+    }
 }
 
 async fn run_once(container: &Arc<Container>, executor: &Executor) -> Outcome {

@@ -10,11 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use bytes::Bytes;
+use cri::{Answers, ContainerId};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use thiserror::Error;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio_util::io::ReaderStream;
 
 use crate::host::{CONFIG_FILE, HostConfig, PROCESS_FILE, READY_LINE, SOCKET_FILE};
 use crate::process_id::ProcessId;
@@ -25,6 +30,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 const STDERR_FILE: &str = "stderr.log";
 const STDERR_BYTES_SHOWN: usize = 2000;
+/// Answers of calls that are passed on at once.
+const ANSWER_BYTES: usize = 64 << 10;
 
 /// A host process that is thought to live.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +118,34 @@ impl HostLink {
             Some((response, _)) => Ok(response),
             None => Err(self.gone()(io::ErrorKind::UnexpectedEof.into())),
         }
+    }
+
+    /// Sends calls as they come and gives the answers as they come; `None`: the host does not know the container.
+    pub async fn calls(
+        &self,
+        id: &ContainerId,
+        mut calls: BoxStream<'static, Bytes>,
+    ) -> Result<Option<Answers>, HostError> {
+        let mut stream = self.connect().await?;
+        wire::send(&mut stream, &Request::Calls { id: id.0.clone() }, &[]).await.map_err(self.gone())?;
+        let mut receiver = Receiver::new();
+        match receiver.next::<Response>(&stream).await.map_err(self.gone())? {
+            Some((Response::Done, _)) => {}
+            _ => return Ok(None),
+        }
+        let (input, mut output) = stream.into_split();
+        tokio::spawn(async move {
+            while let Some(chunk) = calls.next().await {
+                if output.write_all(&chunk).await.is_err() {
+                    return;
+                }
+            }
+            // An error means that the host has hung up already.
+            let _ = output.shutdown().await;
+        });
+        let rest = Some(Bytes::from(receiver.into_rest())).filter(|rest| !rest.is_empty());
+        let answers = futures::stream::iter(rest.map(Ok)).chain(ReaderStream::with_capacity(input, ANSWER_BYTES));
+        Ok(Some(answers.boxed()))
     }
 
     /// Events from now on.

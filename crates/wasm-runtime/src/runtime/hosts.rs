@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cri::{ContainerEvent, ContainerId, Isolation, KeyValueStore, NetworkAttachment, RuntimeError};
+use bytes::Bytes;
+use cri::{Answers, ContainerEvent, ContainerId, Isolation, KeyValueStore, NetworkAttachment, RuntimeError};
+use futures::stream::BoxStream;
 use nix::unistd::geteuid;
 use tokio::net::UnixStream;
 use tokio::sync::broadcast;
@@ -104,6 +106,21 @@ impl Hosts {
             Ok(response) => Ok(Some(response)),
             Err(HostError::Gone { .. }) => Ok(None),
             Err(error) => Err(helper_error("answer")(error)),
+        }
+    }
+
+    /// Opens a stream of calls of a container's exports, if its host is there and knows it.
+    pub async fn calls(
+        &self,
+        host: &str,
+        id: &ContainerId,
+        calls: BoxStream<'static, Bytes>,
+    ) -> Result<Option<Answers>, RuntimeError> {
+        let key = host.to_owned();
+        let Some(link) = self.state.with(move |state| state.links.get(&key).cloned()).await else { return Ok(None) };
+        match link.calls(id, calls).await {
+            Err(HostError::Gone { .. }) => Ok(None),
+            answers => answers.map_err(helper_error("take calls")),
         }
     }
 

@@ -16,6 +16,12 @@ const REQUEST_TIMEOUT: &str = "knarr.dev/request-timeout";
 const BUCKETS: &str = "knarr.dev/buckets";
 /// Where in the guest the mount is whose files are configuration.
 const CONFIG_DIR: &str = "knarr.dev/config-dir";
+const CALLS_AT_ONCE: &str = "knarr.dev/calls-at-once";
+const CALLS_PER_SECOND: &str = "knarr.dev/calls-per-second";
+/// `true`: nothing runs by itself, only exports are called.
+const INVOKE_ONLY: &str = "knarr.dev/invoke-only";
+/// Interfaces and packages, separated by commas; the component may import no others.
+const ALLOWED_IMPORTS: &str = "knarr.dev/allowed-imports";
 /// Set by the agent for pods of a Spin RuntimeClass.
 const RUNTIME_CLASS: &str = "knarr.dev/runtime-class";
 const SPIN_LISTEN: &str = "SPIN_HTTP_LISTEN_ADDR";
@@ -61,7 +67,8 @@ pub fn start(
     };
     let (preopens, sources): (Vec<Preopen>, Vec<Source>) = mounts(container, root, is_file).into_iter().unzip();
     let env = env(container);
-    let serves_http = description.workload().serves_http();
+    let invoke_only = annotation(sandbox, container, INVOKE_ONLY) == Some("true");
+    let serves_http = description.workload().serves_http() && !invoke_only;
     let spec = StartContainer {
         id: id.to_owned(),
         digest,
@@ -71,6 +78,7 @@ pub fn start(
         grants: grants(sandbox, container, &preopens),
         preopens,
         listen: serves_http.then(|| listen(sandbox, container, &env)),
+        invoke_only,
         env,
         limits: limits(sandbox, container),
         egress: egress(sandbox, container),
@@ -156,9 +164,34 @@ fn limits(sandbox: &PodSandboxConfig, container: &ContainerConfig) -> Limits {
     Limits {
         memory_bytes: memory.filter(|bytes| *bytes > 0).unwrap_or(MEMORY_BYTES_DEFAULT),
         request_timeout_ms: timeout.map_or(REQUEST_TIMEOUT_MS_DEFAULT, |seconds| (seconds * 1000.0).ceil() as u64),
-        requests_at_once: REQUESTS_AT_ONCE,
+        requests_at_once: number(sandbox, container, CALLS_AT_ONCE).unwrap_or(REQUESTS_AT_ONCE),
         connections: CONNECTIONS,
+        calls_per_second: number(sandbox, container, CALLS_PER_SECOND),
     }
+}
+
+/// An annotation that is a whole number above zero.
+fn number<T: std::str::FromStr + PartialOrd + From<u8>>(
+    sandbox: &PodSandboxConfig,
+    container: &ContainerConfig,
+    name: &str,
+) -> Option<T> {
+    let number = annotation(sandbox, container, name)?.trim().parse::<T>().ok()?;
+    (number > T::from(0)).then_some(number)
+}
+
+/// Imports of the component that it was not granted. Without a list it may have all that the node offers.
+pub fn refused_imports(sandbox: &PodSandboxConfig, container: &ContainerConfig, imports: &[String]) -> Vec<String> {
+    let allowed = annotation(sandbox, container, ALLOWED_IMPORTS).unwrap_or_default();
+    let allowed: Vec<&str> = allowed.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let unversioned = |name: &str| name.split('@').next().unwrap_or(name).to_owned();
+    let is_allowed = |import: &str| {
+        let name = unversioned(import);
+        let package = name.split('/').next().unwrap_or(&name);
+        allowed.iter().any(|one| *one == import || unversioned(one) == name || *one == package)
+    };
+    let refused = |import: &&String| !allowed.is_empty() && !is_allowed(import);
+    imports.iter().filter(refused).cloned().collect()
 }
 
 fn egress(sandbox: &PodSandboxConfig, container: &ContainerConfig) -> Egress {

@@ -203,3 +203,36 @@ fn grants_name_what_may_be_opened_and_where_configuration_is() {
 fn owned(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
+
+#[test]
+fn a_plugin_runs_nothing_by_itself_and_has_limits_of_its_own() {
+    let mut container = container();
+    let annotations = [("invoke-only", "true"), ("calls-at-once", "3"), ("calls-per-second", "100")];
+    for (name, value) in annotations {
+        container.annotations.insert(format!("knarr.dev/{name}"), value.to_owned());
+    }
+    let spec = plan(&sandbox(), &container).spec;
+    assert!(spec.invoke_only && spec.listen.is_none(), "{spec:?}");
+    assert_eq!((spec.limits.requests_at_once, spec.limits.calls_per_second), (3, Some(100)));
+    for bad in ["0", "-1", "many", ""] {
+        container.annotations.insert("knarr.dev/calls-at-once".to_owned(), bad.to_owned());
+        container.annotations.insert("knarr.dev/calls-per-second".to_owned(), bad.to_owned());
+        let limits = plan(&sandbox(), &container).spec.limits;
+        assert_eq!((limits.requests_at_once, limits.calls_per_second), (REQUESTS_AT_ONCE, None), "{bad}");
+    }
+}
+
+#[test]
+fn only_what_was_granted_may_be_imported() {
+    let imports = ["wasi:http/types@0.2.4", "wasi:http/outgoing-handler@0.2.4", "wasi:io/streams@0.2.4"];
+    let imports = imports.map(str::to_owned);
+    let check = |allowed: &str, refused: &[&str]| {
+        let mut container = container();
+        container.annotations.insert("knarr.dev/allowed-imports".to_owned(), allowed.to_owned());
+        assert_eq!(refused_imports(&sandbox(), &container, &imports), refused, "{allowed}");
+    };
+    check("", &[]);
+    check("wasi:http, wasi:io", &[]);
+    check("wasi:http/types,wasi:io/streams@0.2.0", &["wasi:http/outgoing-handler@0.2.4"]);
+    check("wasi:httpx", &["wasi:http/types@0.2.4", "wasi:http/outgoing-handler@0.2.4", "wasi:io/streams@0.2.4"]);
+}

@@ -4,9 +4,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cri::{
-    ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus, ExecOutcome,
-    ImageKind, PodSandboxConfig, ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxStatus,
+    Answers, CallCounts, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus,
+    ExecOutcome, ExportedFunction, ImageKind, PodSandboxConfig, ResolvedImage, RuntimeError, RuntimeService, SandboxId,
+    SandboxStatus,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -122,6 +124,11 @@ impl RuntimeService for WasmRuntime {
             return Ok(());
         }
         let code = self.native_code(&container.config.image).await?;
+        let refused = plan::refused_imports(&sandbox.config, &container.config, &code.description.imports);
+        if !refused.is_empty() {
+            let why = format!("it imports {}, which it was not granted", refused.join(", "));
+            return Err(RuntimeError::StartContainer { container: container.config.name, why });
+        }
         let is_file = |path: &std::path::Path| path.is_file();
         let mut start = plan::start(&id.0, &sandbox.config, &container.config, &code.description, is_file);
         if self.config.key_value.is_none() {
@@ -236,6 +243,29 @@ impl RuntimeService for WasmRuntime {
         }
     }
 
+    async fn exports(&self, id: &ContainerId) -> Result<Vec<ExportedFunction>, RuntimeError> {
+        let (_, sandbox) = self.lookup(id).await?;
+        let failed = |why: String| RuntimeError::Helper {
+            helper: "sandbox host",
+            attempt: format!("describe the exports of {id}"),
+            why,
+        };
+        match self.hosts.call(&sandbox.host(), &Request::Exports { id: id.0.clone() }).await? {
+            Some(Response::Exports(exports)) => Ok(exports),
+            Some(Response::Failed { why }) => Err(failed(why)),
+            Some(Response::Unknown) | None => Err(failed("the container is not running".to_owned())),
+            Some(other) => Err(failed(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    async fn invoke(&self, id: &ContainerId, calls: BoxStream<'static, Bytes>) -> Result<Answers, RuntimeError> {
+        let (_, sandbox) = self.lookup(id).await?;
+        match self.hosts.calls(&sandbox.host(), id, calls).await? {
+            Some(answers) => Ok(answers),
+            None => Err(not_found("container", &id.0)),
+        }
+    }
+
     fn events(&self) -> BoxStream<'static, ContainerEvent> {
         let stream = futures::stream::unfold(self.events.subscribe(), |mut events| async move {
             loop {
@@ -266,6 +296,11 @@ impl RuntimeService for WasmRuntime {
                     name: record.config.name.clone(),
                     cpu_usage_nanos: one.cpu_nanos,
                     memory_working_set_bytes: one.memory_bytes,
+                    calls: Some(CallCounts {
+                        begun: one.requests.saturating_sub(one.refusals),
+                        trapped: one.traps,
+                        refused: one.refusals,
+                    }),
                 })
             });
             named.collect()

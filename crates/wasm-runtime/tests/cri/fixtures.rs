@@ -327,3 +327,52 @@ pub fn uses_capabilities(store: &str) -> Vec<u8> {
     );
     wat::parse_str(text).unwrap_or_else(|error| panic!("the capability fixture is valid: {error}"))
 }
+
+/// A plugin with typed exports, bare and in an interface: sums, an error of its own, text, a counter that shows
+/// whether an instance is fresh, and every way to go wrong.
+pub fn typed_plugin() -> Vec<u8> {
+    let text = r#"(component
+        (core module $m
+          (memory (export "memory") 1)
+          (global $count (mut i32) (i32.const 0))
+          (global $free (mut i32) (i32.const 1024))
+          (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+            (local $at i32)
+            (local.set $at (global.get $free))
+            (global.set $free (i32.add (global.get $free) (local.get 3)))
+            (local.get $at))
+          (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+          (func (export "half") (param i32) (result i32)
+            (i32.store8 (i32.const 0) (i32.and (local.get 0) (i32.const 1)))
+            (i32.store (i32.const 4)
+              (select (local.get 0) (i32.shr_u (local.get 0) (i32.const 1)) (i32.and (local.get 0) (i32.const 1))))
+            (i32.const 0))
+          (func (export "echo") (param i32 i32) (result i32)
+            (i32.store (i32.const 16) (local.get 0)) (i32.store (i32.const 20) (local.get 1)) (i32.const 16))
+          (func (export "count") (result i32)
+            (global.set $count (i32.add (global.get $count) (i32.const 1))) (global.get $count))
+          (func (export "nothing"))
+          (func $inner-most unreachable)
+          (func $outer-most (export "trap") (call $inner-most))
+          (func (export "spin") (loop $again (br $again)))
+          (func (export "grow")
+            (loop $again
+              (if (i32.eq (memory.grow (i32.const 16)) (i32.const -1)) (then unreachable))
+              (br $again))))
+        (core instance $i (instantiate $m))
+        (alias core export $i "memory" (core memory $memory))
+        (alias core export $i "realloc" (core func $realloc))
+        (func (export "add") (param "a" u32) (param "b" u32) (result u32) (canon lift (core func $i "add")))
+        (func (export "half") (param "a" u32) (result (result u32 (error u32)))
+          (canon lift (core func $i "half") (memory $memory)))
+        (func (export "count") (result u32) (canon lift (core func $i "count")))
+        (func (export "nothing") (canon lift (core func $i "nothing")))
+        (func (export "trap") (canon lift (core func $i "trap")))
+        (func (export "spin") (canon lift (core func $i "spin")))
+        (func (export "grow") (canon lift (core func $i "grow")))
+        (func $echo (param "text" string) (result string)
+          (canon lift (core func $i "echo") (memory $memory) (realloc $realloc)))
+        (instance $tools (export "echo" (func $echo)))
+        (export "acme:math/tools@1.0.0" (instance $tools)))"#;
+    wat::parse_str(text).expect("valid")
+}

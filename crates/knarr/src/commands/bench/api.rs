@@ -17,6 +17,7 @@ use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::load::{self, Outcome, Requests, Sender, Window};
 use super::report::Section;
@@ -135,7 +136,7 @@ fn request(work: Work, host: &str, namespace: &str, (name, value_bytes): (&str, 
 /// The API server, as a client with a certificate reaches it.
 pub struct Endpoint {
     address: SocketAddr,
-    host: String,
+    pub host: String,
     tls: TlsConnector,
 }
 
@@ -149,11 +150,16 @@ impl Endpoint {
     }
 
     async fn connect(&self) -> Result<Sender> {
+        load::open(self.dial().await?).await
+    }
+
+    /// A connection, for one's own way of using it.
+    pub async fn dial(&self) -> Result<TokioIo<TlsStream<TcpStream>>> {
         let attempt = || format!("cannot connect to {}", self.host);
         let stream = TcpStream::connect(self.address).await.with_context(attempt)?;
         stream.set_nodelay(true).with_context(attempt)?;
         let name = ServerName::from(self.address.ip());
-        load::open(TokioIo::new(self.tls.connect(name, stream).await.with_context(attempt)?)).await
+        Ok(TokioIo::new(self.tls.connect(name, stream).await.with_context(attempt)?))
     }
 }
 

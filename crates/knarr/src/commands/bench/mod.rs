@@ -9,6 +9,7 @@ mod etcd;
 mod failover;
 mod fleet;
 mod idle;
+mod invoke;
 mod load;
 mod objects;
 mod own_cluster;
@@ -48,7 +49,7 @@ enum Run {
 }
 
 /// Every measurement there is, in the order in which they run.
-const MEASUREMENTS: [(BenchName, Run); 9] = [
+const MEASUREMENTS: [(BenchName, Run); 10] = [
     (BenchName::Up, Run::Alone(|settings| up::measure(settings).boxed())),
     (BenchName::Servers, Run::Alone(|settings| servers::measure(settings).boxed())),
     (BenchName::Failover, Run::Alone(|settings| failover::measure(settings).boxed())),
@@ -56,6 +57,7 @@ const MEASUREMENTS: [(BenchName, Run); 9] = [
     (BenchName::Idle, Run::OnCluster(|session| idle::measure(session).boxed())),
     (BenchName::Start, Run::OnCluster(|session| start::measure(session).boxed())),
     (BenchName::Rps, Run::OnCluster(|session| rps::measure(session).boxed())),
+    (BenchName::Invoke, Run::OnCluster(|session| invoke::measure(session).boxed())),
     (BenchName::Scale, Run::OnCluster(|session| scale::measure(session).boxed())),
     (BenchName::Api, Run::OnCluster(|session| api::measure(session).boxed())),
 ];

@@ -27,11 +27,13 @@ const POLL: Duration = Duration::from_millis(50);
 /// Where the example workloads listen.
 pub const PORT: u16 = 8080;
 
-/// Which of the two example images.
+/// Which of the example images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
     Wasm,
     Container,
+    /// Its exports are called.
+    Plugin,
 }
 
 impl Workload {
@@ -39,6 +41,7 @@ impl Workload {
         match self {
             Self::Wasm => "wasm",
             Self::Container => "container",
+            Self::Plugin => "plugin",
         }
     }
 }
@@ -113,6 +116,7 @@ fn pack(store: &ImageStore, workload: Workload) -> Result<Digest> {
     let options = BuildOptions { repository: "bench", tag: "" };
     Ok(match workload {
         Workload::Wasm => build::wasm_artifact(store, &examples::hello_http()?, &options)?,
+        Workload::Plugin => build::wasm_artifact(store, &examples::plugin_shop()?, &options)?,
         Workload::Container => {
             let program = ImageFile { path: "/backend", mode: 0o755, content: &examples::backend()? };
             let start = StartConfig { entrypoint: vec!["/backend".to_owned()], ..StartConfig::default() };

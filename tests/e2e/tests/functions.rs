@@ -1,0 +1,163 @@
+//! Functions: a component is applied, its exports are called within limits, and it is replaced while it is called.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use e2e::{Cluster, eventually};
+use serde_json::{Value, json};
+
+/// `which` tells the versions apart; `add` works on numbers of this type.
+fn calculator(which: u32, number: &str, more: &str) -> String {
+    let core = if number == "u64" { "i64" } else { "i32" };
+    format!(
+        r#"(component
+          (core module $m
+            (func (export "add") (param {core} {core}) (result {core}) ({core}.add (local.get 0) (local.get 1)))
+            (func (export "which") (result i32) (i32.const {which}))
+            (func $inner-most unreachable)
+            (func (export "trap") (call $inner-most))
+            (func (export "spin") (loop $again (br $again))))
+          (core instance $i (instantiate $m))
+          (func (export "add") (param "a" {number}) (param "b" {number}) (result {number})
+            (canon lift (core func $i "add")))
+          (func (export "which") (result u32) (canon lift (core func $i "which")))
+          {more}
+          (func (export "spin") (canon lift (core func $i "spin"))))"#
+    )
+}
+
+const TRAP: &str = r#"(func (export "trap") (canon lift (core func $i "trap")))"#;
+
+fn function(name: &str, image: &str, limits: &str) -> String {
+    format!(
+        "apiVersion: knarr.dev/v1alpha1
+kind: Function
+metadata: {{name: {name}}}
+spec:
+  image: registry.local/{image}
+  limits: {{{limits}}}
+"
+    )
+}
+
+fn invoke(cluster: &Cluster, function: &str, call: &str) -> e2e::Said {
+    cluster.knarr(&["invoke", function, call])
+}
+
+const RAW: &str = "/apis/knarr.dev/v1alpha1/namespaces/default/functions/calc/invoke";
+
+#[test]
+fn exports_are_published_and_called_within_limits() {
+    let Some(cluster) = Cluster::up() else { return };
+    cluster.push_wat(&calculator(1, "u32", TRAP), "calc:v1");
+    cluster.apply(&function("calc", "calc:v1", "timeout: 300ms, memory: 8Mi, callsPerSecond: 1000"));
+    cluster.kubectl("wait --for=condition=Ready function/calc --timeout=90s").ok();
+    let printed = cluster.kubectl("get functions").ok();
+    assert!(printed.contains("1/1") && printed.contains("add,which,trap + 1 more..."), "{printed}");
+    let add = cluster.value("function/calc", ".status.exports[0].signature");
+    assert_eq!(add, "func(a: u32, b: u32) -> u32");
+    assert!(cluster.kubectl("explain function.spec.limits").ok().contains("callsAtOnce"));
+    assert!(cluster.value("function/calc", ".status.image").contains("@sha256:"));
+
+    assert_eq!(invoke(&cluster, "calc", "add(1, 2)").ok(), "3\n");
+    assert_eq!(cluster.knarr(&["invoke", "calc", "which()", "-o", "json"]).ok(), "{\"result\":1}\n");
+    let raw = cluster.kubectl_with(&format!("create --raw {RAW} -f -"), r#"{"export": "add", "args": [20, 22]}"#);
+    assert_eq!(raw.json(), json!({ "result": 42 }));
+    for (call, why) in [
+        ("trap()", "trap trapped: wasm trap: wasm `unreachable` instruction executed"),
+        ("spin()", "spin: took longer than its timeout of 300ms"),
+        ("add(1)", "it is func(a: u32, b: u32) -> u32"),
+        ("sub(1, 2)", "there is no export `sub`; it has: add, which, trap, spin"),
+    ] {
+        let said = invoke(&cluster, "calc", call);
+        assert_eq!(said.code, Some(1));
+        let words = said.refused();
+        assert!(words.contains(why) && words.lines().count() <= 2, "{words}");
+    }
+    assert!(invoke(&cluster, "trap", "trap()").refused().contains("functions.knarr.dev \"trap\" not found"));
+    let pod = cluster.kubectl("get pods -l knarr.dev/function=calc -o name").ok();
+    assert!(cluster.kubectl(&format!("logs {}", pod.trim())).ok().contains("inner-most"));
+
+    // A component that exports nothing never serves, and says why.
+    cluster.push_wat("(component)", "empty:v1");
+    cluster.apply(&function("empty", "empty:v1", ""));
+    let message = r#".status.conditions[?(@.type=="Ready")].message"#;
+    eventually("the condition says why", || {
+        let told = cluster.value("function/empty", message);
+        if told.contains("exports no function that can be called") { Ok(()) } else { Err(told) }
+    });
+    assert!(invoke(&cluster, "empty", "add(1, 2)").refused().contains("has no pod that serves calls"));
+
+    cluster.kubectl("delete function calc empty").ok();
+    eventually("its pods go with it", || {
+        let pods = cluster.kubectl("get pods -o name").ok();
+        if pods.is_empty() { Ok(()) } else { Err(pods) }
+    });
+}
+
+#[test]
+fn a_function_is_replaced_while_it_is_called_and_no_call_is_lost() {
+    let Some(cluster) = Cluster::up() else { return };
+    cluster.push_wat(&calculator(1, "u32", TRAP), "calc:v1");
+    cluster.push_wat(&calculator(2, "u32", TRAP), "calc:v2");
+    cluster.push_wat(&calculator(3, "u64", TRAP), "calc:v3");
+    cluster.push_wat(&calculator(4, "u32", ""), "calc:v4");
+    cluster.apply(&function("calc", "calc:v1", ""));
+    cluster.kubectl("wait --for=condition=Ready function/calc --timeout=90s").ok();
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let (seen, swapped) = std::thread::scope(|scope| {
+        let caller = scope.spawn(|| {
+            let mut seen = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                seen.push(invoke(&cluster, "calc", "which()").ok().trim().to_owned());
+            }
+            seen
+        });
+        let set_image = |image: &str| {
+            let patch = json!({ "spec": { "image": format!("registry.local/{image}") } }).to_string();
+            cluster.kubectl_args(&["patch", "function", "calc", "--type=merge", "-p", &patch], "").ok();
+        };
+        set_image("calc:v2");
+        let swapped = eventually("the new revision serves", || {
+            let said = invoke(&cluster, "calc", "which()").ok();
+            if said == "2\n" { Ok(said) } else { Err(said) }
+        });
+        eventually("the old pod is gone", || {
+            let pods = cluster.kubectl("get pods -o name").ok();
+            if pods.lines().count() == 1 { Ok(()) } else { Err(pods) }
+        });
+        stop.store(true, Ordering::Relaxed);
+        (caller.join().expect("every call has an answer"), swapped)
+    });
+    assert_eq!(swapped, "2\n");
+    let first_new = seen.iter().position(|which| which == "2").unwrap_or(seen.len());
+    assert!(seen[..first_new].iter().all(|which| which == "1"), "{seen:?}");
+    assert!(seen[first_new..].iter().all(|which| which == "2"), "{seen:?}");
+    println!("{} calls, {} of them after the change", seen.len(), seen.len() - first_new);
+
+    // Interfaces that break callers are refused, and what serves goes on.
+    for (image, why) in [
+        ("calc:v3", "changes the type of `add`, which is func(a: u32, b: u32) -> u32, to func(a: u64, b: u64) -> u64"),
+        ("calc:v4", "does not export `trap` any more"),
+    ] {
+        let patch = json!({ "spec": { "image": format!("registry.local/{image}") } }).to_string();
+        cluster.kubectl_args(&["patch", "function", "calc", "--type=merge", "-p", &patch], "").ok();
+        let condition = eventually("the change is refused", || {
+            let function = cluster.kubectl("get function calc -o json").json();
+            let conditions = function["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let found = conditions.into_iter().find(|one| one["type"] == "UpToDate").unwrap_or(Value::Null);
+            let told = found["message"].as_str().unwrap_or_default().contains(why);
+            if told { Ok(found) } else { Err(found.to_string()) }
+        });
+        assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("IncompatibleInterface")));
+        assert_eq!(invoke(&cluster, "calc", "which()").ok(), "2\n");
+    }
+    cluster.wait_event("calc", "does not export `trap` any more");
+    let patch = json!({ "spec": { "interfaceChanges": "Any" } }).to_string();
+    cluster.kubectl_args(&["patch", "function", "calc", "--type=merge", "-p", &patch], "").ok();
+    eventually("it is allowed now", || {
+        let said = invoke(&cluster, "calc", "which()").ok();
+        if said == "4\n" { Ok(()) } else { Err(said) }
+    });
+}
