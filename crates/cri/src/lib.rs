@@ -14,6 +14,7 @@ pub mod fake;
 mod image;
 mod network;
 mod runtime;
+mod streams;
 
 pub use error::{ImageError, NetworkError, RuntimeError};
 pub use image::{
@@ -25,3 +26,4 @@ pub use runtime::{
     DnsConfig, ExecOutcome, ExitReason, Isolation, Mount, PodSandboxConfig, Protocol, Resources, RuntimeService,
     SandboxId, SandboxState, SandboxStatus, SeccompProfile, SecurityContext,
 };
+pub use streams::{ExecOptions, ExecStream, OutputStream, Resize, StdinSink, Stdio, Streams, TerminalSize};

@@ -9,4 +9,5 @@ mod http;
 mod images;
 mod linux_namespace;
 mod lives;
+mod streams;
 mod world;
