@@ -9,7 +9,7 @@ use store::{ProposeError, Revision, Store, View};
 use tokio::sync::Semaphore;
 
 use crate::authz::RbacHandle;
-use crate::config::{ApiServerConfig, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
+use crate::config::{ApiServerConfig, RELAYED_MAX, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
 use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
 use crate::registry::ownership::Ownership;
@@ -25,6 +25,8 @@ pub struct Core {
     pub rbac: RbacHandle,
     pub requests: Arc<Semaphore>,
     pub watches: Arc<Semaphore>,
+    /// Relayed to nodes and pods.
+    pub connections: Arc<Semaphore>,
 }
 
 impl Core {
@@ -35,6 +37,7 @@ impl Core {
             rbac,
             requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            connections: Arc::new(Semaphore::new(RELAYED_MAX)),
         }
     }
 

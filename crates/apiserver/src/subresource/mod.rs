@@ -1,6 +1,7 @@
 //! Subresources: one file each, and the table that names them.
 
 pub mod binding;
+pub mod connect;
 mod eviction;
 mod finalize;
 mod log;
@@ -18,7 +19,7 @@ use crate::rest::write::{self, Input};
 
 /// Requests that last as long as the client wants are not counted as in work.
 pub fn is_long_running(subresource: &str) -> bool {
-    matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+    subresource == "log" || connect::is_connection(subresource)
 }
 
 pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {
