@@ -13,4 +13,5 @@ mod network;
 mod registry;
 mod rollout;
 mod runtimes;
+mod streams;
 mod teardown;
