@@ -31,7 +31,7 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// How much is read from a raw connection at once.
 const CHUNK_BYTES: usize = 32 * 1024;
 /// Keeps what is between awake, and finds a client that is gone while its input waits.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the client may take to close after we did.
 const CLOSE: Duration = Duration::from_secs(5);
 const CLOSE_NORMAL: u16 = 1000;

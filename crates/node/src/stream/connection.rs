@@ -29,7 +29,7 @@ const NEW_STREAMS_MAX: usize = 16;
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// Buffers on their way to the transport.
 const WRITES_MAX: usize = 2;
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the last bytes may take to leave, and the other side to close.
 const FAREWELL: Duration = Duration::from_secs(10);
 
