@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use e2e::images::{BUSYBOX, COMMAND, HELLO};
+use e2e::needs::{program, skip};
 use e2e::{Background, Cluster, Said, eventually};
 
 /// kubectl's switches for clients from before WebSockets.
@@ -130,9 +131,8 @@ fn files_are_copied(cluster: &Cluster, environment: Environment) {
 
 /// kubectl wants a terminal of its own for `-t`: `script` of util-linux lends one.
 fn terminals(cluster: &Cluster, environment: Environment) {
-    if e2e::needs::program("script").is_none() {
-        println!("skipped: there is no script on the PATH");
-        return;
+    if program("script").is_none() {
+        return drop(skip::<()>("there is no script on the PATH"));
     }
     let line = "stty cols 77 rows 33; kubectl exec -it linux -- sh -c 'tty; stty size; exit 6'; echo code $?";
     let mut command = cluster.client("script");
