@@ -33,7 +33,7 @@ fn linux_pods() -> String {
     let serve = "mkdir -p /www; echo from inside > /www/index.html; \
                  /bin/busybox httpd -p 127.0.0.1:8081 -h /www; /bin/busybox httpd -p 8080 -h /www; \
                  echo up; while read line; do echo got $line; done; echo over; sleep 1000";
-    let wait = "while :; do sleep 1; done";
+    let wait = "while :; do echo tick; sleep 1; done";
     let pod = |name: &str, script: &str, more: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  \
@@ -158,6 +158,8 @@ fn attached_clients(cluster: &Cluster, environment: Environment) {
         if said.contains("got a word") { Ok(said) } else { Err(said) }
     });
     assert!(!said.contains("over"), "the container's input stays open: {said}");
+    let attached = Background::start(&mut kubectl(cluster, environment, &["attach", "terminal"]));
+    attached.wait_for("tick");
 }
 
 fn wasm_answers_as_it_can(cluster: &Cluster, environment: Environment) {

@@ -147,12 +147,14 @@ impl Worker {
         }
         let streams = &mut container.streams;
         let mut files = files.into_iter();
-        for (wanted, number) in [(wanted.stdout, 0), (wanted.stderr && !streams.stdio.tty, 1)] {
+        for (wanted, number) in [(wanted.stdout, 0), (wanted.stderr, 1)] {
             if !wanted {
                 continue;
             }
             let Some(file) = files.next() else { return failed("the request came without its files") };
-            if streams.watchers[number].try_send(file).is_err() {
+            // A terminal has no second stream: whoever wants it sees its end.
+            let Some(watchers) = streams.watchers.get(number) else { continue };
+            if watchers.try_send(file).is_err() {
                 return failed("its output is at its end, or too many clients come at once");
             }
         }

@@ -242,7 +242,8 @@ async fn a_container_can_have_a_terminal() {
     assert!(bench.log("app").starts_with("/dev/pts/0"), "{}", bench.log("app"));
     // The terminal is the shim's: an agent that comes later finds it.
     bench.reopen().await;
-    let mut streams = bench.runtime.attach(&id, TERMINAL).await.unwrap();
+    let mut streams = bench.runtime.attach(&id, ALL).await.unwrap();
+    assert_eq!(rest(streams.stderr.take()).await, "");
     (streams.resize.as_ref().unwrap())(TerminalSize { width: 90, height: 30 });
     send(&mut streams, "hello\n").await;
     until(streams.stdout.as_mut().unwrap(), "30 90").await;
