@@ -1,6 +1,8 @@
 //! `exec`, `attach`, `portforward` and `proxy` against a node that is a function: who may, where it goes, and that
 //! bytes pass both ways.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod harness;
 
 use std::convert::Infallible;

@@ -132,7 +132,8 @@ fn files_are_copied(cluster: &Cluster, environment: Environment) {
 /// kubectl wants a terminal of its own for `-t`: `script` of util-linux lends one.
 fn terminals(cluster: &Cluster, environment: Environment) {
     if program("script").is_none() {
-        return drop(skip::<()>("there is no script on the PATH"));
+        let _ = skip::<()>("there is no script on the PATH");
+        return;
     }
     let line = "stty cols 77 rows 33; kubectl exec -it linux -- sh -c 'tty; stty size; exit 6'; echo code $?";
     let mut command = cluster.client("script");

@@ -174,7 +174,7 @@ mod tests {
             assert_eq!(heard, expect);
         };
         let (one, two) = (ToClient::Stdout("one".into()), ToClient::Stdout("two".into()));
-        let ended = |outcome| ToClient::Ended(outcome);
+        let ended = ToClient::Ended;
         check(Ok(session(&["one", "two"], Ok(3))), &[one, two, ended(Outcome::Exited(3))]).await;
         check(Err("no such container".into()), &[ended(Outcome::Failed("no such container".into()))]).await;
         let lost = cri::RuntimeError::Helper { helper: "shim", attempt: "answer".into(), why: "it died".into() };
