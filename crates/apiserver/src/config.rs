@@ -12,6 +12,9 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 800;
 /// Most watches open at the same time.
 pub const WATCHES_MAX: usize = 20_000;
 
+/// Most connections relayed to nodes and pods at the same time.
+pub const RELAYED_MAX: usize = 2_000;
+
 /// An IPv4 range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr {
@@ -73,7 +76,7 @@ pub struct ApiServerConfig {
     pub advertise_address: Ipv4Addr,
     pub advertise_port: u16,
     pub version: Version,
-    /// How requests for logs reach a node's own endpoint.
+    /// How requests for logs and streams reach a node's own endpoint.
     pub nodes: Arc<dyn NodeConnector>,
     /// Ends watches and background tasks.
     pub shutdown: CancellationToken,

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use crate::authn::keys::KeptKeys;
 use crate::authz::RbacHandle;
 use crate::bucket::BucketQueues;
-use crate::config::{ApiServerConfig, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
+use crate::config::{ApiServerConfig, RELAYED_MAX, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
 use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
 use crate::registry::ownership::Ownership;
@@ -32,6 +32,8 @@ pub struct Core {
     pub buckets: BucketQueues,
     /// Which pods serve which function.
     pub routes: Routes,
+    /// Relayed to nodes and pods.
+    pub connections: Arc<Semaphore>,
 }
 
 impl Core {
@@ -45,6 +47,7 @@ impl Core {
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             buckets: BucketQueues::default(),
             routes: Routes::default(),
+            connections: Arc::new(Semaphore::new(RELAYED_MAX)),
         }
     }
 

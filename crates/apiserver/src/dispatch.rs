@@ -13,7 +13,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use futures::FutureExt;
-use http::{HeaderMap, Method, Request as HttpRequest, header};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request as HttpRequest, Uri, header};
+use hyper::upgrade::OnUpgrade;
 
 use crate::authz::{Attributes, authorize, reviews};
 use crate::client::AsLeader;
@@ -23,6 +25,7 @@ use crate::registry::ownership::Ownership;
 use crate::registry::write::Part;
 use crate::rest::write::Input;
 use crate::rest::{list, watch, write};
+use crate::subresource::connect::{self, Connect};
 use crate::wire::accept::{Form, negotiate};
 use crate::wire::body::{APPLY_MEDIA_TYPE, media_type};
 use crate::wire::path::{ResourcePath, Target, parse};
@@ -88,7 +91,7 @@ pub async fn dispatch(State(core): State<Arc<Core>>, request: HttpRequest<Body>)
 }
 
 async fn answer(core: Arc<Core>, request: HttpRequest<Body>) -> Result<Response, Status> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let user = authn::user_of(&core, parts.extensions.get::<UserInfo>().cloned(), &parts.headers).await?;
     let path = parts.uri.path();
     if user.is_anonymous() && !health::is_public(path) {
@@ -101,8 +104,10 @@ async fn answer(core: Arc<Core>, request: HttpRequest<Body>) -> Result<Response,
         Target::Resource(path) => {
             let parameters = Parameters::parse(&parts.uri)?;
             let as_leader = parts.extensions.get::<AsLeader>().is_some();
-            let exchange = Exchange { core, user, as_leader, path, parameters, headers: parts.headers };
-            exchange.answer(&parts.method, body).await
+            let upgrade = parts.extensions.remove::<OnUpgrade>();
+            let Parts { method, uri, headers, .. } = parts;
+            let exchange = Exchange { core, user, as_leader, path, parameters, headers, uri, upgrade };
+            exchange.answer(&method, body).await
         }
     }
 }
@@ -120,7 +125,7 @@ fn impersonated(core: &Core, user: UserInfo, headers: &HeaderMap) -> Result<User
     Ok(UserInfo::authenticated(name, groups))
 }
 
-async fn non_resource(core: &Core, user: &UserInfo, parts: &http::request::Parts) -> Result<Response, Status> {
+async fn non_resource(core: &Core, user: &UserInfo, parts: &Parts) -> Result<Response, Status> {
     let path = parts.uri.path();
     let verb = parts.method.as_str().to_lowercase();
     let verb = if verb == "head" { "get" } else { verb.as_str() };
@@ -151,6 +156,9 @@ struct Exchange {
     path: ResourcePath,
     parameters: Parameters,
     headers: HeaderMap,
+    uri: Uri,
+    /// The connection, for whoever may take it over.
+    upgrade: Option<OnUpgrade>,
 }
 
 impl Exchange {
@@ -162,6 +170,9 @@ impl Exchange {
         self.authorize(verb)?;
         let kind = kinds::lookup(&self.path.group, &self.path.version, &self.path.resource)
             .ok_or_else(Status::unknown_resource)?;
+        if connect::is_connection(&self.path.subresource) {
+            return self.connect(kind, method, verb, body).await;
+        }
         let long_running = verb == Verb::Watch || subresource::is_long_running(&self.path.subresource);
         let _permit = if long_running {
             None
@@ -195,6 +206,23 @@ impl Exchange {
             return subresource::answer(&request, verb, input).await;
         }
         verbs(&request, verb, input).await
+    }
+
+    /// Neither media types nor options mean anything for what is not ours to answer.
+    async fn connect(self, kind: &'static Kind, method: &Method, verb: Verb, body: Body) -> Result<Response, Status> {
+        if let Some(further) = connect::further_verb(&self.path.subresource, verb) {
+            self.authorize(further)?;
+        }
+        let namespace = if kind.namespaced { self.path.namespace } else { String::new() };
+        let request = Request {
+            user: self.user,
+            subresource: self.path.subresource,
+            parameters: self.parameters,
+            ..Request::by_server(&self.core, kind, &namespace, &self.path.name)
+        };
+        let method = method.clone();
+        let connect = Connect { request, method, uri: self.uri, headers: self.headers, body, upgrade: self.upgrade };
+        connect::answer(connect, verb).await
     }
 
     /// The options of a write, as far as all kinds have the same.

@@ -10,8 +10,10 @@
 //! `protocol.rs` and `spec.rs` are what they say to each other. Nothing here knows a Kubernetes object.
 
 mod cgroup;
+mod descriptor;
 mod files;
 mod init;
+mod passing;
 mod plan;
 mod process;
 mod protocol;

@@ -26,6 +26,8 @@ const CPU_QUOTA_MICROS_MIN: u64 = 1000;
 const CPU_SHARES_MIN: u64 = 2;
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SIGTERM: i32 = 15;
+/// What a program on a terminal finds when nobody chose another.
+const TERM_DEFAULT: (&str, &str) = ("TERM", "xterm");
 /// What the kubelet gives a pod without any request: first to go when memory is short.
 const OOM_SCORE_BEST_EFFORT: i32 = 1000;
 
@@ -126,6 +128,7 @@ pub fn plan_container(
         process: process(sandbox, config)?,
         limits: container_limits(&config.resources),
         oom_score_adj: oom_score_adj(&config.resources),
+        stdio: config.stdio,
     };
     Ok((about, spec))
 }
@@ -231,6 +234,15 @@ fn environment(sandbox: &PodSandboxConfig, config: &ContainerConfig) -> Vec<(Str
             Some(known) => known.1 = value,
             None => env.push((name, value)),
         }
+    }
+    if config.stdio.tty { with_term(env) } else { env }
+}
+
+/// The environment of a program on a terminal.
+pub fn with_term(mut env: Vec<(String, String)>) -> Vec<(String, String)> {
+    let (name, value) = TERM_DEFAULT;
+    if !env.iter().any(|(known, _)| known == name) {
+        env.push((name.to_owned(), value.to_owned()));
     }
     env
 }

@@ -47,6 +47,7 @@ fn container() -> ContainerConfig {
         security: SecurityContext::default(),
         log_path: "/logs/2.log".into(),
         termination_message: None,
+        stdio: cri::Stdio::default(),
         annotations: BTreeMap::new(),
     }
 }

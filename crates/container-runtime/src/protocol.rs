@@ -1,10 +1,11 @@
 //! JSON lines between agent and shim (unix socket), and between shim and container-init (socket pair).
 //! A shim outlives the agent that started it, so an agent must understand shims of older protocols.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use cri::{ContainerId, ContainerState, PodSandboxConfig};
+use cri::{ContainerId, ContainerState, PodSandboxConfig, Streams};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{ContainerSpec, ProcessSpec};
@@ -13,6 +14,8 @@ use crate::spec::{ContainerSpec, ProcessSpec};
 pub const PROTOCOL_VERSION: u32 = 1;
 /// Longest line either side accepts. A spec has environment, mounts and a seccomp program in it.
 pub const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most open files that come with one line.
+pub const FILES_MAX: usize = 4;
 /// How much of each stream `exec_sync` keeps.
 pub const EXEC_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
@@ -83,6 +86,25 @@ pub enum Request {
         command: Vec<String>,
         timeout_millis: u64,
     },
+    /// The line brings files: for a terminal, a socket to which it is sent; else what the command gets as 0 (if
+    /// `stdin`), 1 and 2. The command is ended when the connection that asked for it is.
+    ExecStreams {
+        container: ContainerId,
+        command: Vec<String>,
+        tty: bool,
+        stdin: bool,
+    },
+    /// The line brings files: where output goes (1, 2, as wanted), and a socket to which the other end of the
+    /// container's input is sent, if it has one. A container with a terminal has no 2.
+    Attach {
+        container: ContainerId,
+        wanted: Streams,
+    },
+    /// The line brings a socket, to which a connection to this port is sent: on localhost, or at this address.
+    Connect {
+        address: IpAddr,
+        port: u16,
+    },
     /// Forgets an ended container and removes its cgroup and writable layer.
     Remove {
         container: ContainerId,
@@ -112,10 +134,11 @@ pub enum Answer {
 /// The first line from shim to container-init.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum InitRequest {
-    /// Enter the cgroups, prepare, wait for [`InitGo`], then execute.
+    /// Enter the cgroups, prepare (a terminal is sent to fd 4), wait for [`InitGo`], then execute.
     Container { spec: Box<ContainerSpec>, cgroups: Vec<PathBuf> },
     /// Enter the cgroups and the namespaces of the process behind fd 4, then execute.
-    Exec { process: Box<ProcessSpec>, cgroups: Vec<PathBuf> },
+    /// With `tty`, make a terminal there and send it to fd 5.
+    Exec { process: Box<ProcessSpec>, cgroups: Vec<PathBuf>, tty: bool },
     /// Be the first process of a shared pid namespace: reap, nothing else.
     Pause,
 }

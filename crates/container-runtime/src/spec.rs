@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use cri::Stdio;
 use serde::{Deserialize, Serialize};
 
 /// One container.
@@ -15,6 +16,7 @@ pub struct ContainerSpec {
     pub process: ProcessSpec,
     pub limits: Limits,
     pub oom_score_adj: i32,
+    pub stdio: Stdio,
 }
 
 /// The overlay that becomes `/`.

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
+use tokio::io::unix::AsyncFd;
 
 use crate::seccomp::INSTRUCTION_BYTES;
 
@@ -164,6 +165,12 @@ pub fn send_signal(pid: i32, signal: i32) -> io::Result<()> {
 pub fn inherited(fd: RawFd) -> OwnedFd {
     // SAFETY: called once per number, at the start of a helper process that was given it.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A descriptor that a task can wait for. Must be called inside a tokio runtime.
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` has one number, open until it is dropped, which happens inside of the `AsyncFd`.
+    Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
 /// Marks every descriptor from `first` on close-on-exec.

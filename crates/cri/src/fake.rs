@@ -4,22 +4,23 @@
 //! per call, so that a test can compare what the agent asked for with golden text.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::channel::mpsc;
+use futures::channel::{mpsc, oneshot};
 use futures::stream::BoxStream;
+use futures::{SinkExt, StreamExt};
 
 use crate::{
     Answers, AttachRequest, Attached, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats,
-    ContainerStatus, ExecOutcome, ExitReason, ExportedFunction, ImageConfig, ImageError, ImageKind, ImageService,
-    NetworkAttachment, NetworkError, NetworkKind, PlatformPreference, PodNetwork, PodSandboxConfig, PullRequest,
-    ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxState, SandboxStatus, StoredImage,
+    ContainerStatus, ExecOptions, ExecOutcome, ExecStream, ExitReason, ExportedFunction, ImageConfig, ImageError, ImageKind,
+    ImageService, NetworkAttachment, NetworkError, NetworkKind, PlatformPreference, PodNetwork, PodSandboxConfig,
+    PullRequest, ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxState, SandboxStatus, StoredImage,
+    Streams, TerminalSize,
 };
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -331,6 +332,34 @@ impl RuntimeService for FakeRuntime {
         Ok(calls.map(Ok).boxed())
     }
 
+    async fn exec(&self, id: &ContainerId, options: ExecOptions) -> Result<ExecStream, RuntimeError> {
+        let mut inner = locked(&self.inner);
+        let how = if options.tty { " on a terminal" } else { "" };
+        inner.calls.push(format!("exec {id} {}{how}", options.command.join(" ")));
+        let Some((config, _)) = inner.containers.get(id) else {
+            return Err(self.not_found("container", &id.0));
+        };
+        let exit_code = inner.exec.get(&config.name).copied().unwrap_or(0);
+        Ok(echo(self.clone(), options.streams, exit_code))
+    }
+
+    async fn attach(&self, id: &ContainerId, wanted: Streams) -> Result<ExecStream, RuntimeError> {
+        let mut inner = locked(&self.inner);
+        inner.calls.push(format!("attach {id}"));
+        if !inner.containers.contains_key(id) {
+            return Err(self.not_found("container", &id.0));
+        }
+        Ok(echo(self.clone(), wanted, 0))
+    }
+
+    async fn connect_in_pod(&self, id: &SandboxId, port: u16) -> Result<TcpStream, RuntimeError> {
+        locked(&self.inner).calls.push(format!("connect_in_pod {id} {port}"));
+        let failed = |source| RuntimeError::Io { attempt: format!("connect to port {port}"), source };
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(failed)?;
+        stream.set_nonblocking(true).map_err(failed)?;
+        Ok(stream)
+    }
+
     fn events(&self) -> BoxStream<'static, ContainerEvent> {
         let (sender, receiver) = mpsc::unbounded();
         locked(&self.inner).listeners.push(sender);
@@ -348,6 +377,60 @@ impl RuntimeService for FakeRuntime {
             calls: None,
         };
         Ok(inner.containers.values().map(|(_, status)| stats(status)).collect())
+    }
+}
+
+/// A command that says what it is given: input on standard output, sizes of its terminal on standard error
+/// (standard output when nobody wants that), and ends with its input. Without input it says `fake` and ends.
+fn echo(runtime: FakeRuntime, wanted: Streams, exit_code: i32) -> ExecStream {
+    let (said, stdout) = mpsc::unbounded::<Bytes>();
+    let (complained, stderr) = mpsc::unbounded::<Bytes>();
+    let (end, ended) = oneshot::channel::<()>();
+    let sizes = if wanted.stderr { complained } else { said.clone() };
+    let stdin = wanted.stdin.then(|| {
+        let said = said.clone();
+        let sink = futures::sink::unfold((said, end), |(mut said, end), bytes: Bytes| async move {
+            said.send(bytes).await.map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>((said, end))
+        });
+        Box::pin(sink) as crate::StdinSink
+    });
+    if !wanted.stdin {
+        // The receiver is below; only a dropped one refuses.
+        let _ = said.unbounded_send(Bytes::from_static(b"fake"));
+    }
+    drop(said);
+    let resize = move |size: TerminalSize| {
+        // Nobody may be reading any more.
+        let _ = sizes.unbounded_send(Bytes::from(format!("{}x{}", size.width, size.height)));
+    };
+    let gone = Gone { runtime, ended: false };
+    ExecStream {
+        stdin,
+        stdout: wanted.stdout.then(|| stdout.boxed()),
+        stderr: wanted.stderr.then(|| stderr.boxed()),
+        resize: Some(Box::new(resize)),
+        exit: Box::pin(async move {
+            let mut gone = gone;
+            // An error is a dropped sink: the end of the input.
+            let _ = ended.await;
+            gone.ended = true;
+            Ok(exit_code)
+        }),
+    }
+}
+
+/// Notes a client that went away before the end.
+struct Gone {
+    runtime: FakeRuntime,
+    ended: bool,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if !self.ended {
+            locked(&self.runtime.inner).calls.push("the client is gone".to_owned());
+        }
     }
 }
 

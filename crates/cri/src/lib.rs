@@ -17,6 +17,7 @@ mod image;
 mod key_value;
 mod network;
 mod runtime;
+mod streams;
 
 pub use error::{ImageError, NetworkError, RuntimeError};
 pub use image::{
@@ -29,3 +30,4 @@ pub use runtime::{
     ContainerStatus, DnsConfig, ExecOutcome, ExitReason, ExportedFunction, Isolation, Mount, PodSandboxConfig,
     Protocol, Resources, RuntimeService, SandboxId, SandboxState, SandboxStatus, SeccompProfile, SecurityContext,
 };
+pub use streams::{ExecOptions, ExecStream, OutputStream, Resize, StdinSink, Stdio, Streams, TerminalSize};

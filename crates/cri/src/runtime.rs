@@ -1,6 +1,7 @@
 //! Sandboxes and containers, as CRI's `RuntimeService` has them.
 
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::RuntimeError;
 use crate::image::ResolvedImage;
 use crate::network::NetworkAttachment;
+use crate::streams::{ExecOptions, ExecStream, Stdio, Streams};
 
 /// Names a sandbox within one runtime.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -103,6 +105,8 @@ pub struct ContainerConfig {
     /// Absolute path inside the container of the termination message file, and where it is on the
     /// host (it exists, empty). Read by the agent when the container has ended.
     pub termination_message: Option<Mount>,
+    #[serde(default)]
+    pub stdio: Stdio,
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -351,6 +355,17 @@ pub trait RuntimeService: Send + Sync + 'static {
     async fn invoke(&self, _id: &ContainerId, _calls: BoxStream<'static, Bytes>) -> Result<Answers, RuntimeError> {
         Err(RuntimeError::NoExports { runtime: self.handler() })
     }
+
+    /// Runs a command in a running container, with its streams. A command that cannot be executed is a
+    /// command that ended with 126 or 127 and said why on standard error.
+    async fn exec(&self, id: &ContainerId, options: ExecOptions) -> Result<ExecStream, RuntimeError>;
+
+    /// The streams of a running container's first process, from now on.
+    async fn attach(&self, id: &ContainerId, wanted: Streams) -> Result<ExecStream, RuntimeError>;
+
+    /// A connection to a port of the pod as its own processes reach it: on its localhost first, where the pod
+    /// has one, then at its address. The socket does not block.
+    async fn connect_in_pod(&self, id: &SandboxId, port: u16) -> Result<TcpStream, RuntimeError>;
 
     /// Container state changes, from now on. A receiver that is too slow loses events and must
     /// list again: the agent also lists from time to time.

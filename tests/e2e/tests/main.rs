@@ -16,5 +16,6 @@ mod registry;
 mod rollout;
 mod run;
 mod runtimes;
+mod streams;
 mod teardown;
 mod tokens;

@@ -67,7 +67,7 @@ fn query(request: &Request) -> String {
     if text.is_empty() { String::new() } else { format!("?{}", text.join("&")) }
 }
 
-fn percent_encode(text: &str) -> String {
+pub(super) fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -91,7 +91,7 @@ fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
 }
 
 /// The container meant, in Kubernetes' words when it is unclear.
-fn container(pod: &Value, asked: &str) -> Result<String, String> {
+pub(super) fn container(pod: &Value, asked: &str) -> Result<String, String> {
     let containers = names(pod, CONTAINER_LISTS[0].0);
     if !asked.is_empty() {
         let known = CONTAINER_LISTS.iter().any(|(list, _)| names(pod, list).contains(&asked));

@@ -1,6 +1,7 @@
 //! Subresources: one file each, and the table that names them.
 
 pub mod binding;
+pub mod connect;
 mod entries;
 mod eviction;
 mod finalize;
@@ -22,12 +23,7 @@ use crate::wire::path::ResourcePath;
 
 /// Requests that last as long as the client wants are not counted as in work.
 pub fn is_long_running(subresource: &str) -> bool {
-    matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy" | "invoke")
-}
-
-/// Whose answers are not objects, so that it reads `Accept` itself.
-pub fn negotiates(subresource: &str) -> bool {
-    subresource == "invoke"
+    subresource == "log" || subresource == "invoke" || connect::is_connection(subresource)
 }
 
 /// An entry of a bucket, or all of them: the only path that is two names deep.
@@ -40,9 +36,9 @@ pub fn verb(path: &ResourcePath, verb: Verb) -> Verb {
     if verb == Verb::Get && is_entries(path) && path.rest.is_empty() { Verb::List } else { verb }
 }
 
-/// Answers that are no objects are given whatever form of an object is accepted.
-pub fn is_bytes(path: &ResourcePath) -> bool {
-    is_entries(path)
+/// Whose answers are no objects: given whatever form of an object is accepted.
+pub fn negotiates(path: &ResourcePath) -> bool {
+    path.subresource == "invoke" || is_entries(path)
 }
 
 pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {

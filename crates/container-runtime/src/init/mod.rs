@@ -14,6 +14,7 @@ mod launch;
 mod mount;
 mod privileges;
 mod rootfs;
+mod terminal;
 mod user;
 
 use std::fs;
@@ -35,6 +36,9 @@ use crate::sys;
 const LINE_FD: i32 = 3;
 /// A pidfd of the container's first process, for `exec`.
 const TARGET_FD: i32 = 4;
+/// Where the terminal goes that is made for a container, and for an `exec`.
+const CONTAINER_CONSOLE_FD: i32 = 4;
+const EXEC_CONSOLE_FD: i32 = 5;
 /// Anything that goes wrong before the program is looked for.
 const EXIT_SETUP: i32 = 128;
 
@@ -59,10 +63,18 @@ fn refuse<T>(message: String) -> Setup<T> {
 /// `knarr internal container-init`.
 pub fn main(_args: &[String]) -> i32 {
     let mut line = Line::inherited();
-    let outcome = line.receive().and_then(|request| obey(request, &mut line));
+    let mut is_exec = false;
+    let outcome = line.receive().and_then(|request| {
+        is_exec = matches!(request, InitRequest::Exec { .. });
+        obey(request, &mut line)
+    });
     match outcome {
         Ok(never) => match never {},
         Err(failure) => {
+            // Whoever waits for a command reads what it says.
+            if is_exec {
+                let _ = writeln!(io::stderr(), "{}", failure.message);
+            }
             // When the shim is gone nobody is left to tell.
             let _ = line.send(&InitReport::Failed(failure.clone()));
             failure.exit_code
@@ -86,13 +98,16 @@ fn obey(request: InitRequest, line: &mut Line) -> Setup<Never> {
             enter_cgroups(&cgroups)?;
             container(&spec, line)
         }
-        InitRequest::Exec { process, cgroups } => {
+        InitRequest::Exec { process, cgroups, tty } => {
             enter_cgroups(&cgroups)?;
             let filter = privileges::read_filter(&process)?;
             let target = sys::inherited(TARGET_FD);
             let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
             setns(&target, namespaces).attempt(|| "enter the container's namespaces".to_owned())?;
             drop(target);
+            if tty {
+                terminal::take(&UnixStream::from(sys::inherited(EXEC_CONSOLE_FD)))?;
+            }
             launch::launch(&process, filter.as_deref())
         }
         InitRequest::Pause => pause(line),
@@ -113,6 +128,9 @@ fn container(spec: &ContainerSpec, line: &mut Line) -> Setup<Never> {
     unshare(CloneFlags::CLONE_NEWCGROUP).attempt(|| "unshare the cgroup namespace".to_owned())?;
     let filter = privileges::read_filter(&spec.process)?;
     rootfs::assemble(spec)?;
+    if spec.stdio.tty {
+        terminal::take(&UnixStream::from(sys::inherited(CONTAINER_CONSOLE_FD)))?;
+    }
     line.send(&InitReport::Prepared).attempt(|| "tell the shim".to_owned())?;
     let InitGo::Start = line.receive()?;
     launch::launch(&spec.process, filter.as_deref())

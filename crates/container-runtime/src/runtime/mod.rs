@@ -7,6 +7,7 @@ mod adopt;
 mod image;
 mod sandbox;
 mod service;
+mod streams;
 mod worker;
 
 use std::collections::{BTreeMap, HashMap};

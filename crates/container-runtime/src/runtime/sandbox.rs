@@ -90,7 +90,9 @@ fn describe(request: &Request) -> &'static str {
         Request::Create { .. } => "create the container",
         Request::Start { .. } => "start the container",
         Request::Signal { .. } => "signal the container",
-        Request::Exec { .. } => "run the command",
+        Request::Exec { .. } | Request::ExecStreams { .. } => "run the command",
+        Request::Attach { .. } => "attach a client",
+        Request::Connect { .. } => "connect to a port",
         Request::Remove { .. } => "remove the container",
         Request::Shutdown => "shut down",
     }

@@ -1,11 +1,13 @@
 //! `RuntimeService`: each call finds the sandbox's handle, asks it, and words the answer.
 
+use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use cri::{
-    ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus, ExecOutcome,
-    PodSandboxConfig, ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxStatus,
+    ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus, ExecOptions,
+    ExecOutcome, ExecStream, PodSandboxConfig, ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxStatus,
+    Streams,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -13,7 +15,7 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use super::adopt::remove_in_background;
 use super::sandbox::SandboxHandle;
-use super::{ContainerRuntime, image, unknown_container, unknown_sandbox};
+use super::{ContainerRuntime, image, streams, unknown_container, unknown_sandbox};
 use crate::RUNTIME;
 use crate::plan::{Place, plan_container, wants_seccomp};
 use crate::protocol::{Answer, ContainerReport, Request};
@@ -175,6 +177,21 @@ impl RuntimeService for ContainerRuntime {
             }),
             other => Err(strange("run the command", &other)),
         }
+    }
+
+    async fn exec(&self, id: &ContainerId, options: ExecOptions) -> Result<ExecStream, RuntimeError> {
+        let handle = self.sandbox_of(id).ok_or_else(|| unknown_container(id))?;
+        streams::exec(&handle, id, options).await
+    }
+
+    async fn attach(&self, id: &ContainerId, wanted: Streams) -> Result<ExecStream, RuntimeError> {
+        let handle = self.sandbox_of(id).ok_or_else(|| unknown_container(id))?;
+        streams::attach(&handle, id, wanted).await
+    }
+
+    async fn connect_in_pod(&self, id: &SandboxId, port: u16) -> Result<TcpStream, RuntimeError> {
+        let handle = self.sandbox(id).ok_or_else(|| unknown_sandbox(id))?;
+        streams::connect(&handle, port).await
     }
 
     fn events(&self) -> BoxStream<'static, ContainerEvent> {

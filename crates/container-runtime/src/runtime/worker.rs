@@ -254,9 +254,13 @@ impl SandboxWorker {
                 Answer::Done
             }
             Request::Signal { .. } | Request::Shutdown => Answer::Done,
-            Request::Hello | Request::Create { .. } | Request::Start { .. } | Request::Exec { .. } => {
-                Answer::Failed { why: "the pod's sandbox is not running".to_owned() }
-            }
+            Request::Hello
+            | Request::Create { .. }
+            | Request::Start { .. }
+            | Request::Exec { .. }
+            | Request::ExecStreams { .. }
+            | Request::Attach { .. }
+            | Request::Connect { .. } => Answer::Failed { why: "the pod's sandbox is not running".to_owned() },
         }
     }
 

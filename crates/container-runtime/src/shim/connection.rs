@@ -3,14 +3,15 @@
 use std::io;
 use std::path::Path;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::worker::Message;
 use crate::files;
-use crate::protocol::{LINE_BYTES_MAX, RequestLine, ShimLine};
+use crate::passing::LineReader;
+use crate::protocol::{RequestLine, ShimLine};
 
 /// Lines that wait for a slow agent; when they are more, it is cut off and lists again.
 const OUTGOING_MAX: usize = 1024;
@@ -36,18 +37,21 @@ pub async fn accept(listener: UnixListener, worker: mpsc::Sender<Message>) {
         };
         let same_user = stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw());
         if same_user {
-            serve(stream, worker.clone()).await;
+            serve(stream, worker.clone());
         }
     }
 }
 
-async fn serve(stream: UnixStream, worker: mpsc::Sender<Message>) {
+fn serve(stream: UnixStream, worker: mpsc::Sender<Message>) {
     let (reader, writer) = stream.into_split();
     let (outgoing, lines) = mpsc::channel(OUTGOING_MAX);
-    tokio::spawn(write(writer, lines));
-    if worker.send(Message::Connected(outgoing.clone())).await.is_ok() {
-        tokio::spawn(read(reader, outgoing, worker));
-    }
+    tokio::spawn(async move {
+        // Once the agent is gone nobody reads: whoever has a sender sees that it is closed.
+        tokio::select! {
+            () = read(reader, outgoing, worker) => {}
+            () = write(writer, lines) => {}
+        }
+    });
 }
 
 async fn write(mut writer: OwnedWriteHalf, mut lines: mpsc::Receiver<ShimLine>) {
@@ -60,20 +64,12 @@ async fn write(mut writer: OwnedWriteHalf, mut lines: mpsc::Receiver<ShimLine>) 
     }
 }
 
-async fn read(reader: OwnedReadHalf, outgoing: AgentSender, worker: mpsc::Sender<Message>) {
-    let mut reader = BufReader::new(reader);
-    let mut text = Vec::new();
-    loop {
-        text.clear();
-        let mut limited = (&mut reader).take(LINE_BYTES_MAX as u64);
-        let line: RequestLine = match limited.read_until(b'\n', &mut text).await {
-            Ok(1..) if text.ends_with(b"\n") => match serde_json::from_slice(&text) {
-                Ok(line) => line,
-                Err(_) => return,
-            },
-            _ => return,
-        };
-        if worker.send(Message::Request(line, outgoing.clone())).await.is_err() {
+async fn read(socket: OwnedReadHalf, outgoing: AgentSender, worker: mpsc::Sender<Message>) {
+    let mut lines = LineReader::default();
+    while let Ok(Some((text, files))) = lines.next(socket.as_ref()).await {
+        // A shim of an older version than its agent does not know every request.
+        let Ok(line) = serde_json::from_slice::<RequestLine>(&text) else { return };
+        if worker.send(Message::Request(line, files, outgoing.clone())).await.is_err() {
             return;
         }
     }

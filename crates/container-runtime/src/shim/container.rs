@@ -78,8 +78,9 @@ pub enum AnswerKind {
 }
 
 impl Life {
-    pub fn new() -> Self {
-        Self { phase: Phase::Preparing, failure: None, line_open: true, streams_open: 2, end: None }
+    /// `streams`: how many carry its output.
+    pub fn new(streams: u8) -> Self {
+        Self { phase: Phase::Preparing, failure: None, line_open: true, streams_open: streams, end: None }
     }
 
     pub fn on_prepared(&mut self) -> Step {
@@ -194,7 +195,7 @@ mod tests {
     const T: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn started() -> Life {
-        let mut life = Life::new();
+        let mut life = Life::new(2);
         assert_eq!(life.on_prepared(), Step::Answer(AnswerKind::Created));
         life.on_start();
         life
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn failures_before_and_at_the_start() {
-        let mut life = Life::new();
+        let mut life = Life::new(2);
         life.on_failure(failure());
         life.on_line_closed(T);
         life.on_drain_deadline();
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn killed_before_the_start() {
-        let mut life = Life::new();
+        let mut life = Life::new(2);
         life.on_prepared();
         life.on_line_closed(T);
         life.on_drain_deadline();

@@ -11,6 +11,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use super::connection::AgentSender;
 use super::launch::Started;
 use crate::protocol::{Answer, EXEC_OUTPUT_BYTES_MAX, InitReport};
 
@@ -18,8 +19,9 @@ use crate::protocol::{Answer, EXEC_OUTPUT_BYTES_MAX, InitReport};
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Waits for the command. `exit` is told by whoever reaps.
-pub async fn run(started: Started, exit: oneshot::Receiver<i32>, limit: Duration) -> Answer {
-    let Started { pid, pidfd: _pidfd, line, stdout, stderr } = started;
+pub async fn run(started: Started, output: [OwnedFd; 2], exit: oneshot::Receiver<i32>, limit: Duration) -> Answer {
+    let Started { pid, pidfd: _pidfd, line } = started;
+    let [stdout, stderr] = output;
     let mut out = Vec::new();
     let mut err = Vec::new();
     let mut failure = None;
@@ -55,6 +57,21 @@ pub async fn run(started: Started, exit: oneshot::Receiver<i32>, limit: Duration
         return Answer::Exec { exit_code: failure.exit_code, stdout: out, stderr: failure.message.into_bytes() };
     }
     Answer::Exec { exit_code, stdout: out, stderr: err }
+}
+
+/// The same for a command whose streams are somebody else's: until its end, or until that one is gone.
+pub async fn watch(started: Started, exit: oneshot::Receiver<i32>, agent: &AgentSender) -> Answer {
+    // container-init says on the command's own streams why it could not; the line only has to be there.
+    let Started { pid, pidfd: _pidfd, line: _line } = started;
+    tokio::select! {
+        exit_code = exit => {
+            Answer::Exec { exit_code: exit_code.unwrap_or(-1), stdout: Vec::new(), stderr: Vec::new() }
+        }
+        () = agent.closed() => {
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+            Answer::Done
+        }
+    }
 }
 
 /// What container-init says before it becomes the command: nothing, or why it could not.

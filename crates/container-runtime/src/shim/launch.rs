@@ -34,8 +34,31 @@ pub struct Started {
     pub pidfd: OwnedFd,
     /// Blocking.
     pub line: UnixStream,
+}
+
+/// What a new process finds open.
+pub struct Handed {
+    pub stdin: OwnedFd,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
+    /// Where it sends the terminal that it makes for itself, if it does.
+    pub console: Option<OwnedFd>,
+}
+
+impl Handed {
+    /// Silence on all streams.
+    pub fn silence() -> io::Result<Self> {
+        let null = || OpenOptions::new().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+        Ok(Self { stdin: null()?, stdout: null()?, stderr: null()?, console: None })
+    }
+
+    /// Pipes for both outputs, and their other ends.
+    pub fn piped() -> io::Result<(Self, [OwnedFd; 2])> {
+        let (stdout, their_stdout) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let (stderr, their_stderr) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let handed = Self { stdout: their_stdout, stderr: their_stderr, ..Self::silence()? };
+        Ok((handed, [stdout, stderr]))
+    }
 }
 
 /// Which pid namespace a new process belongs to.
@@ -59,7 +82,7 @@ impl Launcher {
 
     /// Starts the first process of the shared pid namespace and waits until it reaps.
     pub fn start_pause(&mut self, group: &Group) -> io::Result<()> {
-        let started = self.start(libc::CLONE_NEWPID, PidNamespace::OfPod, group, None)?;
+        let started = self.start(libc::CLONE_NEWPID, PidNamespace::OfPod, group, Handed::silence()?)?;
         send(&started.line, &InitRequest::Pause)?;
         let mut answer = String::new();
         BufReader::new(&started.line).read_line(&mut answer)?;
@@ -72,15 +95,14 @@ impl Launcher {
     }
 
     /// Starts container-init in new mount and (unless shared) pid namespaces.
-    pub fn start_container(&self, group: &Group) -> io::Result<Started> {
+    pub fn start_container(&self, group: &Group, handed: Handed) -> io::Result<Started> {
         let own_pids = if self.pause.is_none() { libc::CLONE_NEWPID } else { 0 };
-        self.start(libc::CLONE_NEWNS | own_pids, PidNamespace::OfPod, group, None)
+        self.start(libc::CLONE_NEWNS | own_pids, PidNamespace::OfPod, group, handed)
     }
 
     /// Starts container-init beside a container's first process.
-    pub fn start_exec(&self, group: &Group, container: &OwnedFd) -> io::Result<Started> {
-        let target = container.try_clone()?;
-        self.start(0, PidNamespace::Of(container), group, Some(target))
+    pub fn start_exec(&self, group: &Group, container: &OwnedFd, handed: Handed) -> io::Result<Started> {
+        self.start(0, PidNamespace::Of(container), group, handed)
     }
 
     fn start(
@@ -88,14 +110,14 @@ impl Launcher {
         namespaces: libc::c_int,
         pids: PidNamespace<'_>,
         group: &Group,
-        target: Option<OwnedFd>,
+        handed: Handed,
     ) -> io::Result<Started> {
         let (line, their_line) = UnixStream::pair()?;
-        let (stdout, their_stdout) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        let (stderr, their_stderr) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        let null = OpenOptions::new().read(true).open("/dev/null")?;
-        let mut descriptors = vec![null.into(), their_stdout, their_stderr, their_line.into()];
-        descriptors.extend(target);
+        let mut descriptors = vec![handed.stdin, handed.stdout, handed.stderr, their_line.into()];
+        if let PidNamespace::Of(target) = &pids {
+            descriptors.push(target.try_clone()?);
+        }
+        descriptors.extend(handed.console);
         let birth_place = group.birth_place()?.map(OwnedFd::from);
         let child = Child {
             namespaces,
@@ -116,7 +138,7 @@ impl Launcher {
             setns(&self.own_pid_namespace, CloneFlags::CLONE_NEWPID)?;
         }
         let (pid, pidfd) = spawned?;
-        Ok(Started { pid, pidfd, line, stdout, stderr })
+        Ok(Started { pid, pidfd, line })
     }
 }
 

@@ -3,15 +3,21 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::descriptor;
 
 /// A longer line is cut into parts marked `P`.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
-/// How much is taken from a pipe at once.
-const CHUNK_BYTES: usize = 32 * 1024;
+/// Clients that watch one stream; a further one takes the place of the oldest.
+const WATCHERS_MAX: usize = 16;
+/// How long one of them may take to read.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -79,16 +85,32 @@ fn stamp(now: Timestamp) -> String {
     format!("{now:.9}")
 }
 
-/// Copies a pipe into the log until its last writer is gone. A log that cannot be written (disk
-/// full) loses lines; the container is never stopped for it.
-pub async fn pump(stream: Stream, source: OwnedFd, mut log: File) {
-    let Ok(mut source) = pipe::Receiver::from_owned_fd(source) else {
-        return;
-    };
+/// Copies a stream into the log, and to whoever watches it, until its last writer is gone. A log that cannot be
+/// written (disk full) loses lines; the container is never stopped for it. It is slowed down by who watches,
+/// as by any reader of a pipe, but not for long by one who does not read.
+pub async fn pump(stream: Stream, source: OwnedFd, mut log: File, mut watchers: mpsc::Receiver<OwnedFd>) {
+    let Ok(source) = descriptor::open(source) else { return };
     let mut cutter = LineCutter::new(stream);
-    let mut chunk = vec![0; CHUNK_BYTES];
-    while let Ok(count @ 1..) = source.read(&mut chunk).await {
+    let mut chunk = vec![0; descriptor::CHUNK_BYTES];
+    let mut watching: Vec<AsyncFd<OwnedFd>> = Vec::new();
+    loop {
+        let count = tokio::select! {
+            count = descriptor::read(&source, &mut chunk) => count,
+            Some(watcher) = watchers.recv() => {
+                if watching.len() == WATCHERS_MAX {
+                    watching.remove(0);
+                }
+                watching.extend(descriptor::open(watcher));
+                continue;
+            }
+        };
+        let Some(count) = count else { break };
         let _ = log.write_all(&cutter.push(&chunk[..count], Timestamp::now()));
+        for watcher in std::mem::take(&mut watching) {
+            if let Ok(Ok(())) = timeout(PATIENCE, descriptor::write_all(&watcher, &chunk[..count])).await {
+                watching.push(watcher);
+            }
+        }
     }
     let _ = log.write_all(&cutter.finish(Timestamp::now()));
 }

@@ -5,6 +5,7 @@
 //! itself for every container. It stays in the host's mount namespace, so that volumes mounted later
 //! by the agent are there to be bound.
 
+mod clients;
 mod connection;
 mod container;
 mod exec;

@@ -15,13 +15,14 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use super::clients::{self, ContainerStreams, Wiring};
 use super::connection::{self, AgentSender};
 use super::container::{AnswerKind, Life, Phase, ProcessEnd, Step, exited, start_failed};
-use super::launch::{Started, open_log, send};
-use super::log::{Stream, pump};
+use super::launch::{Handed, Started, open_log, send};
 use super::{SOCKET_FILE, STATE_FILE, Sandbox, exec};
 use crate::cgroup::Group;
 use crate::files::{self, Durability};
+use crate::plan::with_term;
 use crate::process::Identity;
 use crate::protocol::{
     Answer, ContainerAbout, ContainerReport, InitGo, InitReport, InitRequest, PROTOCOL_VERSION, Request, RequestLine,
@@ -40,34 +41,38 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the worker hears.
 pub enum Message {
-    Connected(AgentSender),
-    Request(RequestLine, AgentSender),
+    /// With the files that came along.
+    Request(RequestLine, Vec<OwnedFd>, AgentSender),
     Init(ContainerId, InitReport),
     LineClosed(ContainerId),
     StreamClosed(ContainerId),
+    /// A container's terminal was made: what is written to it is its input.
+    Terminal(ContainerId, OwnedFd),
     DrainDeadline(ContainerId),
 }
 
 /// Whom to answer.
-struct Pending {
-    id: u64,
-    agent: AgentSender,
+pub(super) struct Pending {
+    pub id: u64,
+    pub agent: AgentSender,
 }
 
-struct Container {
+pub(super) struct Container {
     report: ContainerReport,
-    process: ProcessSpec,
-    life: Life,
-    group: Group,
-    pidfd: OwnedFd,
+    pub process: ProcessSpec,
+    pub life: Life,
+    pub group: Group,
+    pub pidfd: OwnedFd,
     line: UnixStream,
     pending: Option<Pending>,
+    pub streams: ContainerStreams,
 }
 
 pub struct Worker {
-    sandbox: Sandbox,
-    containers: BTreeMap<ContainerId, Container>,
-    execs: BTreeMap<i32, oneshot::Sender<i32>>,
+    pub(super) sandbox: Sandbox,
+    pub(super) containers: BTreeMap<ContainerId, Container>,
+    /// By process id: whoever waits for the end of a command.
+    pub(super) execs: BTreeMap<i32, oneshot::Sender<i32>>,
     agents: Vec<AgentSender>,
     inbox: mpsc::Receiver<Message>,
     /// For the tasks that watch lines and streams.
@@ -121,11 +126,14 @@ impl Worker {
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Connected(agent) => {
-                self.agents.retain(|known| !known.is_closed());
-                self.agents.push(agent);
+            Message::Request(line, files, agent) => {
+                self.on_request(line.request, files, Pending { id: line.id, agent });
             }
-            Message::Request(line, agent) => self.on_request(line.request, Pending { id: line.id, agent }),
+            Message::Terminal(id, terminal) => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.streams.input = Some(terminal);
+                }
+            }
             Message::Init(id, InitReport::Prepared) => self.step(&id, Life::on_prepared),
             Message::Init(id, InitReport::Failed(failure)) => {
                 if let Some(container) = self.containers.get_mut(&id) {
@@ -141,9 +149,11 @@ impl Worker {
         }
     }
 
-    fn on_request(&mut self, request: Request, pending: Pending) {
+    fn on_request(&mut self, request: Request, files: Vec<OwnedFd>, pending: Pending) {
         match request {
             Request::Hello => {
+                self.agents.retain(|known| !known.is_closed());
+                self.agents.push(pending.agent.clone());
                 let containers = self.containers.values().map(|container| container.report.clone()).collect();
                 answer(pending, Answer::Hello { protocol: PROTOCOL_VERSION, containers });
             }
@@ -153,6 +163,14 @@ impl Worker {
             Request::Exec { container, command, timeout_millis } => {
                 self.exec(&container, command, Duration::from_millis(timeout_millis), pending);
             }
+            Request::ExecStreams { container, command, tty, stdin } => {
+                self.exec_streams(&container, command, Wiring { tty, stdin, files }, pending);
+            }
+            Request::Attach { container, wanted } => {
+                let outcome = self.attach(&container, wanted, files);
+                answer(pending, outcome);
+            }
+            Request::Connect { address, port } => clients::connect(address, port, files, pending),
             Request::Remove { container } => {
                 let outcome = self.remove(&container);
                 answer(pending, outcome);
@@ -174,10 +192,11 @@ impl Worker {
         }
         let group = self.sandbox.layout.group(&about.cgroup);
         match self.launch(&about, &spec, &group) {
-            Ok((pid, pidfd, line)) => {
+            Ok((Started { pid, pidfd, line }, streams)) => {
                 let report = ContainerReport { about, state: ContainerState::Created, pid: Some(pid) };
-                let (process, life) = (spec.process, Life::new());
-                let container = Container { report, process, life, group, pidfd, line, pending: Some(pending) };
+                let (process, life) = (spec.process, Life::new(streams.outputs()));
+                let pending = Some(pending);
+                let container = Container { report, process, life, group, pidfd, line, pending, streams };
                 self.containers.insert(id, container);
             }
             Err(error) => {
@@ -194,26 +213,23 @@ impl Worker {
         about: &ContainerAbout,
         spec: &ContainerSpec,
         group: &Group,
-    ) -> io::Result<(i32, OwnedFd, UnixStream)> {
+    ) -> io::Result<(Started, ContainerStreams)> {
         let context = |what: String| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
         group.create(&spec.limits).map_err(context(format!("cannot make cgroup {}", about.cgroup)))?;
         let log = || open_log(&about.log_path).map_err(context(format!("cannot open {}", about.log_path.display())));
-        let logs = [(Stream::Stdout, log()?), (Stream::Stderr, log()?)];
-        let Started { pid, pidfd, line, stdout, stderr } =
-            self.sandbox.launcher.start_container(group).map_err(context("cannot start container-init".to_owned()))?;
-        let handed = self.hand_over(about, spec, group, &line);
-        if let Err(error) = handed {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let logs = [log()?, log()?];
+        let (handed, far) = clients::wire(spec.stdio).map_err(context("cannot make its streams".to_owned()))?;
+        let started = self
+            .sandbox
+            .launcher
+            .start_container(group, handed)
+            .map_err(context("cannot start container-init".to_owned()))?;
+        let streams = far.pump(&about.id, logs, &self.own)?;
+        if let Err(error) = self.hand_over(about, spec, group, &started.line) {
+            let _ = kill(Pid::from_raw(started.pid), Signal::SIGKILL);
             return Err(context(format!("cannot prepare container-init in cgroup {}", about.cgroup))(error));
         }
-        for ((stream, log), source) in logs.into_iter().zip([stdout, stderr]) {
-            let (own, id) = (self.own.clone(), about.id.clone());
-            tokio::spawn(async move {
-                pump(stream, source, log).await;
-                let _ = own.send(Message::StreamClosed(id)).await;
-            });
-        }
-        Ok((pid, pidfd, line))
+        Ok((started, streams))
     }
 
     fn hand_over(
@@ -276,9 +292,25 @@ impl Worker {
     }
 
     fn exec(&mut self, id: &ContainerId, command: Vec<String>, limit: Duration, pending: Pending) {
-        let Some(container) = self.containers.get(id) else {
-            return answer(pending, Answer::NotFound);
-        };
+        let launched = Handed::piped().map_err(|error| Answer::Failed { why: error.to_string() });
+        let launched = launched
+            .and_then(|(handed, output)| self.launch_exec(id, command, handed).map(|started| (started, output)));
+        match launched {
+            Ok(((started, exited), output)) => {
+                tokio::spawn(async move { answer(pending, exec::run(started, output, exited, limit).await) });
+            }
+            Err(refusal) => answer(pending, refusal),
+        }
+    }
+
+    /// Starts a command beside the container's first process.
+    pub(super) fn launch_exec(
+        &mut self,
+        id: &ContainerId,
+        command: Vec<String>,
+        handed: Handed,
+    ) -> Result<(Started, oneshot::Receiver<i32>), Answer> {
+        let container = self.containers.get(id).ok_or(Answer::NotFound)?;
         let refusal = match container.life.phase {
             Phase::Running { .. } if container.life.is_draining() => Some("the container has ended".to_owned()),
             Phase::Running { .. } if command.is_empty() => Some("the command is empty".to_owned()),
@@ -289,24 +321,23 @@ impl Worker {
             _ => Some("the container is not running".to_owned()),
         };
         if let Some(why) = refusal {
-            return answer(pending, Answer::Failed { why });
+            return Err(Answer::Failed { why });
         }
-        let process = ProcessSpec { args: command, ..container.process.clone() };
-        match self.launch_exec(container, process) {
-            Ok(started) => {
-                let (exit, exited) = oneshot::channel();
-                self.execs.insert(started.pid, exit);
-                tokio::spawn(async move { answer(pending, exec::run(started, exited, limit).await) });
-            }
-            Err(error) => answer(pending, Answer::Failed { why: error.to_string() }),
+        let tty = handed.console.is_some();
+        let mut process = ProcessSpec { args: command, ..container.process.clone() };
+        if tty {
+            process.env = with_term(process.env);
         }
-    }
-
-    fn launch_exec(&self, container: &Container, process: ProcessSpec) -> io::Result<Started> {
-        let started = self.sandbox.launcher.start_exec(&container.group, &container.pidfd)?;
-        let cgroups = container.group.enter_paths();
-        send(&started.line, &InitRequest::Exec { process: Box::new(process), cgroups })?;
-        Ok(started)
+        let launch = || -> io::Result<Started> {
+            let started = self.sandbox.launcher.start_exec(&container.group, &container.pidfd, handed)?;
+            let cgroups = container.group.enter_paths();
+            send(&started.line, &InitRequest::Exec { process: Box::new(process), cgroups, tty })?;
+            Ok(started)
+        };
+        let started = launch().map_err(|error| Answer::Failed { why: error.to_string() })?;
+        let (exit, exited) = oneshot::channel();
+        self.execs.insert(started.pid, exit);
+        Ok((started, exited))
     }
 
     fn remove(&mut self, id: &ContainerId) -> Answer {
@@ -396,6 +427,7 @@ impl Worker {
                 let times = (started_at.unwrap_or(now), now);
                 container.report.state = exited(end, failed.as_ref(), oom_killed, times);
                 container.report.pid = None;
+                container.streams.input = None;
                 let (report, pending) = (container.report.clone(), container.pending.take());
                 self.save(Durability::PowerCut);
                 self.publish(report);
@@ -434,7 +466,7 @@ impl Worker {
     }
 }
 
-fn answer(pending: Pending, answer: Answer) {
+pub(super) fn answer(pending: Pending, answer: Answer) {
     // A full queue or a closed one: that agent is gone and asks again when it is back.
     let _ = pending.agent.try_send(ShimLine::Answer { id: pending.id, answer });
 }

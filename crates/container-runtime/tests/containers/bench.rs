@@ -16,7 +16,7 @@ use cri::{
 };
 
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: &str = "sh echo cat ls id pwd env sleep true false hostname mount umount mkdir touch rm mknod \
+const APPLETS: &str = "sh stty tty echo cat ls id pwd env sleep true false hostname mount umount mkdir touch rm mknod \
                        ln stat readlink grep head tail dd kill ps wc nproc test chroot unshare seq yes awk find ip";
 /// Long enough for the slowest machine; no test waits this long when all is well.
 pub const LONG: Duration = Duration::from_secs(120);
@@ -125,6 +125,7 @@ impl Bench {
             security: SecurityContext::default(),
             log_path: self.path(&format!("logs/{name}.log")),
             termination_message: None,
+            stdio: cri::Stdio::default(),
             annotations: BTreeMap::new(),
         }
     }

@@ -5,3 +5,4 @@ mod bench;
 mod isolation;
 mod lifecycle;
 mod limits;
+mod streams;

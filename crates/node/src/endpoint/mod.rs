@@ -1,10 +1,14 @@
 //! The node endpoint (kubelet API): what the API server asks a node for. TLS, and only callers
 //! that hold a certificate of the cluster with the right name or group.
 
+mod exec;
 mod identity;
 mod invoke;
 mod logs;
+mod port_forward;
 mod routes;
+mod target;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +32,7 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 pub struct EndpointState {
     pub context: Arc<NodeContext>,
     pub supervisor: SupervisorHandle,
+    pub sessions: upgrade::Sessions,
 }
 
 /// Serves until the agent stops.
@@ -39,7 +44,8 @@ pub async fn serve(
 ) {
     let acceptor = TlsAcceptor::from(Arc::clone(&context.config.endpoint_tls));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let state = EndpointState { context, supervisor };
+    let sessions = upgrade::Sessions::new(shutdown.clone());
+    let state = EndpointState { context, supervisor, sessions };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -12,6 +12,7 @@ use super::EndpointState;
 use super::identity::Identity;
 use super::invoke::invoke;
 use super::logs::container_logs;
+use super::{exec, port_forward};
 
 /// The routes for one connection, whose caller is `identity`.
 pub fn router(state: EndpointState, identity: Option<Identity>) -> Router {
@@ -21,9 +22,10 @@ pub fn router(state: EndpointState, identity: Option<Identity>) -> Router {
         .route("/pods", get(pods))
         .route("/healthz", get(|| async { "ok" }))
         .route("/stats/summary", get(stats_summary))
-        .route("/exec/{*rest}", any(unbuilt))
-        .route("/attach/{*rest}", any(unbuilt))
-        .route("/portForward/{*rest}", any(unbuilt))
+        .route("/exec/{namespace}/{pod}/{container}", any(exec::exec))
+        .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
+        .route("/portForward/{namespace}/{pod}", any(port_forward::port_forward))
+        .route("/dial/{namespace}/{pod}/{port}", any(port_forward::dial))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let identity = identity.clone();
             async move { authorize(identity, request, next).await }
@@ -40,11 +42,6 @@ async fn authorize(identity: Option<Identity>, request: Request, next: Next) -> 
             (StatusCode::FORBIDDEN, text).into_response()
         }
     }
-}
-
-async fn unbuilt(request: Request) -> Response {
-    let verb = request.uri().path().split('/').nth(1).unwrap_or_default().to_owned();
-    (StatusCode::NOT_IMPLEMENTED, format!("this node does not serve {verb} yet\n")).into_response()
 }
 
 async fn pods(State(state): State<EndpointState>) -> Json<Value> {

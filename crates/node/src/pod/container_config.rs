@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use api::quantity::Quantity;
 use cri::{
     ContainerConfig, ContainerPort, DnsConfig, Mount, NetworkAttachment, PodSandboxConfig, Protocol, Resources,
-    SeccompProfile, SecurityContext,
+    SeccompProfile, SecurityContext, Stdio,
 };
 use k8s_openapi::api::core::v1::{self as core, Container};
 
@@ -48,6 +48,11 @@ pub fn container_config(
         security: security(pod, container)?,
         log_path: inputs.log_path,
         termination_message: Some(inputs.termination_message),
+        stdio: Stdio {
+            stdin: container.stdin == Some(true),
+            stdin_once: container.stdin_once == Some(true),
+            tty: container.tty == Some(true),
+        },
         annotations: pod.pod.metadata.annotations.clone().unwrap_or_default(),
         env: inputs.env,
     })

@@ -10,6 +10,7 @@ mod open;
 mod plan;
 mod record;
 mod service;
+mod streams;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -56,6 +56,7 @@ fn container() -> ContainerConfig {
         security: SecurityContext::default(),
         log_path: "/logs/0.log".into(),
         termination_message: None,
+        stdio: cri::Stdio::default(),
         annotations: BTreeMap::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! The calls of the seam, step by step.
 
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
 
@@ -7,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cri::{
     Answers, CallCounts, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus,
-    ExecOutcome, ExportedFunction, ImageKind, PodSandboxConfig, ResolvedImage, RuntimeError, RuntimeService, SandboxId,
-    SandboxStatus,
+    ExecOptions, ExecOutcome, ExecStream, ExportedFunction, ImageKind, PodSandboxConfig, ResolvedImage, RuntimeError,
+    RuntimeService, SandboxId, SandboxStatus, Streams,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -17,7 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::native::{NativeCode, PrepareError};
 use crate::protocol::{FILES_MAX, Request, Response};
 use crate::runtime::record::{ContainerRecord, SandboxRecord};
-use crate::runtime::{WasmRuntime, hosts, open, plan};
+use crate::runtime::{WasmRuntime, hosts, open, plan, streams};
 
 const RUNTIME: &str = "wasm";
 /// What `exec_sync` keeps of each stream.
@@ -266,6 +267,18 @@ impl RuntimeService for WasmRuntime {
         }
     }
 
+    async fn exec(&self, id: &ContainerId, options: ExecOptions) -> Result<ExecStream, RuntimeError> {
+        streams::exec(self, id, options).await
+    }
+
+    async fn attach(&self, id: &ContainerId, wanted: Streams) -> Result<ExecStream, RuntimeError> {
+        streams::attach(self, id, wanted).await
+    }
+
+    async fn connect_in_pod(&self, id: &SandboxId, port: u16) -> Result<TcpStream, RuntimeError> {
+        streams::connect(self, id, port).await
+    }
+
     fn events(&self) -> BoxStream<'static, ContainerEvent> {
         let stream = futures::stream::unfold(self.events.subscribe(), |mut events| async move {
             loop {
@@ -336,6 +349,6 @@ impl WasmRuntime {
     }
 }
 
-fn not_found(what: &'static str, id: &str) -> RuntimeError {
+pub(super) fn not_found(what: &'static str, id: &str) -> RuntimeError {
     RuntimeError::NotFound { runtime: RUNTIME, what, id: id.to_owned() }
 }

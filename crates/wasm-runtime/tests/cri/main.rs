@@ -12,4 +12,5 @@ mod http;
 mod images;
 mod linux_namespace;
 mod lives;
+mod streams;
 mod world;

@@ -105,6 +105,7 @@ impl World {
             security: SecurityContext::default(),
             log_path,
             termination_message: None,
+            stdio: cri::Stdio::default(),
             annotations: BTreeMap::new(),
         }
     }

@@ -1,0 +1,62 @@
+//! Subresources that are connections: `exec`, `attach`, `portforward`, `proxy`.
+//!
+//! Owns: who may connect to what, and where that is. What is said over the connection is between the client and the
+//! node (`streams`) or what runs there (`proxy`): bytes are relayed both ways (`relay`) and not looked at.
+
+mod proxied_name;
+mod proxy;
+mod relay;
+mod service;
+mod streams;
+mod untrusting;
+
+use std::sync::Arc;
+
+use api::kinds::Kind;
+use api::status::Status;
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, Method, Uri};
+use hyper::upgrade::OnUpgrade;
+
+use crate::core::{Core, Request};
+use crate::dispatch::Verb;
+
+/// One request to connect, after authorization.
+pub struct Connect {
+    pub request: Request,
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: Body,
+    /// Where the connection can be taken over, when what carries the request can do that.
+    pub upgrade: Option<OnUpgrade>,
+}
+
+/// Whether this subresource is a connection.
+pub fn is_connection(subresource: &str) -> bool {
+    matches!(subresource, "exec" | "attach" | "portforward" | "proxy")
+}
+
+/// What else a user must be allowed to: a WebSocket begins with GET, but what follows changes things.
+pub fn further_verb(subresource: &str, verb: Verb) -> Option<Verb> {
+    (verb == Verb::Get && matches!(subresource, "exec" | "attach" | "portforward")).then_some(Verb::Create)
+}
+
+pub async fn answer(connect: Connect, verb: Verb) -> Result<Response, Status> {
+    let kind: &Kind = connect.request.kind;
+    let known = kind.subresource(&connect.request.subresource).ok_or_else(Status::unknown_resource)?;
+    if !known.verbs.contains(&verb.name()) {
+        return Err(Status::method_not_allowed());
+    }
+    let slot = Arc::clone(&core(&connect).connections).try_acquire_owned();
+    let slot = slot.map_err(|_| Status::too_many_requests("too many connections, please try again later", 1))?;
+    match known.name {
+        "proxy" => proxy::proxy(connect, slot).await,
+        _ => streams::streams(connect, slot).await,
+    }
+}
+
+fn core(connect: &Connect) -> &Arc<Core> {
+    &connect.request.core
+}
