@@ -4,6 +4,8 @@
 //! shown and decoded. May not know: tokio, files, network, clocks, randomness, logging, storage.
 
 pub mod apply;
+pub mod cel;
+pub mod custom;
 pub mod defaults;
 pub mod kinds;
 pub mod list_rules;

@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn every_served_kind_has_its_message() {
-        for kind in crate::kinds::KINDS {
+        // Clients send definitions as JSON.
+        for kind in crate::kinds::KINDS.iter().filter(|kind| kind.group != "apiextensions.k8s.io") {
             let api_version = if kind.group.is_empty() {
                 kind.version.to_owned()
             } else {
