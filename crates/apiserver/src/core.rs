@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::custom::Custom;
 use api::kinds::Kind;
 use api::status::{Status, Subject};
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::authz::RbacHandle;
 use crate::config::{ApiServerConfig, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
+use crate::custom::catalog::CatalogHandle;
 use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
 use crate::registry::ownership::Ownership;
@@ -23,16 +25,19 @@ pub struct Core {
     pub store: Store<ObjectFacets>,
     pub config: ApiServerConfig,
     pub rbac: RbacHandle,
+    /// Kinds that users defined.
+    pub catalog: CatalogHandle,
     pub requests: Arc<Semaphore>,
     pub watches: Arc<Semaphore>,
 }
 
 impl Core {
-    pub fn new(store: Store<ObjectFacets>, config: ApiServerConfig, rbac: RbacHandle) -> Self {
+    pub fn new(store: Store<ObjectFacets>, config: ApiServerConfig, rbac: RbacHandle, catalog: CatalogHandle) -> Self {
         Self {
             store,
             config,
             rbac,
+            catalog,
             requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
         }
@@ -95,6 +100,8 @@ pub struct Request {
     pub as_leader: bool,
     /// As served; `kind.stored()` is the form in the store.
     pub kind: &'static Kind,
+    /// The definition and version of it, when it is no built-in kind.
+    pub custom: Option<Custom>,
     /// Empty for cluster-scoped kinds and for lists over all namespaces.
     pub namespace: String,
     /// Empty for collections.
@@ -115,6 +122,7 @@ impl Request {
             user: UserInfo::authenticated("system:apiserver", [MASTERS]),
             as_leader: false,
             kind,
+            custom: None,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             subresource: String::new(),

@@ -12,6 +12,7 @@ mod bootstrap;
 mod client;
 mod config;
 mod core;
+mod custom;
 mod discovery;
 mod dispatch;
 mod endpoints;

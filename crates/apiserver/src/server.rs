@@ -12,6 +12,8 @@ use crate::bootstrap::{self, BootstrapError};
 use crate::client::InProcessClient;
 use crate::config::ApiServerConfig;
 use crate::core::Core;
+use crate::custom::catalog::spawn_catalog_upkeep;
+use crate::custom::keeper::spawn_keeper;
 use crate::dispatch::dispatch;
 use crate::endpoints;
 use crate::housekeeping::spawn_housekeeping;
@@ -37,8 +39,10 @@ impl ApiServer {
             return Err(ApiServerError::ServiceRange { range: config.service_cidr.to_string() });
         }
         let rbac = spawn_rbac_upkeep(store.clone(), config.shutdown.clone());
-        let core = Arc::new(Core::new(store, config, rbac));
+        let catalog = spawn_catalog_upkeep(store.clone(), config.shutdown.clone());
+        let core = Arc::new(Core::new(store, config, rbac, catalog));
         spawn_housekeeping(core.clone());
+        spawn_keeper(core.clone());
         endpoints::spawn_upkeep(core.clone());
         Ok(Self { core })
     }

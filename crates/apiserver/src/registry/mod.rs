@@ -9,6 +9,7 @@ pub mod ownership;
 pub mod strategy;
 pub mod write;
 
+mod definitions;
 mod namespaces;
 mod nodes;
 mod pods;
@@ -30,6 +31,8 @@ pub fn strategy_of(kind: &Kind) -> &'static dyn Strategy {
         ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts" | "resourcequotas") => {
             &strategy::ReturnsDeleted
         }
+        ("apiextensions.k8s.io", "customresourcedefinitions") => &definitions::Definitions,
+        _ if kind.is_custom() => &definitions::Customs,
         _ => &strategy::Plain,
     }
 }
