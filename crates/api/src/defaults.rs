@@ -22,7 +22,8 @@ pub(crate) type Fields = Map<String, Value>;
 
 /// Fills in the defaults of `kind`. `object` must be a JSON object.
 pub fn apply(kind: &Kind, object: &mut Value) {
-    let Some(fields) = object.as_object_mut() else { return };
+    // A custom kind's are in its schema.
+    let Some(fields) = object.as_object_mut().filter(|_| !kind.is_custom()) else { return };
     match (kind.group, kind.kind) {
         ("", "Pod") => pod::pod(fields),
         ("", "PodTemplate") => pod::template(fields),
@@ -35,6 +36,7 @@ pub fn apply(kind: &Kind, object: &mut Value) {
         ("", "LimitRange") => cluster::limit_range(fields),
         ("", "PersistentVolume") => cluster::persistent_volume(fields),
         ("", "PersistentVolumeClaim") => cluster::persistent_volume_claim(fields),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::custom::defaults(fields),
         ("apps", "Deployment") => workload::deployment(fields),
         ("apps", "ReplicaSet") => workload::replica_set(fields),
         ("apps", "DaemonSet") => workload::daemon_set(fields),

@@ -13,6 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 pub mod convert;
+pub mod custom;
 mod rows;
 
 /// Every verb of an ordinary stored kind, in discovery's order.
@@ -41,8 +42,15 @@ pub struct Kind {
     pub keeps_generation: bool,
     /// Where objects of this kind are kept, when not under its own group and version.
     stored_as: Option<(&'static str, &'static str)>,
-    schema: fn(&mut SchemaGenerator) -> Schema,
-    type_name: fn() -> Cow<'static, str>,
+    origin: Origin,
+}
+
+/// Where the type of a kind comes from.
+enum Origin {
+    /// A Rust type.
+    BuiltIn { schema: fn(&mut SchemaGenerator) -> Schema, type_name: fn() -> Cow<'static, str> },
+    /// A CustomResourceDefinition; its schema is no part of the row (see [`custom`]).
+    Custom { type_name: &'static str },
 }
 
 /// `pods/log` and its kin.
@@ -154,13 +162,25 @@ impl Kind {
     }
 
     /// Adds the kind's schema, and all it refers to, to the generator's definitions.
-    pub(crate) fn register_schema(&self, generator: &mut SchemaGenerator) -> Schema {
-        (self.schema)(generator)
+    ///
+    /// The schema of a custom kind is in its definition, so that nothing is added for one.
+    pub(crate) fn register_schema(&self, generator: &mut SchemaGenerator) {
+        if let Origin::BuiltIn { schema, .. } = self.origin {
+            schema(generator);
+        }
     }
 
     /// `io.k8s.api.apps.v1.Deployment`
     pub fn type_name(&self) -> Cow<'static, str> {
-        (self.type_name)()
+        match self.origin {
+            Origin::BuiltIn { type_name, .. } => type_name(),
+            Origin::Custom { type_name } => Cow::Borrowed(type_name),
+        }
+    }
+
+    /// Whether a CustomResourceDefinition made it.
+    pub fn is_custom(&self) -> bool {
+        matches!(self.origin, Origin::Custom { .. })
     }
 }
 
@@ -229,13 +249,16 @@ impl Kind {
             selectable: &[],
             keeps_generation: false,
             stored_as: None,
-            schema: |generator| generator.subschema_for::<T>(),
-            type_name: T::schema_name,
+            origin: Origin::BuiltIn { schema: |generator| generator.subschema_for::<T>(), type_name: T::schema_name },
         }
     }
 
     const fn short(self, short_names: &'static [&'static str]) -> Self {
         Self { short_names, ..self }
+    }
+
+    const fn categories(self, categories: &'static [&'static str]) -> Self {
+        Self { categories, ..self }
     }
 
     /// Shown by `kubectl get all`.

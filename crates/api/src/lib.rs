@@ -5,6 +5,8 @@
 
 pub mod apply;
 pub mod bucket;
+pub mod cel;
+pub mod custom;
 pub mod defaults;
 pub mod function;
 pub mod kinds;

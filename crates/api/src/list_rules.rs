@@ -128,6 +128,8 @@ static RULES: &[(&str, &str, FieldRule)] = &[
     ("api.node.v1.Scheduling", "nodeSelector", ATOMIC_MAP),
     ("api.policy.v1.PodDisruptionBudgetSpec", "selector", REPLACE),
     ("api.policy.v1.PodDisruptionBudgetStatus", "conditions", merge("type", &["type"])),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionStatus", "conditions", by_keys(&["type"])),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps", "x-kubernetes-validations", merge("rule", &["rule"])),
     ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers", FieldRule { patch: Patch::MergeSet, ..SET }),
     ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "ownerReferences", merge("uid", &["uid"])),
     ("dev.knarr.v1alpha1.FunctionGrants", "allowedHosts", SET),

@@ -15,6 +15,9 @@ use crate::kinds::{KINDS, Kind};
 
 mod paths;
 mod schemas;
+pub mod v2;
+
+pub(crate) use schemas::{COMPONENTS_PREFIX, META};
 
 /// A group version and its document, made when first asked for.
 struct GroupVersion {
@@ -64,19 +67,26 @@ impl GroupVersion {
     }
 
     fn render(&self) -> Bytes {
-        let kinds: Vec<&'static Kind> = self.kinds().collect();
-        let document = json!({
-            "openapi": "3.0.0",
-            "info": { "title": "Kubernetes", "version": "v1.36.0" },
-            "paths": paths::paths(&kinds),
-            "components": { "schemas": schemas::schemas(&kinds) },
-        });
-        Bytes::from(document.to_string())
+        let kinds: Vec<&Kind> = self.kinds().collect();
+        assemble(&kinds, Map::new())
     }
 }
 
+/// The document of some kinds of one group version; `more` are schemas that no Rust type has.
+pub(crate) fn assemble(kinds: &[&Kind], more: Map<String, Value>) -> Bytes {
+    let mut schemas = schemas::schemas(kinds);
+    schemas.extend(more);
+    let document = json!({
+        "openapi": "3.0.0",
+        "info": { "title": "Kubernetes", "version": "v1.36.0" },
+        "paths": paths::paths(kinds),
+        "components": { "schemas": schemas },
+    });
+    Bytes::from(document.to_string())
+}
+
 /// `api/v1` for the core group, `apis/<group>/<version>` for the others.
-fn root_path(kind: &Kind) -> String {
+pub(crate) fn root_path(kind: &Kind) -> String {
     if kind.group.is_empty() {
         format!("api/{}", kind.version)
     } else {
@@ -85,7 +95,7 @@ fn root_path(kind: &Kind) -> String {
 }
 
 /// The same on every run of one build: `DefaultHasher::new` has fixed keys.
-fn content_hash(document: &[u8]) -> String {
+pub(crate) fn content_hash(document: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     hasher.write(document);
     format!("{:016X}", hasher.finish())

@@ -105,6 +105,13 @@ pub fn decode(kind: &Kind, object: &mut Value) -> Result<Vec<String>, DecodeErro
     walk::walk(&TREE, TREE.of_kind(kind), object)
 }
 
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+/// The `metadata` of an object that is of no built-in kind: checked and pruned. Complaints name fields from there on.
+pub fn decode_metadata(metadata: &mut Value) -> Result<Vec<String>, DecodeError> {
+    walk::walk(&TREE, TREE.find(OBJECT_META).expect("every kind has metadata"), metadata)
+}
+
 /// Whether a type has a field; `None` when no kind uses the type.
 #[cfg(test)]
 pub(crate) fn has_field(type_name: &str, field: &str) -> Option<bool> {

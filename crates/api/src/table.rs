@@ -103,7 +103,7 @@ fn printer(kind: &Kind) -> &'static Printer {
         "RuntimeClass" => &cluster::RUNTIME_CLASS,
         "PriorityClass" => &cluster::PRIORITY_CLASS,
         "ResourceQuota" => &cluster::RESOURCE_QUOTA,
-        "LimitRange" | "Role" | "ClusterRole" => &rbac::CREATED_AT,
+        "LimitRange" | "Role" | "ClusterRole" | "CustomResourceDefinition" => &rbac::CREATED_AT,
         "RoleBinding" | "ClusterRoleBinding" => &rbac::BINDING,
         "Event" => &event::EVENT,
         "PersistentVolume" => &storage::VOLUME,

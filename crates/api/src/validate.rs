@@ -77,6 +77,9 @@ fn check(kind: &Kind, object: &At, errors: &mut Errors) {
         ("", "Event") => cluster::event(object, errors),
         ("", "PersistentVolumeClaim") => volume::claim(object, errors),
         ("", "ResourceQuota") => cluster::resource_quota(object, errors),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            errors.0.extend(crate::custom::validate(object.value));
+        }
         ("apps", "Deployment") => workload::deployment(object, errors),
         ("apps", "ReplicaSet") => workload::replica_set(object, errors),
         ("apps", "DaemonSet") => workload::daemon_set(object, errors),
@@ -110,6 +113,9 @@ fn check_update(kind: &Kind, new: &At, old: &At, errors: &mut Errors) {
         ("", "Secret") => config::secret_update(new, old, errors),
         ("", "Node") => cluster::node_update(new, old, errors),
         ("", "PersistentVolumeClaim") => volume::claim_update(new, old, errors),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            errors.0.extend(crate::custom::validate_update(new.value, old.value));
+        }
         ("apps", "Deployment" | "ReplicaSet" | "DaemonSet") => {
             errors.immutable(&new.get("spec").get("selector"), &old.get("spec").get("selector"));
         }

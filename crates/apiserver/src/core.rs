@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::custom::Custom;
 use api::kinds::Kind;
 use api::status::{Status, Subject};
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use crate::authn::keys::KeptKeys;
 use crate::authz::RbacHandle;
 use crate::bucket::BucketQueues;
 use crate::config::{ApiServerConfig, RELAYED_MAX, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
+use crate::custom::catalog::CatalogHandle;
 use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
 use crate::registry::ownership::Ownership;
@@ -27,6 +29,8 @@ pub struct Core {
     pub config: ApiServerConfig,
     pub rbac: RbacHandle,
     pub token_keys: KeptKeys,
+    /// Kinds that users defined.
+    pub catalog: CatalogHandle,
     pub requests: Arc<Semaphore>,
     pub watches: Arc<Semaphore>,
     pub buckets: BucketQueues,
@@ -37,12 +41,13 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(store: Store<ObjectFacets>, config: ApiServerConfig, rbac: RbacHandle) -> Self {
+    pub fn new(store: Store<ObjectFacets>, config: ApiServerConfig, rbac: RbacHandle, catalog: CatalogHandle) -> Self {
         Self {
             store,
             config,
             rbac,
             token_keys: KeptKeys::default(),
+            catalog,
             requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             buckets: BucketQueues::default(),
@@ -108,6 +113,8 @@ pub struct Request {
     pub as_leader: bool,
     /// As served; `kind.stored()` is the form in the store.
     pub kind: &'static Kind,
+    /// The definition and version of it, when it is no built-in kind.
+    pub custom: Option<Custom>,
     /// Empty for cluster-scoped kinds and for lists over all namespaces.
     pub namespace: String,
     /// Empty for collections.
@@ -130,6 +137,7 @@ impl Request {
             user: UserInfo::authenticated("system:apiserver", [MASTERS]),
             as_leader: false,
             kind,
+            custom: None,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             subresource: String::new(),

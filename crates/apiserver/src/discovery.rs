@@ -1,7 +1,8 @@
 //! What this server serves: `/api`, `/apis`, resource lists, aggregated discovery, OpenAPI.
 //!
-//! Everything is made from the kinds table. Pure but for the answer's HTTP form.
+//! Everything is made from the kinds table and the catalog of custom kinds. Pure but for the answer's HTTP form.
 
+use api::custom::Catalog;
 use api::kinds::{KINDS, Kind};
 use api::status::Status;
 use axum::response::Response;
@@ -16,57 +17,74 @@ use crate::wire::respond;
 /// How `/openapi/v2` is answered. Clients ask for it with an `@`, which no media type may have.
 const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const OPENAPI_V2_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-/// `openapi.v2.Document` with swagger (1), info (2) of title (1) and version (2), and paths (8).
-const OPENAPI_V2_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x0b\x0a\x05Knarr\x12\x02v1\x42\x00";
 
 pub fn answer(path: &str, form: Form, core: &Core) -> Result<Response, Status> {
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let aggregated = form == Form::Discovery;
+    let catalog = core.catalog.current();
+    let kinds = &kinds(&catalog);
     match segments.as_slice() {
-        [] => Ok(respond::value(&json!({ "paths": paths() }))),
-        ["api"] if aggregated => Ok(aggregate(|group| group.is_empty())),
-        ["apis"] if aggregated => Ok(aggregate(|group| !group.is_empty())),
+        [] => Ok(respond::value(&json!({ "paths": paths(kinds) }))),
+        ["api"] if aggregated => Ok(aggregate(kinds, |group| group.is_empty())),
+        ["apis"] if aggregated => Ok(aggregate(kinds, |group| !group.is_empty())),
         ["api"] => {
             let address = format!("{}:{}", core.config.advertise_address, core.config.advertise_port);
             Ok(respond::value(&json!({ "kind": "APIVersions", "versions": ["v1"],
                 "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": address }] })))
         }
         ["apis"] => {
-            let groups: Vec<Value> = groups().into_iter().filter(|g| !g.is_empty()).map(group_value).collect();
+            let groups: Vec<Value> =
+                groups(kinds).into_iter().filter(|g| !g.is_empty()).map(|group| group_value(kinds, group)).collect();
             Ok(respond::value(&json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })))
         }
-        ["api", version] => resources("", version),
-        ["apis", group] if groups().iter().any(|g| g == group) => {
-            let mut value = group_value(group);
+        ["api", version] => resources(kinds, "", version),
+        ["apis", group] if groups(kinds).iter().any(|g| g == group) => {
+            let mut value = group_value(kinds, group);
             value["kind"] = "APIGroup".into();
             value["apiVersion"] = "v1".into();
             Ok(respond::value(&value))
         }
-        ["apis", group, version] => resources(group, version),
-        ["openapi", "v3"] => Ok(respond::value(&api::openapi::index())),
+        ["apis", group, version] => resources(kinds, group, version),
+        ["openapi", "v3"] => Ok(respond::value(&openapi_index(&catalog))),
         ["openapi", "v3", rest @ ..] => {
-            let document = api::openapi::group_version(&rest.join("/")).ok_or_else(Status::unknown_resource)?;
+            let path = rest.join("/");
+            let document = api::openapi::group_version(&path).or_else(|| catalog.document(&path));
+            let document = document.ok_or_else(Status::unknown_resource)?;
             Ok(respond::json(StatusCode::OK, document))
         }
         _ => Err(Status::unknown_resource()),
     }
 }
 
-/// OpenAPI v2, without definitions: schemas are published as v3 only, and objects are validated here.
-/// It exists because kubectl, when it meets a kind that v3 does not have, reads v2 before it says
-/// so, and takes it as protobuf only.
-pub fn openapi_v2(headers: &HeaderMap) -> Response {
+/// OpenAPI v2: definitions only; operations are published as v3. As protobuf it is what kubectl reads when it meets a
+/// kind that v3 does not have, and what Argo CD learns types from.
+pub fn openapi_v2(headers: &HeaderMap, core: &Core) -> Response {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let catalog = core.catalog.current();
+    let document = catalog.v2();
     if accept.contains(OPENAPI_V2_ASKED) || accept.contains(OPENAPI_V2_PROTOBUF) {
-        return respond::typed(StatusCode::OK, OPENAPI_V2_PROTOBUF, OPENAPI_V2_DOCUMENT);
+        return respond::typed(StatusCode::OK, OPENAPI_V2_PROTOBUF, document.protobuf.clone());
     }
-    respond::value(&json!({ "swagger": "2.0", "info": { "title": "Knarr", "version": "v1" }, "paths": {} }))
+    respond::json(StatusCode::OK, document.json.clone())
+}
+
+/// Built-in kinds, then custom ones.
+fn kinds(catalog: &Catalog) -> Vec<&'static Kind> {
+    KINDS.iter().chain(catalog.served().into_iter().map(api::custom::Custom::kind)).collect()
+}
+
+fn openapi_index(catalog: &Catalog) -> Value {
+    let mut index = api::openapi::index();
+    for (path, hash) in catalog.documents() {
+        index["paths"][path] = json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") });
+    }
+    index
 }
 
 /// In the order of the table; "" is the core group.
-fn groups() -> Vec<&'static str> {
+fn groups(kinds: &[&'static Kind]) -> Vec<&'static str> {
     let mut groups = Vec::new();
-    for kind in KINDS {
+    for kind in kinds {
         if !groups.contains(&kind.group) {
             groups.push(kind.group);
         }
@@ -75,9 +93,9 @@ fn groups() -> Vec<&'static str> {
 }
 
 /// The first version listed is the preferred one.
-fn versions(group: &str) -> Vec<&'static str> {
+fn versions(kinds: &[&'static Kind], group: &str) -> Vec<&'static str> {
     let mut versions = Vec::new();
-    for kind in KINDS.iter().filter(|k| k.group == group) {
+    for kind in kinds.iter().filter(|k| k.group == group) {
         if !versions.contains(&kind.version) {
             versions.push(kind.version);
         }
@@ -85,11 +103,11 @@ fn versions(group: &str) -> Vec<&'static str> {
     versions
 }
 
-fn paths() -> Vec<String> {
+fn paths(kinds: &[&'static Kind]) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for group in groups().into_iter().filter(|g| !g.is_empty()) {
+    for group in groups(kinds).into_iter().filter(|g| !g.is_empty()) {
         paths.push(format!("/apis/{group}"));
-        paths.extend(versions(group).into_iter().map(|version| format!("/apis/{group}/{version}")));
+        paths.extend(versions(kinds, group).into_iter().map(|version| format!("/apis/{group}/{version}")));
     }
     paths.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
     paths
@@ -99,8 +117,8 @@ fn group_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
-fn group_value(group: &str) -> Value {
-    let versions: Vec<Value> = versions(group)
+fn group_value(kinds: &[&'static Kind], group: &str) -> Value {
+    let versions: Vec<Value> = versions(kinds, group)
         .into_iter()
         .map(|version| json!({ "groupVersion": group_version(group, version), "version": version }))
         .collect();
@@ -108,9 +126,9 @@ fn group_value(group: &str) -> Value {
 }
 
 /// The plain list of one version: `APIResourceList`.
-fn resources(group: &str, version: &str) -> Result<Response, Status> {
+fn resources(kinds: &[&'static Kind], group: &str, version: &str) -> Result<Response, Status> {
     let mut list = Vec::new();
-    for kind in KINDS.iter().filter(|k| k.group == group && k.version == version) {
+    for kind in kinds.iter().filter(|k| k.group == group && k.version == version) {
         let mut value = json!({ "name": kind.resource, "singularName": kind.singular, "namespaced": kind.namespaced,
             "kind": kind.kind, "verbs": kind.verbs });
         if !kind.short_names.is_empty() {
@@ -138,17 +156,17 @@ fn resources(group: &str, version: &str) -> Result<Response, Status> {
 }
 
 /// KEP-3352: everything in one answer.
-fn aggregate(wanted: impl Fn(&str) -> bool) -> Response {
-    let items: Vec<Value> = groups()
+fn aggregate(kinds: &[&'static Kind], wanted: impl Fn(&str) -> bool) -> Response {
+    let items: Vec<Value> = groups(kinds)
         .into_iter()
         .filter(|group| wanted(group))
         .map(|group| {
-            let versions: Vec<Value> = versions(group)
+            let versions: Vec<Value> = versions(kinds, group)
                 .into_iter()
                 .map(|version| {
-                    let kinds = KINDS.iter().filter(|k| k.group == group && k.version == version);
+                    let kinds = kinds.iter().filter(|k| k.group == group && k.version == version);
                     json!({ "version": version, "freshness": "Current",
-                        "resources": kinds.map(aggregated_kind).collect::<Vec<_>>() })
+                        "resources": kinds.map(|kind| aggregated_kind(kind)).collect::<Vec<_>>() })
                 })
                 .collect();
             let metadata = if group.is_empty() { json!({}) } else { json!({ "name": group }) };
@@ -189,10 +207,11 @@ mod tests {
 
     #[test]
     fn groups_and_versions() {
-        assert_eq!(groups()[0], "");
-        assert!(groups().contains(&"apps"));
-        assert_eq!(versions("autoscaling"), ["v2", "v1"]);
-        assert!(paths().contains(&"/apis/apps/v1".to_owned()));
+        let kinds = &kinds(&Catalog::default());
+        assert_eq!(groups(kinds)[0], "");
+        assert!(groups(kinds).contains(&"apps"));
+        assert_eq!(versions(kinds, "autoscaling"), ["v2", "v1"]);
+        assert!(paths(kinds).contains(&"/apis/apps/v1".to_owned()));
     }
 
     #[test]

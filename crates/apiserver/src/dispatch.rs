@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::apply::manager_of_user_agent;
+use api::custom::Custom;
 use api::kinds::{self, Kind};
 use api::status::Status;
 use axum::body::Body;
@@ -139,7 +140,7 @@ async fn non_resource(core: &Core, user: &UserInfo, parts: &Parts) -> Result<Res
         return Ok(response);
     }
     if path == "/openapi/v2" {
-        return Ok(discovery::openapi_v2(&parts.headers));
+        return Ok(discovery::openapi_v2(&parts.headers, core));
     }
     if let Some(response) = authn::discovery::answer(core, path).await {
         return response;
@@ -168,8 +169,7 @@ impl Exchange {
             .ok_or_else(Status::method_not_allowed)?;
         let verb = subresource::verb(&self.path, verb);
         self.authorize(verb)?;
-        let kind = kinds::lookup(&self.path.group, &self.path.version, &self.path.resource)
-            .ok_or_else(Status::unknown_resource)?;
+        let (kind, custom) = kind_of(&self.core, &self.path).await?;
         if connect::is_connection(&self.path.subresource) {
             return self.connect(kind, method, verb, body).await;
         }
@@ -192,6 +192,7 @@ impl Exchange {
             user: self.user,
             as_leader: self.as_leader,
             kind,
+            custom,
             namespace: if kind.namespaced { self.path.namespace } else { String::new() },
             name: self.path.name,
             subresource: self.path.subresource,
@@ -260,6 +261,37 @@ impl Exchange {
         };
         authorize(&self.core.rbac.current(), &self.user, &attributes)
     }
+}
+
+/// A built-in kind, or one that a definition made.
+async fn kind_of(core: &Core, path: &ResourcePath) -> Result<(&'static Kind, Option<Custom>), Status> {
+    let ResourcePath { group, version, resource, .. } = path;
+    if let Some(kind) = kinds::lookup(group, version, resource) {
+        return Ok((kind, None));
+    }
+    // No definition has a group without a dot.
+    if !group.contains('.') {
+        return Err(Status::unknown_resource());
+    }
+    let find = || core.catalog.current().lookup(group, version, resource).cloned();
+    let found = match find() {
+        Some(found) => Some(found),
+        None => {
+            // Another server may have told somebody already that there is such a kind.
+            let view = core.fresh().await?;
+            core.catalog.caught_up(&view).await;
+            find()
+        }
+    };
+    let custom = found.ok_or_else(Status::unknown_resource)?;
+    if custom.definition.needs_webhook(custom.at) {
+        return Err(Status::not_implemented(format!(
+            "conversion webhook for {}: Knarr does not call conversion webhooks; only the version {} is served",
+            custom.definition.name,
+            custom.definition.storage_api_version(),
+        )));
+    }
+    Ok((custom.kind(), Some(custom)))
 }
 
 fn not_acceptable() -> Status {

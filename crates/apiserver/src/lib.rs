@@ -14,6 +14,7 @@ mod bucket;
 mod client;
 mod config;
 mod core;
+mod custom;
 mod discovery;
 mod dispatch;
 mod endpoints;

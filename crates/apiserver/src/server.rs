@@ -13,6 +13,8 @@ use crate::bucket;
 use crate::client::InProcessClient;
 use crate::config::ApiServerConfig;
 use crate::core::Core;
+use crate::custom::catalog::spawn_catalog_upkeep;
+use crate::custom::keeper::spawn_keeper;
 use crate::dispatch::dispatch;
 use crate::endpoints;
 use crate::housekeeping::spawn_housekeeping;
@@ -38,8 +40,10 @@ impl ApiServer {
             return Err(ApiServerError::ServiceRange { range: config.service_cidr.to_string() });
         }
         let rbac = spawn_rbac_upkeep(store.clone(), config.shutdown.clone());
-        let core = Arc::new(Core::new(store, config, rbac));
+        let catalog = spawn_catalog_upkeep(store.clone(), config.shutdown.clone());
+        let core = Arc::new(Core::new(store, config, rbac, catalog));
         spawn_housekeeping(core.clone());
+        spawn_keeper(core.clone());
         endpoints::spawn_upkeep(core.clone());
         bucket::upkeep::spawn_upkeep(&core);
         Ok(Self { core })

@@ -4,6 +4,7 @@
 //! A new controller is a folder and one line in `CONTROLLERS`.
 
 mod conditions;
+mod customs;
 mod deployment;
 mod endpointslice;
 mod function;

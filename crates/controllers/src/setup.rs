@@ -15,6 +15,8 @@ use reconcile::{
 };
 use serde::de::DeserializeOwned;
 
+use crate::customs::Customs;
+
 /// The namespace of node heartbeats.
 pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
 /// The ConfigMap with the cluster's CA, one in each namespace.
@@ -52,6 +54,8 @@ pub struct Setup {
     pub client: Client,
     pub clock: Arc<dyn Clock>,
     pub watches: Watches,
+    /// Kinds that users defined.
+    pub customs: Customs,
     pub tracker: TaskTracker,
     pub shutdown: CancellationToken,
 }
@@ -72,7 +76,7 @@ impl Setup {
             service_accounts: Reflector::of_kind(),
             root_ca_config_maps: Reflector::of_kind(),
         };
-        Self { config, client, clock: Arc::new(SystemClock), watches, tracker, shutdown }
+        Self { config, client, clock: Arc::new(SystemClock), watches, customs: Customs::default(), tracker, shutdown }
     }
 
     /// An executor whose Events name `component` as their source.
@@ -90,7 +94,8 @@ impl Setup {
 
     /// Starts all watches; nobody can subscribe any more.
     pub fn spawn_watches(self) {
-        let Self { client, watches, tracker, shutdown, .. } = self;
+        let Self { client, watches, customs, tracker, shutdown, .. } = self;
+        customs.spawn(client.clone(), &tracker, shutdown.child_token());
         let all = watcher::Config::default;
         let start = Start { client: &client, tracker: &tracker, shutdown: &shutdown };
         start.all(watches.pods);

@@ -3,6 +3,7 @@
 mod access;
 mod backup;
 mod crash;
+mod custom;
 mod examples;
 mod full_disk;
 mod functions;

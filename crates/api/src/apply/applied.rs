@@ -78,7 +78,7 @@ pub fn apply(writer: &Writer<'_>, live: Option<&Value>, config: &Value, force: b
 }
 
 /// `1000m` of a configuration is the `1` that the object has. (Kubernetes compares texts and sees a conflict.)
-fn in_canonical_form<'a>(typing: Typing, config: &'a Value) -> Cow<'a, Value> {
+fn in_canonical_form<'a>(typing: Typing<'_>, config: &'a Value) -> Cow<'a, Value> {
     let Typing::Kind(kind) = typing else { return Cow::Borrowed(config) };
     let mut decoded = config.clone();
     match crate::schema::decode(kind, &mut decoded) {
@@ -174,7 +174,7 @@ fn named(place: Place, value: &Value) -> Set {
     with_named_fields(place, &owned(place, value))
 }
 
-fn owned_by_version(writer: &Writer<'_>, others: &Managers, wanted: &Set) -> Vec<(Typing, Set)> {
+fn owned_by_version<'a>(writer: &Writer<'a>, others: &Managers, wanted: &Set) -> Vec<(Typing<'a>, Set)> {
     let mut versions = vec![(writer.api_version.to_owned(), wanted.clone())];
     for entry in &others.entries {
         match versions.iter_mut().find(|(version, _)| *version == entry.api_version) {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::element::{Element, path_text};
 use super::place::{Form, Place};
+use crate::custom::Type;
 use crate::schema::{ScalarType, Shape};
 
 /// `.spec.replica: field not declared in schema`; all that there are.
@@ -42,6 +43,12 @@ impl Check {
                 Shape::Struct { .. } | Shape::Map | Shape::List => "",
                 Shape::Scalar => wanted_scalar(at.scalar().unwrap_or(ScalarType::Any), value),
             };
+            if !wanted.is_empty() {
+                return self.complain(&format!("expected {wanted}, got {value}"));
+            }
+        }
+        if let Place::Custom(schema) = place {
+            let wanted = wanted_custom(schema.kind, value);
             if !wanted.is_empty() {
                 return self.complain(&format!("expected {wanted}, got {value}"));
             }
@@ -79,6 +86,19 @@ impl Check {
             self.value(place.item(), item);
             self.path.pop();
         }
+    }
+}
+
+/// Empty when it fits.
+fn wanted_custom(kind: Type, value: &Value) -> &'static str {
+    match (kind, value) {
+        (Type::Object, Value::Object(_)) | (Type::Array, Value::Array(_)) | (Type::Any, _) => "",
+        (Type::Object, _) => "map",
+        (Type::Array, _) => "list",
+        (Type::String, _) => wanted_scalar(ScalarType::Text, value),
+        (Type::Boolean, _) => wanted_scalar(ScalarType::Boolean, value),
+        (Type::Integer | Type::Number, _) => wanted_scalar(ScalarType::Number, value),
+        (Type::IntOrString, _) => wanted_scalar(ScalarType::Any, value),
     }
 }
 

@@ -116,7 +116,7 @@ mod tests {
     use crate::schema::Cursor;
     use serde_json::json;
 
-    fn pod() -> Place {
+    fn pod() -> Place<'static> {
         Place::Known(Cursor::of_kind(by_kind("", "v1", "Pod").unwrap()))
     }
 

@@ -74,7 +74,7 @@ mod tests {
     use crate::schema::Cursor;
     use serde_json::json;
 
-    fn deployment() -> Place {
+    fn deployment() -> Place<'static> {
         Place::Known(Cursor::of_kind(by_kind("apps", "v1", "Deployment").unwrap()))
     }
 

@@ -8,14 +8,17 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::element::{Atom, Element};
+use crate::custom::{self, ListType, Type};
 use crate::kinds::convert::convert;
 use crate::kinds::{Kind, by_kind};
 use crate::list_rules::Apply;
 use crate::schema::{Cursor, Shape};
 
 #[derive(Clone, Copy)]
-pub enum Place {
+pub enum Place<'a> {
     Known(Cursor),
+    /// In the schema of a custom kind.
+    Custom(&'a custom::Schema),
     /// No schema: maps are owned field by field, everything else as a whole.
     Deduced,
     /// No schema, and owned as a whole.
@@ -37,8 +40,11 @@ pub enum Form {
 static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
 static NULL: Value = Value::Null;
 
-impl Place {
+impl<'a> Place<'a> {
     pub fn form(self, value: &Value) -> Form {
+        if let Self::Custom(schema) = self {
+            return custom_form(schema, value);
+        }
         let Self::Known(at) = self else {
             return match (self, value) {
                 (Self::Deduced, Value::Object(_)) => Form::Fields,
@@ -59,7 +65,11 @@ impl Place {
 
     /// Whether the fields here are named by the type. Those of a map are not.
     pub fn is_struct(self) -> bool {
-        matches!(self, Self::Known(at) if matches!(at.shape(), Shape::Struct { .. }))
+        match self {
+            Self::Known(at) => matches!(at.shape(), Shape::Struct { .. }),
+            Self::Custom(schema) => schema.is_resource || !schema.properties.is_empty(),
+            Self::Deduced | Self::Whole => false,
+        }
     }
 
     /// `None`: the type has no such field.
@@ -67,6 +77,7 @@ impl Place {
         match self {
             Self::Known(at) if at.shape() == Shape::Raw => Some(Self::Whole),
             Self::Known(at) => at.field(name).map(Self::Known),
+            Self::Custom(schema) => custom_field(schema, name),
             Self::Deduced | Self::Whole => Some(self),
         }
     }
@@ -74,6 +85,7 @@ impl Place {
     pub fn item(self) -> Self {
         match self {
             Self::Known(at) => at.item().map_or(Self::Whole, Self::Known),
+            Self::Custom(schema) => schema.items.as_deref().map_or(Self::Whole, Self::Custom),
             Self::Deduced | Self::Whole => Self::Whole,
         }
     }
@@ -131,23 +143,60 @@ impl Place {
 
     /// A key may be left out. The only one with a default of its own is the protocol of a port.
     fn key_default(self, key: &str) -> Option<Value> {
-        let Self::Known(item) = self.item() else { return None };
+        let item = match self.item() {
+            Self::Known(item) => item,
+            Self::Custom(item) => return item.properties.get(key)?.default.clone(),
+            Self::Deduced | Self::Whole => return None,
+        };
         if key == "protocol" { Some("TCP".into()) } else { item.field(key)?.zero() }
+    }
+}
+
+fn custom_form(schema: &custom::Schema, value: &Value) -> Form {
+    match schema.kind {
+        Type::Object if schema.atomic => Form::Whole,
+        Type::Object => Form::Fields,
+        Type::Array => match schema.list {
+            ListType::Atomic => Form::Whole,
+            ListType::Set => Form::Set,
+            ListType::Map(keys) => Form::Keyed(keys),
+        },
+        Type::Any if value.is_object() => Form::Fields,
+        Type::Any | Type::String | Type::Integer | Type::Number | Type::Boolean | Type::IntOrString => Form::Whole,
+    }
+}
+
+fn custom_field<'a>(schema: &'a custom::Schema, name: &str) -> Option<Place<'a>> {
+    match name {
+        "metadata" if schema.is_resource => return Some(Place::Known(Cursor::object_meta())),
+        "apiVersion" | "kind" if schema.is_resource => return Some(Place::Whole),
+        _ => {}
+    }
+    match schema.field(name) {
+        Some(field) => Some(Place::Custom(field)),
+        None if schema.preserves || schema.kind != Type::Object => Some(Place::Deduced),
+        None => None,
     }
 }
 
 /// The type of an object in the version in which it comes, and how to see it in others.
 #[derive(Clone, Copy)]
-pub enum Typing {
+pub enum Typing<'a> {
     Kind(&'static Kind),
+    /// A version, by index, of a custom kind.
+    Custom(&'a custom::Definition, usize),
     /// Nothing is known about it.
     Deduced,
 }
 
-impl Typing {
+impl<'a> Typing<'a> {
     /// The same in another version; `None` when that is not served.
     pub fn in_version(self, api_version: &str) -> Option<Self> {
-        let Self::Kind(kind) = self else { return Some(self) };
+        let kind = match self {
+            Self::Kind(kind) => kind,
+            Self::Custom(of, _) => return of.by_api_version(api_version).map(|at| Self::Custom(of, at)),
+            Self::Deduced => return Some(self),
+        };
         if kind.is_api_version(api_version) {
             return Some(self);
         }
@@ -156,19 +205,25 @@ impl Typing {
         std::ptr::eq(other.stored(), kind.stored()).then_some(Self::Kind(other))
     }
 
-    pub fn root(self) -> Place {
+    pub fn root(self) -> Place<'a> {
         match self {
             Self::Kind(kind) => Place::Known(Cursor::of_kind(kind)),
+            Self::Custom(of, at) => Place::Custom(&of.versions[at].schema),
             Self::Deduced => Place::Deduced,
         }
     }
 
     /// The object as it is in the other's version.
-    pub fn convert<'a>(self, object: &'a Value, to: Self) -> Cow<'a, Value> {
+    pub fn convert<'v>(self, object: &'v Value, to: Self) -> Cow<'v, Value> {
         match (self, to) {
             (Self::Kind(from), Self::Kind(to)) if !std::ptr::eq(from, to) => {
                 let mut object = object.clone();
                 convert(from, to, &mut object);
+                Cow::Owned(object)
+            }
+            (Self::Custom(_, from), Self::Custom(of, to)) if from != to && object.is_object() => {
+                let mut object = object.clone();
+                object["apiVersion"] = of.versions[to].kind.api_version().into();
                 Cow::Owned(object)
             }
             _ => Cow::Borrowed(object),
@@ -181,7 +236,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn at(kind: (&str, &str, &str), path: &[&str]) -> Place {
+    fn at(kind: (&str, &str, &str), path: &[&str]) -> Place<'static> {
         let kind = by_kind(kind.0, kind.1, kind.2).unwrap();
         path.iter().fold(Place::Known(Cursor::of_kind(kind)), |place, step| match *step {
             "[]" => place.item(),

@@ -19,7 +19,7 @@ use super::set::Set;
 #[derive(Clone, Copy)]
 pub struct Writer<'a> {
     /// Of the objects, as they come.
-    pub typing: Typing,
+    pub typing: Typing<'a>,
     /// The version that the client speaks.
     pub api_version: &'a str,
     /// `fieldManager`, or what stands for it.

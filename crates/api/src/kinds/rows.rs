@@ -6,6 +6,7 @@ use k8s_openapi::api::{
     events::v1 as events, networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
     scheduling::v1 as scheduling, storage::v1 as storage,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 
 use super::{Kind, SelectableField, Subresource};
 use crate::bucket::{self, Bucket};
@@ -35,11 +36,11 @@ const fn sub_of(
     Subresource { name, group, version, kind, verbs }
 }
 
-const fn status(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
+pub(super) const fn status(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
     sub_of("status", group, version, kind, GET_PATCH_UPDATE)
 }
 
-const SCALE: Subresource = sub_of("scale", "autoscaling", "v1", "Scale", GET_PATCH_UPDATE);
+pub(super) const SCALE: Subresource = sub_of("scale", "autoscaling", "v1", "Scale", GET_PATCH_UPDATE);
 
 const fn field(name: &'static str, pointers: &'static [&'static str]) -> SelectableField {
     SelectableField { name, pointers, absent: "" }
@@ -167,6 +168,12 @@ pub(super) const ROWS: &[Kind] = &[
         "TokenRequest",
         CREATE,
     )]),
+    // apiextensions.k8s.io/v1
+    Kind::of::<apiextensions::CustomResourceDefinition>("customresourcedefinition")
+        .short(&["crd", "crds"])
+        .categories(&["api-extensions"])
+        .subresources(&[status("apiextensions.k8s.io", "v1", "CustomResourceDefinition")])
+        .generation(),
     // apps/v1
     Kind::of::<apps::ControllerRevision>("controllerrevision"),
     Kind::of::<apps::DaemonSet>("daemonset")

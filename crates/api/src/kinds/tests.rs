@@ -14,7 +14,7 @@ fn rows_are_consistent() {
         assert_eq!(kind.singular, kind.kind.to_lowercase(), "{kind:?}");
         assert_eq!(kind.is_stored(), !kind.list_kind.is_empty(), "{kind:?}");
         assert!(kind.subresources.is_sorted_by_key(|s| s.name), "{kind:?} lists subresources in order");
-        let owner = if kind.group == "knarr.dev" { "dev.knarr." } else { "io.k8s.api." };
+        let owner = if kind.group == "knarr.dev" { "dev.knarr." } else { "io.k8s.api" };
         assert!(kind.type_name().starts_with(owner), "{kind:?}");
         if let Some(status) = kind.subresource("status") {
             assert_eq!((status.group, status.version, status.kind), (kind.group, kind.version, kind.kind));

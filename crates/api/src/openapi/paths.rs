@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::schemas::{COMPONENTS_PREFIX, META, list_type_name};
 use crate::kinds::{Kind, Subresource};
 
+/// The last one only where a type says how lists merge.
 const PATCH_TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -163,8 +164,9 @@ fn operation(asked: &Asked<'_>) -> Value {
         }
         "patch" => {
             let body = reference(&format!("{META}.Patch"));
+            let types = if asked.kind.is_custom() { &PATCH_TYPES[..3] } else { &PATCH_TYPES[..] };
             let content: Map<String, Value> =
-                PATCH_TYPES.iter().map(|kind| ((*kind).to_owned(), json!({ "schema": body }))).collect();
+                types.iter().map(|kind| ((*kind).to_owned(), json!({ "schema": body }))).collect();
             operation["requestBody"] = json!({ "content": content, "required": true });
         }
         "delete" | "deletecollection" => {

@@ -5,7 +5,7 @@
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::policy::v1::Eviction;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, Status};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Status};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -14,8 +14,8 @@ use crate::kinds::Kind;
 use crate::list_rules::{self, Apply, Patch};
 use crate::schema::REFERENCE_PREFIX;
 
-pub(super) const COMPONENTS_PREFIX: &str = "#/components/schemas/";
-pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+pub(crate) const COMPONENTS_PREFIX: &str = "#/components/schemas/";
+pub(crate) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// Everything that the kinds, their lists, subresources and operations refer to.
 pub(super) fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
@@ -33,6 +33,7 @@ pub(super) fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
     }
     generator.subschema_for::<DeleteOptions>();
     generator.subschema_for::<ListMeta>();
+    generator.subschema_for::<ObjectMeta>();
     generator.subschema_for::<Status>();
     let mut definitions = generator.take_definitions(false);
     for (name, definition) in &mut definitions {
@@ -104,6 +105,10 @@ fn publish(name: &str, definition: &mut Value) {
         Some("IntOrString") => {
             *definition = one_of(definition, json!([{ "type": "integer" }, { "type": "string" }]));
             definition["format"] = "int-or-string".into();
+        }
+        // A schema or something else: published without a type, as Kubernetes does.
+        Some(name) if name == "JSON" || name.starts_with("JSONSchemaPropsOr") => {
+            *definition = json!({ "description": definition["description"] });
         }
         _ => {}
     }

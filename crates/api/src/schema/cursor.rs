@@ -49,6 +49,11 @@ impl Cursor {
         Self::unruled(TREE.of_kind(kind))
     }
 
+    /// The `metadata` of any object.
+    pub fn object_meta() -> Self {
+        Self::unruled(TREE.find(super::OBJECT_META).expect("every kind has metadata"))
+    }
+
     fn unruled(node: NodeId) -> Self {
         Self { node, rule: None, never_absent: false }
     }

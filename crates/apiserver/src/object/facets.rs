@@ -64,14 +64,16 @@ fn parse(value: &[u8]) -> Option<ObjectFacets> {
     let top: Members<'_> = serde_json::from_slice(value).ok()?;
     let api_version = member_text(&top, "apiVersion")?;
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let kind = kinds::by_kind(group, version, &member_text(&top, "kind")?)?;
+    // Of a custom kind the labels and the name are all that is known here.
+    let kind = kinds::by_kind(group, version, &member_text(&top, "kind")?);
+    let selectable = kind.map_or(&[][..], |kind| kind.selectable);
     let metadata = members(top.get("metadata")?)?;
-    let mut fields: Vec<(&'static str, Box<str>)> = Vec::with_capacity(kind.selectable.len() + 2);
+    let mut fields: Vec<(&'static str, Box<str>)> = Vec::with_capacity(selectable.len() + 2);
     for (path, name) in [("metadata.name", "name"), ("metadata.namespace", "namespace")] {
         fields.extend(member_text(&metadata, name).map(|text| (path, text)));
     }
-    let sections = Sections::of(&top, kind.selectable);
-    fields.extend(kind.selectable.iter().filter_map(|field| Some((field.name, sections.read(field)?))));
+    let sections = Sections::of(&top, selectable);
+    fields.extend(selectable.iter().filter_map(|field| Some((field.name, sections.read(field)?))));
     Some(ObjectFacets { labels: labels(&metadata).into(), fields: fields.into() })
 }
 

@@ -106,17 +106,19 @@ pub fn carry_over(kind: &Kind, new: &mut Value, old: &Value) {
         Value::Object(map) => map.is_empty(),
         Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     });
-    if kind.keeps_generation && desired_state_differs(new, old) {
+    if kind.keeps_generation && desired_state_differs(kind, new, old) {
         meta::set(new, "generation", meta::generation(old) + 1);
     }
 }
 
-/// Anything but `metadata` and `status` differs.
-fn desired_state_differs(new: &Value, old: &Value) -> bool {
+/// Anything but `metadata` and `status` differs. Of a custom kind that has no status of its own, that one counts.
+fn desired_state_differs(kind: &Kind, new: &Value, old: &Value) -> bool {
+    let status_counts = kind.is_custom() && !kind.has_status();
     let desired = |object: &Value| -> Vec<(String, Value)> {
         let fields = object.as_object().into_iter().flatten();
         fields
-            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "apiVersion" | "kind"))
+            .filter(|(key, _)| status_counts || *key != "status")
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };

@@ -10,6 +10,7 @@ pub mod strategy;
 pub mod write;
 
 mod buckets;
+mod definitions;
 mod namespaces;
 mod nodes;
 mod pods;
@@ -32,6 +33,8 @@ pub fn strategy_of(kind: &Kind) -> &'static dyn Strategy {
         ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts" | "resourcequotas") => {
             &strategy::ReturnsDeleted
         }
+        ("apiextensions.k8s.io", "customresourcedefinitions") => &definitions::Definitions,
+        _ if kind.is_custom() => &definitions::Customs,
         _ => &strategy::Plain,
     }
 }

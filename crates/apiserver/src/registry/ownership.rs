@@ -56,7 +56,10 @@ pub fn applied(request: &Request, part: Part, live: Option<&Value>, config: &Val
 fn with_writer<T>(request: &Request, kind: &'static Kind, part: Part, then: impl FnOnce(&Writer<'_>) -> T) -> T {
     let unowned = paths(strategy_of(kind.stored()).unowned(kind.stored(), part));
     then(&Writer {
-        typing: Typing::Kind(kind),
+        typing: match &request.custom {
+            Some(custom) => Typing::Custom(&custom.definition, custom.at),
+            None => Typing::Kind(kind),
+        },
         api_version: &request.kind.api_version(),
         manager: &request.manager,
         subresource: &request.subresource,

@@ -16,7 +16,8 @@ use super::meta::{carry_over, check_identity, check_namespace, check_type, gener
 use super::{Strategy, ownership, strategy_of};
 use crate::admission::{self, Operation, Review};
 use crate::core::{Request, Snapshot, key, unwritten};
-use crate::object::encode::{decode, encode};
+use crate::custom::form;
+use crate::object::encode::encode;
 
 /// A write that is done (or would be, on a dry run).
 pub struct Written {
@@ -47,8 +48,9 @@ fn invalid(request: &Request, object: &Value, errors: &[api::status::FieldError]
 /// Creates an object from a decoded body; `duplicates` are the decoder's complaints about doubled keys.
 pub async fn create(request: &Request, mut object: Value, duplicates: Vec<String>) -> Result<Written, Status> {
     let kind = request.kind;
+    form::check_creatable(request)?;
     check_type(kind, &mut object)?;
-    let warnings = api::schema::check_from(kind, &mut object, request.parameters.validation, duplicates)?;
+    let warnings = form::admit(request, &mut object, duplicates)?;
     check_namespace(kind, &mut object, &request.namespace)?;
     convert(kind, kind.stored(), &mut object);
     let kind = kind.stored();
@@ -102,13 +104,16 @@ async fn create_once(
     let name = meta::name(&object).to_owned();
     let review = Review { request, view, operation: Operation::Create, name: &name, old: None };
     admission::mutate(&review, &mut object)?;
-    invalid(request, &object, &api::validate::create(kind, &object))?;
+    let mut errors = api::validate::create(kind, &object);
+    errors.extend(form::violations(request, &object, None));
+    invalid(request, &object, &errors)?;
     let guards = admission::validate(&review, Some(&object))?;
     let key = key(kind, &request.namespace, &name);
     if view.get(&key).is_some() {
         return Ok(Attempt::Exists(name));
     }
     let allocation = strategy.allocate(&request.core.config, view, &mut object, None)?;
+    form::close(request, &mut object);
     let encoded = encode(&object);
     if request.parameters.dry_run {
         return Ok(Attempt::Dry(encoded.stamped("")));
@@ -161,10 +166,11 @@ async fn update_once(
     change: &impl Fn(&Value) -> Result<Value, Status>,
 ) -> Result<Update, Status> {
     let entry = request.find(view)?;
-    let old = decode(&entry.value);
+    let old = form::opened(request, &entry.value);
     let (new, warnings) = prepare_update(request, part, (&old, duplicates), change)?;
     let review = Review { request, view, operation: Operation::Update, name: &request.name, old: Some(&old) };
-    let Some((mut txn, answer)) = decide_update(&review, part, new, &old)? else {
+    let outdated = form::is_outdated(request, &entry.value);
+    let Some((mut txn, answer)) = decide_update(&review, part, (new, &old), outdated)? else {
         return Ok(Update::Unwritten(Written { bytes: entry.value.clone(), warnings }));
     };
     if request.parameters.dry_run {
@@ -188,7 +194,7 @@ fn prepare_update(
     convert(kind, served, &mut shown);
     let mut new = change(&shown)?;
     check_type(served, &mut new)?;
-    let warnings = api::schema::check_from(served, &mut new, request.parameters.validation, duplicates.to_vec())?;
+    let warnings = form::admit(request, &mut new, duplicates.to_vec())?;
     check_namespace(served, &mut new, &request.namespace)?;
     check_identity(&request.subject(), &new, old)?;
     convert(served, kind, &mut new);
@@ -209,22 +215,30 @@ fn prepare_update(
 }
 
 /// The transaction and the answer of a dry run; `None` when nothing would change.
-fn decide_update(review: &Review<'_>, part: Part, mut new: Value, old: &Value) -> Result<Option<(Txn, Bytes)>, Status> {
+///
+/// An object that is kept in an outdated version is written again even if it stays as it is.
+fn decide_update(
+    review: &Review<'_>,
+    part: Part,
+    (mut new, old): (Value, &Value),
+    outdated: bool,
+) -> Result<Option<(Txn, Bytes)>, Status> {
     let (request, kind) = (review.request, review.request.kind.stored());
     if part == Part::Main {
         admission::mutate(review, &mut new)?;
     }
     api::apply::forget_idle_times(&mut new, old);
     let mut guards = admission::validate(review, Some(&new))?;
-    if new == *old {
+    if new == *old && !outdated {
         return Ok(None);
     }
     let strategy = strategy_of(kind);
-    let errors = match part {
+    let mut errors = match part {
         Part::Main => api::validate::update(kind, &new, old),
         // What the server's own subresources change is fixed for everybody else.
         Part::Status | Part::Whole => api::validate::update_status(kind, &new, old),
     };
+    errors.extend(form::violations(request, &new, Some(old)));
     invalid(request, &new, &errors)?;
     let mut ops = Vec::new();
     let key = request.key();
@@ -234,6 +248,7 @@ fn decide_update(review: &Review<'_>, part: Part, mut new: Value, old: &Value) -
         return Ok(Some((Txn { guards, ops, durability: strategy.durability() }, encode(&new).stamped(""))));
     }
     let allocation = strategy.allocate(&request.core.config, review.view, &mut new, Some(old))?;
+    form::close(request, &mut new);
     let encoded = encode(&new);
     let answer = encoded.stamped(meta::resource_version(old));
     ops.push(Op::Put { key, value: encoded.bytes, stamp_at: Some(encoded.stamp_at) });

@@ -1,5 +1,6 @@
 //! The form in which objects leave: as stored, converted to the served version, as Table or as metadata.
 
+use api::custom::Custom;
 use api::kinds::Kind;
 use api::kinds::convert::convert;
 use api::status::Status;
@@ -13,9 +14,10 @@ use crate::object::encode::{decode, encode};
 use crate::wire::accept::Form;
 use crate::wire::respond::to_bytes;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Presenter {
     kind: &'static Kind,
+    custom: Option<Custom>,
     form: Form,
     include: IncludeObject,
 }
@@ -46,12 +48,14 @@ impl Presenter {
         let text = &request.parameters.include_object;
         let include = IncludeObject::from_query(text)
             .ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: {text:?}")))?;
-        Ok(Self { kind: request.kind, form: request.form, include })
+        Ok(Self { kind: request.kind, custom: request.custom.clone(), form: request.form, include })
     }
 
     /// Can stored bytes be handed out as they are?
     pub fn is_verbatim(&self) -> bool {
-        matches!(self.form, Form::Object | Form::Discovery) && std::ptr::eq(self.kind, self.kind.stored())
+        matches!(self.form, Form::Object | Form::Discovery)
+            && self.custom.is_none()
+            && std::ptr::eq(self.kind, self.kind.stored())
     }
 
     pub fn form(&self) -> Form {
@@ -60,7 +64,10 @@ impl Presenter {
 
     fn served(&self, stored: &[u8]) -> Value {
         let mut object = decode(stored);
-        convert(self.kind.stored(), self.kind, &mut object);
+        match &self.custom {
+            Some(custom) => custom.present(&mut object),
+            None => convert(self.kind.stored(), self.kind, &mut object),
+        }
         object
     }
 
@@ -99,7 +106,11 @@ impl Presenter {
     }
 
     fn table(&self, objects: &[&Value], meta: &ListMeta) -> Value {
-        let mut table = api::table::table(self.kind, objects, Timestamp::now(), self.include);
+        let now = Timestamp::now();
+        let mut table = match &self.custom {
+            Some(custom) => custom.table(objects, now, self.include),
+            None => api::table::table(self.kind, objects, now, self.include),
+        };
         table["metadata"] = meta.to_value();
         table
     }

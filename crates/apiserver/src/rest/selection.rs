@@ -12,7 +12,8 @@ use crate::wire::query::Parameters;
 pub struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
-    /// Kinds served in another form than they are stored in name their fields otherwise.
+    /// Kinds served in another form than they are stored in name their fields otherwise, and those of custom kinds
+    /// are not known where facets are read.
     converted: Option<&'static Kind>,
 }
 
@@ -25,7 +26,7 @@ impl Selection {
         if let Some((path, ..)) = fields.terms.iter().find(|(path, ..)| !kind.is_selectable(path)) {
             return Err(Status::bad_request(format!("field label not supported: {path}")));
         }
-        let converted = (!std::ptr::eq(kind, kind.stored())).then_some(kind);
+        let converted = (kind.is_custom() || !std::ptr::eq(kind, kind.stored())).then_some(kind);
         Ok(Self { labels, fields, converted })
     }
 

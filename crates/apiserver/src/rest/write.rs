@@ -87,6 +87,12 @@ impl Patch {
         match media_type.as_str() {
             "application/json-patch+json" => Ok(Self::Json(value()?)),
             "application/merge-patch+json" => Ok(Self::Merge(value()?)),
+            "application/strategic-merge-patch+json" if request.kind.is_custom() => {
+                Err(Status::unsupported_media_type(
+                    "the body of the request was in an unknown format - accepted media types include: \
+                     application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+                ))
+            }
             "application/strategic-merge-patch+json" => Ok(Self::Strategic(value()?)),
             body::APPLY_MEDIA_TYPE => Configuration::read(&bytes, request.parameters.validation).map(Self::Apply),
             other => Err(Status::unsupported_media_type(format!(

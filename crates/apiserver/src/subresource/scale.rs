@@ -9,45 +9,91 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::core::Request;
+use crate::custom::form::opened;
 use crate::dispatch::Verb;
-use crate::object::encode::decode;
 use crate::registry::ownership::{Ownership, applied};
 use crate::registry::write::{Part, Written, update};
 use crate::rest::apply::Configuration;
 use crate::rest::write::{Input, Patch};
 use crate::wire::respond;
 
+/// Where a workload keeps what a Scale shows.
+struct Places {
+    spec: String,
+    status: String,
+    /// A text, or a selector as built-in kinds have one.
+    selector: Option<String>,
+    /// The definition of a custom kind says where replicas are; they may not be there all the same.
+    required: bool,
+}
+
+impl Places {
+    fn of(request: &Request) -> Result<Self, Status> {
+        let Some(custom) = &request.custom else {
+            return Ok(Self {
+                spec: "/spec/replicas".to_owned(),
+                status: "/status/replicas".to_owned(),
+                selector: Some("/spec/selector".to_owned()),
+                required: false,
+            });
+        };
+        let scale = custom.version().scale.clone().ok_or_else(Status::unknown_resource)?;
+        let api::custom::Scale { spec_replicas, status_replicas, selector } = scale;
+        Ok(Self { spec: spec_replicas, status: status_replicas, selector, required: true })
+    }
+
+    fn dotted(&self) -> String {
+        self.spec.replace('/', ".")
+    }
+}
+
+/// Puts a value where a pointer of plain fields leads, making the objects on the way.
+fn put(object: &mut Value, pointer: &str, value: Value) {
+    let mut at = object;
+    for step in pointer.split('/').filter(|step| !step.is_empty()) {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        at = &mut at[step];
+    }
+    *at = value;
+}
+
 pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {
+    let places = &Places::of(request)?;
     let workload = match verb {
         Verb::Get => {
             let view = request.core.fresh().await?;
-            decode(&request.find(&view)?.value)
+            opened(request, &request.find(&view)?.value)
         }
         Verb::Update => {
             let (mut wanted, duplicates) = input.object().await?;
             check_body(Body::Scale, &mut wanted, request.parameters.validation)?;
-            let done = update(request, Part::Whole, duplicates, |present| scaled(present, &wanted)).await?;
-            after(&done)
+            let done = update(request, Part::Whole, duplicates, |present| scaled(present, &wanted, places)).await?;
+            after(request, &done)
         }
         Verb::Patch => {
             let done = match Patch::read(request, input).await? {
-                Patch::Apply(config) => apply(request, &config).await?,
+                Patch::Apply(config) => apply(request, &config, places).await?,
                 patch => {
-                    let change = |present: &Value| scaled(present, &patch.change(request, &scale_of(present))?);
+                    let change = |present: &Value| {
+                        let scale = patch.change(request, &scale_of(present, places)?)?;
+                        scaled(present, &scale, places)
+                    };
                     update(request, Part::Whole, Vec::new(), change).await?
                 }
             };
-            after(&done)
+            after(request, &done)
         }
         Verb::List | Verb::Watch | Verb::Create | Verb::Delete | Verb::DeleteCollection => {
             return Err(Status::method_not_allowed());
         }
     };
-    Ok(respond::json(StatusCode::OK, respond::to_bytes(&scale_of(&workload))))
+    Ok(respond::json(StatusCode::OK, respond::to_bytes(&scale_of(&workload, places)?)))
 }
 
 /// Applying a Scale is applying the workload's replicas.
-async fn apply(request: &Request, config: &Configuration) -> Result<Written, Status> {
+async fn apply(request: &Request, config: &Configuration, places: &Places) -> Result<Written, Status> {
     config.check_type("autoscaling/v1", "Scale")?;
     let mut scale = config.object.clone();
     check_body(Body::Scale, &mut scale, FieldValidation::Strict)?;
@@ -59,39 +105,46 @@ async fn apply(request: &Request, config: &Configuration) -> Result<Written, Sta
     let mut workload =
         json!({ "apiVersion": request.kind.api_version(), "kind": request.kind.kind, "metadata": metadata });
     if let Some(replicas) = scale.pointer("/spec/replicas") {
-        workload["spec"] = json!({ "replicas": replicas });
+        put(&mut workload, &places.spec, replicas.clone());
     }
     let request = &Request { ownership: Ownership::Applied, ..request.clone() };
     let change = |present: &Value| {
         // Negative numbers are refused in the words for a Scale.
-        scaled(present, &scale)?;
+        scaled(present, &scale, places)?;
         applied(request, Part::Whole, Some(present), &workload)
     };
     update(request, Part::Whole, Vec::new(), change).await
 }
 
-fn after(written: &Written) -> Value {
-    decode(&written.bytes)
+fn after(request: &Request, written: &Written) -> Value {
+    opened(request, &written.bytes)
 }
 
 /// The Scale of a workload.
-fn scale_of(workload: &Value) -> Value {
+fn scale_of(workload: &Value, places: &Places) -> Result<Value, Status> {
+    if places.required && workload.pointer(&places.spec).is_none() {
+        return Err(Status::internal(format!("the spec replicas field {:?} does not exist", places.dotted())));
+    }
     let from = workload.get("metadata").cloned().unwrap_or_default();
     let kept = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
     let metadata: serde_json::Map<String, Value> =
         kept.iter().filter_map(|field| Some(((*field).to_owned(), from.get(field)?.clone()))).collect();
     let replicas = |path: &str| workload.pointer(path).and_then(Value::as_i64).unwrap_or(0);
-    let mut status = json!({ "replicas": replicas("/status/replicas") });
-    let selector = selector_text(workload.pointer("/spec/selector").unwrap_or(&Value::Null));
+    let mut status = json!({ "replicas": replicas(&places.status) });
+    let selector = match places.selector.as_deref().and_then(|pointer| workload.pointer(pointer)) {
+        None => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(selector) => selector_text(selector),
+    };
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
-    json!({ "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": { "replicas": replicas("/spec/replicas") }, "status": status })
+    Ok(json!({ "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+        "spec": { "replicas": replicas(&places.spec) }, "status": status }))
 }
 
 /// The workload with the replicas of a Scale.
-fn scaled(workload: &Value, scale: &Value) -> Result<Value, Status> {
+fn scaled(workload: &Value, scale: &Value, places: &Places) -> Result<Value, Status> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     if replicas < 0 {
         let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
@@ -99,7 +152,7 @@ fn scaled(workload: &Value, scale: &Value) -> Result<Value, Status> {
         return Err(Status::invalid(&subject, &[error]));
     }
     let mut new = workload.clone();
-    new["spec"]["replicas"] = replicas.into();
+    put(&mut new, &places.spec, replicas.into());
     // A resourceVersion in the Scale is a precondition on the workload.
     if !meta::resource_version(scale).is_empty() {
         meta::set(&mut new, "resourceVersion", meta::resource_version(scale));
@@ -136,14 +189,20 @@ mod tests {
     fn there_and_back() {
         let workload = json!({ "metadata": { "name": "w", "uid": "u", "resourceVersion": "5", "labels": {} },
             "spec": { "replicas": 2, "selector": { "matchLabels": { "app": "w" } } }, "status": { "replicas": 1 } });
-        let scale = scale_of(&workload);
+        let places = &Places {
+            spec: "/spec/replicas".to_owned(),
+            status: "/status/replicas".to_owned(),
+            selector: Some("/spec/selector".to_owned()),
+            required: false,
+        };
+        let scale = scale_of(&workload, places).unwrap();
         assert_eq!(scale["spec"]["replicas"], 2);
         assert_eq!(scale["status"], json!({ "replicas": 1, "selector": "app=w" }));
         let mut wanted = scale.clone();
         wanted["spec"]["replicas"] = 5.into();
-        assert_eq!(scaled(&workload, &wanted).unwrap()["spec"]["replicas"], 5);
+        assert_eq!(scaled(&workload, &wanted, places).unwrap()["spec"]["replicas"], 5);
         wanted["spec"]["replicas"] = (-1).into();
-        assert_eq!(scaled(&workload, &wanted).unwrap_err().code, 422);
+        assert_eq!(scaled(&workload, &wanted, places).unwrap_err().code, 422);
     }
 
     #[test]

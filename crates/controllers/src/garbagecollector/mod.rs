@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex};
 
 use api::kinds::Kind;
 use futures::StreamExt;
-use kube::Api;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
-use reconcile::{Change, Freshness, Reflector, WorkQueue};
+use kube::{Api, Client};
+use reconcile::{CancellationToken, Change, Freshness, Reflector, TaskTracker, WorkQueue};
 
 use self::graph::{Attention, Graph, Item, ItemKey, UNKNOWN_OWNER_GRACE};
 use self::observe::GarbageCollector;
@@ -32,12 +32,32 @@ type Metadata = PartialObjectMeta<DynamicObject>;
 /// Watches the metadata of every kind and starts the workers.
 pub fn start(setup: &mut Setup) {
     let (queue, graph) = (WorkQueue::default(), Arc::new(Mutex::new(Graph::default())));
+    let watching = Watching { client: setup.client.clone(), graph, queue, tracker: setup.tracker.clone() };
     let mut caches: Vec<Arc<dyn Freshness>> = Vec::new();
     for kind in kept().filter(|kind| !IGNORED.contains(&kind.resource)) {
+        caches.push(watching.watch(kind, setup.shutdown.child_token()));
+    }
+    let Watching { client, graph, queue, .. } = watching.clone();
+    setup.customs.subscribe(move |kind, until| drop(watching.watch(kind, until)));
+    let collector = GarbageCollector { client, graph, caches, customs: setup.customs.known() };
+    setup.run(collector, queue, "garbage-collector-controller", WORKERS);
+}
+
+/// What it takes to watch one more kind.
+#[derive(Clone)]
+struct Watching {
+    client: Client,
+    graph: Arc<Mutex<Graph>>,
+    queue: WorkQueue<ItemKey>,
+    tracker: TaskTracker,
+}
+
+impl Watching {
+    fn watch(&self, kind: &'static Kind, until: CancellationToken) -> Arc<dyn Freshness> {
         let mut reflector: Reflector<Metadata> = Reflector::new(kind.resource);
-        caches.push(Arc::new(reflector.cache()));
-        follow(&mut reflector, kind, &graph, &queue);
-        let objects: Api<Metadata> = Api::all_with(setup.client.clone(), &api_resource(kind));
+        let cache = Arc::new(reflector.cache());
+        follow(&mut reflector, kind, &self.graph, &self.queue);
+        let objects: Api<Metadata> = Api::all_with(self.client.clone(), &api_resource(kind));
         let metadata = watcher(objects, watcher::Config::default());
         // Only references and finalizers matter; the rest would be most of the memory.
         let slim = metadata.modify(|object: &mut Metadata| {
@@ -45,10 +65,9 @@ pub fn start(setup: &mut Setup) {
             object.metadata.labels = None;
             object.metadata.managed_fields = None;
         });
-        setup.tracker.spawn(reflector.run(slim.boxed(), setup.shutdown.child_token()));
+        self.tracker.spawn(reflector.run(slim.boxed(), until));
+        cache
     }
-    let collector = GarbageCollector { client: setup.client.clone(), graph, caches };
-    setup.run(collector, queue, "garbage-collector-controller", WORKERS);
 }
 
 fn follow(

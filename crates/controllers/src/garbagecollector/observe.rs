@@ -10,12 +10,14 @@ use reconcile::{Controller, Freshness, ObserveError, Plan};
 
 use super::graph::{Graph, Item, ItemKey};
 use super::plan::{Dependent, Observed, Owner, plan};
+use crate::customs::KnownCustoms;
 use crate::kinds::dynamic_api;
 
 pub struct GarbageCollector {
     pub client: Client,
     pub graph: Arc<Mutex<Graph>>,
     pub caches: Vec<Arc<dyn Freshness>>,
+    pub customs: KnownCustoms,
 }
 
 impl GarbageCollector {
@@ -39,7 +41,8 @@ impl GarbageCollector {
         }
         let (group, version) = reference.api_version.split_once('/').unwrap_or(("", &reference.api_version));
         // Of a kind that is not known here nothing can be said: better to keep than to lose.
-        let Some(kind) = by_kind(group, version, &reference.kind) else { return Ok(Owner::Lives) };
+        let kind = by_kind(group, version, &reference.kind).or_else(|| self.customs.by_type(group, &reference.kind));
+        let Some(kind) = kind else { return Ok(Owner::Lives) };
         if kind.namespaced && namespace.is_empty() {
             return Ok(Owner::Lives);
         }

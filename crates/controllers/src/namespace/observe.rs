@@ -9,6 +9,7 @@ use kube::api::ListParams;
 use reconcile::{Cache, Clock, Controller, Freshness, ObserveError, Plan};
 
 use super::plan::{Left, Observed, Remaining, plan};
+use crate::customs::KnownCustoms;
 use crate::kinds::{dynamic_api, kept};
 use crate::setup::Setup;
 
@@ -18,6 +19,7 @@ const PAGE: u32 = 500;
 pub struct NamespaceController {
     client: Client,
     namespaces: Cache<Namespace>,
+    customs: KnownCustoms,
     clock: Arc<dyn Clock>,
 }
 
@@ -26,15 +28,22 @@ impl NamespaceController {
         Self {
             client: setup.client.clone(),
             namespaces: setup.watches.namespaces.cache(),
+            customs: setup.customs.known(),
             clock: Arc::clone(&setup.clock),
         }
     }
 
     async fn remaining(&self, namespace: &str) -> Result<Vec<Remaining>, ObserveError> {
         let mut remaining = Vec::new();
-        for kind in kept().filter(|kind| kind.namespaced) {
+        // A namespace must not go before the objects of kinds that are only just becoming known.
+        self.customs.ready().await;
+        for kind in kept().chain(self.customs.all()).filter(|kind| kind.namespaced) {
             let objects = dynamic_api(&self.client, kind, namespace);
             let list = objects.list_metadata(&ListParams::default().limit(PAGE)).await;
+            if kind.is_custom() && list.as_ref().is_err_and(is_not_found) {
+                // Its definition went meanwhile, and its objects with it.
+                continue;
+            }
             let list = list.map_err(|source| ObserveError {
                 what: format!("{} in namespace {namespace}", kind.qualified_resource()),
                 source: Box::new(source),
@@ -56,6 +65,10 @@ impl NamespaceController {
         }
         Ok(remaining)
     }
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 #[async_trait]
