@@ -17,10 +17,10 @@ use futures::{SinkExt, StreamExt};
 
 use crate::{
     Answers, AttachRequest, Attached, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats,
-    ContainerStatus, ExecOptions, ExecOutcome, ExecStream, ExitReason, ExportedFunction, ImageConfig, ImageError, ImageKind,
-    ImageService, NetworkAttachment, NetworkError, NetworkKind, PlatformPreference, PodNetwork, PodSandboxConfig,
-    PullRequest, ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxState, SandboxStatus, StoredImage,
-    Streams, TerminalSize,
+    ContainerStatus, ExecOptions, ExecOutcome, ExecStream, ExitReason, ExportedFunction, ImageConfig, ImageError,
+    ImageKind, ImageService, NetworkAttachment, NetworkError, NetworkKind, PlatformPreference, PodNetwork,
+    PodSandboxConfig, PullRequest, ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxState, SandboxStatus,
+    StoredImage, Streams, TerminalSize,
 };
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -90,6 +90,7 @@ fn run(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
     // Before the rights are gone: the pool keeps an open `/proc/self/pagemap`, which a process that
     // changed its user may not open.
     let (engine, allocation) = engine::host_engine()?;
+    outgoing::open_authorities();
     confine::drop_privileges(&config.confinement, &[Capability::CAP_NET_BIND_SERVICE])?;
     seccomp::apply().map_err(|why| format!("cannot filter system calls: {why}"))?;
 

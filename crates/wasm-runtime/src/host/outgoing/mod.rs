@@ -32,6 +32,7 @@ use crate::protocol::Egress;
 pub use neighbours::Neighbours;
 use pool::{Connection, Destination, Pool};
 use tls::Tls;
+pub use tls::open_authorities;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);

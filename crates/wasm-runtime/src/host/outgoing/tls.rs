@@ -1,20 +1,56 @@
 //! TLS of outgoing requests.
 //!
-//! Owns: whom a guest's connections trust: the certificate authorities of the public web, built into the program,
-//! because a host opens no file of the machine. May not know: HTTP.
+//! Owns: whom a guest's connections trust: the certificate authorities that the machine trusts. Their file is opened
+//! before the host gives up its rights, and read when the first guest needs it. May not know: HTTP.
 
-use std::io;
-use std::sync::{Arc, LazyLock};
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::{Arc, LazyLock, OnceLock};
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use wasmtime_wasi_http::Error;
 
-static PUBLIC: LazyLock<Arc<ClientConfig>> =
-    LazyLock::new(|| config(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }));
+/// Where distributions keep them in one file: Debian and Arch, Fedora and its kin, SUSE, Alpine.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// Such a file has about 250 KiB.
+const BUNDLE_BYTES_MAX: u64 = 8 << 20;
+
+static BUNDLE: OnceLock<File> = OnceLock::new();
+static PUBLIC: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| config(authorities()));
+
+/// To be called while the process may still open files of the machine.
+pub fn open_authorities() {
+    if let Some(file) = BUNDLES.iter().find_map(|path| File::open(path).ok()) {
+        // The first call counts; there is one.
+        let _ = BUNDLE.set(file);
+    }
+}
+
+/// None when the machine has none: then nobody is trusted.
+fn authorities() -> RootCertStore {
+    let mut pem = Vec::new();
+    match BUNDLE.get() {
+        Some(file) => {
+            if let Err(error) = file.take(BUNDLE_BYTES_MAX).read_to_end(&mut pem) {
+                tracing::warn!(%error, "cannot read the machine's certificate authorities");
+            }
+        }
+        None => tracing::warn!("the machine has no file of certificate authorities: no guest can call https"),
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
+    roots
+}
 
 /// How certificates are judged.
 pub struct Tls {
