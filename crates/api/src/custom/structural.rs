@@ -66,7 +66,7 @@ fn list<'a>(schema: &'a Value, word: &str) -> impl Iterator<Item = (usize, &'a V
     schema.get(word).and_then(Value::as_array).into_iter().flatten().enumerate()
 }
 
-fn fields<'a>(schema: &'a Value) -> impl Iterator<Item = (&'a String, &'a Value)> {
+fn fields(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     schema.get("properties").and_then(Value::as_object).into_iter().flatten()
 }
 
