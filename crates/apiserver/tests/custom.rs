@@ -1,5 +1,8 @@
 //! The life of custom kinds: from the definition to the removal of the last object.
 
+// One definition is a deep literal.
+#![recursion_limit = "256"]
+
 mod harness;
 
 use std::time::Duration;

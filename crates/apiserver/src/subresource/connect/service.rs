@@ -79,7 +79,7 @@ mod tests {
         let slice = json!({ "ports": [{ "name": "web", "port": 8080 }],
             "endpoints": [endpoint("a", true), endpoint("b", false), { "addresses": ["192.0.2.1"] }] });
         let expect = Backend { pod: "a".into(), node: "n1".into(), port: 8080 };
-        assert_eq!(backends(&[slice.clone()], "web"), [expect]);
+        assert_eq!(backends(std::slice::from_ref(&slice), "web"), [expect]);
         assert_eq!(backends(&[slice], "admin"), []);
     }
 }
