@@ -66,7 +66,7 @@ fn view_rules() -> Vec<Value> {
 }
 
 /// Not what is in buckets: applications keep sessions there, and tokens.
-const KNARR_READ: &[&str] = &["buckets", "buckets/status"];
+const KNARR_READ: &[&str] = &["buckets", "buckets/status", "functions", "functions/status"];
 
 const WORKLOADS_READ: &[&str] = &[
     "controllerrevisions",
