@@ -40,8 +40,9 @@ const LINES_KEPT_HERE: usize = 2;
 const READ_BYTES: usize = 64 << 10;
 /// Answers are handed over when they are this long.
 const ANSWER_BYTES: usize = 32 << 10;
-/// Parts of answers of one piece that may wait to be written.
-const PARTS_MAX: usize = 4;
+/// Parts of answers of one piece that may wait to be written: one for each call. A piece that had to wait for the
+/// writer would keep turns from an earlier piece, which the writer waits for.
+const PARTS_MAX: usize = LINES_PER_PIECE;
 /// How long the other side has to see the goodbye and hang up.
 const LINGER: Duration = Duration::from_secs(5);
 
