@@ -1,8 +1,5 @@
 //! The life of custom kinds: from the definition to the removal of the last object.
 
-// One definition is a deep literal.
-#![recursion_limit = "256"]
-
 mod harness;
 
 use std::time::Duration;
@@ -23,35 +20,47 @@ fn definition() -> Value {
         "spec": {
             "group": "stable.example.com", "scope": "Namespaced",
             "names": { "plural": "crontabs", "kind": "CronTab", "shortNames": ["ct"], "categories": ["all"] },
-            "versions": [
-                { "name": "v1", "served": true, "storage": true,
-                  "subresources": { "status": {}, "scale": { "specReplicasPath": ".spec.replicas",
-                      "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector" } },
-                  "additionalPrinterColumns": [
-                      { "name": "Spec", "type": "string", "jsonPath": ".spec.cronSpec" },
-                      { "name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas" },
-                      { "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" } ],
-                  "selectableFields": [{ "jsonPath": ".spec.image" }],
-                  "schema": { "openAPIV3Schema": { "type": "object", "properties": {
-                      "spec": { "type": "object", "required": ["cronSpec"],
-                          "x-kubernetes-validations": [
-                              { "rule": "self.replicas <= 10", "message": "no more than ten" },
-                              { "rule": "!has(oldSelf.image) || has(self.image)", "message": "image stays" } ],
-                          "properties": {
-                              "cronSpec": { "type": "string", "pattern": "^[0-9* /]+$" },
-                              "image": { "type": "string" },
-                              "replicas": { "type": "integer", "minimum": 0, "default": 1 },
-                              "ports": { "type": "array", "x-kubernetes-list-type": "map",
-                                  "x-kubernetes-list-map-keys": ["name"],
-                                  "items": { "type": "object", "required": ["name"], "properties": {
-                                      "name": { "type": "string" }, "port": { "type": "integer" } } } } } },
-                      "status": { "type": "object", "properties": { "replicas": { "type": "integer" },
-                          "selector": { "type": "string" } } } } } } },
-                { "name": "v1beta1", "served": true, "storage": false, "deprecated": true,
-                  "schema": { "openAPIV3Schema": { "type": "object",
-                      "x-kubernetes-preserve-unknown-fields": true } } },
-            ],
+            "versions": [version(), old_version()],
         },
+    })
+}
+
+fn version() -> Value {
+    json!({
+        "name": "v1", "served": true, "storage": true,
+        "subresources": { "status": {}, "scale": { "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector" } },
+        "additionalPrinterColumns": [
+            { "name": "Spec", "type": "string", "jsonPath": ".spec.cronSpec" },
+            { "name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas" },
+            { "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" } ],
+        "selectableFields": [{ "jsonPath": ".spec.image" }],
+        "schema": { "openAPIV3Schema": { "type": "object", "properties": {
+            "spec": spec_schema(),
+            "status": { "type": "object", "properties": { "replicas": { "type": "integer" },
+                "selector": { "type": "string" } } } } } },
+    })
+}
+
+fn old_version() -> Value {
+    json!({ "name": "v1beta1", "served": true, "storage": false, "deprecated": true,
+        "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } } })
+}
+
+fn spec_schema() -> Value {
+    let item = json!({ "type": "object", "required": ["name"],
+        "properties": { "name": { "type": "string" }, "port": { "type": "integer" } } });
+    json!({
+        "type": "object", "required": ["cronSpec"],
+        "x-kubernetes-validations": [
+            { "rule": "self.replicas <= 10", "message": "no more than ten" },
+            { "rule": "!has(oldSelf.image) || has(self.image)", "message": "image stays" } ],
+        "properties": {
+            "cronSpec": { "type": "string", "pattern": "^[0-9* /]+$" },
+            "image": { "type": "string" },
+            "replicas": { "type": "integer", "minimum": 0, "default": 1 },
+            "ports": { "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                "items": item } },
     })
 }
 
