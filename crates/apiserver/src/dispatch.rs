@@ -139,6 +139,8 @@ async fn non_resource(core: &Core, user: &UserInfo, parts: &Parts) -> Result<Res
     if let Some(response) = health::answer(core, path, parts.uri.query().unwrap_or("")) {
         return Ok(response);
     }
+    // Whoever was told that a kind is established finds it.
+    core.catalog.caught_up(&core.store.view()).await;
     if path == "/openapi/v2" {
         return Ok(discovery::openapi_v2(&parts.headers, core));
     }
