@@ -114,8 +114,9 @@ impl Background {
 impl Background {
     /// Ctrl-C, and the end.
     pub fn interrupt(&mut self) -> ExitStatus {
-        let sent = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
-        assert!(sent.expect("there is a kill command").success(), "{} can be interrupted", self.line);
+        // The shell has it built in.
+        let sent = Command::new("/bin/sh").args(["-c", &format!("kill -INT {}", self.child.id())]).status();
+        assert!(sent.expect("there is a shell").success(), "{} can be interrupted", self.line);
         self.child.wait().expect("a started program can be waited for")
     }
 }
