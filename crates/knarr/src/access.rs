@@ -49,3 +49,11 @@ impl Access {
         Ok(authority.to_string())
     }
 }
+
+/// A refusal in the server's own words; the error's text has the whole Status in it.
+pub fn told(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow!("{}", status.message),
+        error => error.into(),
+    }
+}

@@ -1,10 +1,10 @@
 //! `knarr member …`: who the servers of a cluster are.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use http::{Method, Request};
 use kube::Client;
 
-use crate::access::Access;
+use crate::access::{Access, told};
 use crate::cli::{MemberCommand, Output};
 use crate::cluster::wire::{MEMBERS, MemberList};
 
@@ -43,11 +43,7 @@ pub async fn list(client: &Client) -> Result<MemberList> {
 
 async fn ask(client: &Client, method: Method, path: &str) -> Result<String> {
     let request = Request::builder().method(method).uri(path).body(Vec::new()).context("a path of ours is no URI")?;
-    client.request_text(request).await.map_err(|error| match error {
-        // Its own text has the whole Status in it.
-        kube::Error::Api(status) => anyhow!("{}", status.message),
-        error => error.into(),
-    })
+    client.request_text(request).await.map_err(told)
 }
 
 fn render(list: &MemberList) -> String {

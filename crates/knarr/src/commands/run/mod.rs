@@ -21,7 +21,7 @@ use tokio::time::sleep;
 use self::plan::{LABEL, Shape, Wanted};
 use super::image::pack_and_push;
 use super::status::trouble;
-use crate::access::Access;
+use crate::access::{Access, told};
 use crate::cli::{RunArgs, RunOptions};
 use crate::registry_client::RegistryClient;
 
@@ -112,7 +112,7 @@ pub async fn apply(client: &Client, wanted: &Wanted, shape: Shape) -> Result<()>
     for object in plan::objects(wanted, shape) {
         let (api, name) = api_of(client, &wanted.namespace, &object)?;
         let applied = api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await;
-        applied.map_err(|error| anyhow!("cannot apply {} {name}: {}", kind_of(&object), said(&error)))?;
+        applied.map_err(told).with_context(|| format!("cannot apply {} {name}", kind_of(&object)))?;
     }
     Ok(())
 }
@@ -124,7 +124,9 @@ pub async fn delete(client: &Client, wanted: &Wanted, shape: Shape) -> Result<()
         match api.delete(&name, &DeleteParams::default()).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => bail!("cannot delete {} {name}: {}", kind_of(&object), said(&error)),
+            Err(error) => {
+                return Err(told(error)).with_context(|| format!("cannot delete {} {name}", kind_of(&object)));
+            }
         }
     }
     Ok(())
@@ -132,14 +134,6 @@ pub async fn delete(client: &Client, wanted: &Wanted, shape: Shape) -> Result<()
 
 fn kind_of(object: &Value) -> &str {
     object["kind"].as_str().unwrap_or_default()
-}
-
-/// The server's own words, without the whole Status.
-fn said(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
-    }
 }
 
 fn api_of(client: &Client, namespace: &str, object: &Value) -> Result<(Api<DynamicObject>, String)> {
