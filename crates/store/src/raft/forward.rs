@@ -25,7 +25,7 @@ const LEADER_PAUSE: Duration = Duration::from_millis(25);
 /// A write that is not agreed on after this time may still be, later.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The leader gives up first, so that its answer is heard.
-pub(super) const FORWARD_TIMEOUT: Duration = Duration::from_secs(11);
+pub(super) const FORWARD_TIMEOUT: Duration = PROPOSE_TIMEOUT.saturating_add(Duration::from_secs(1));
 /// How long a read waits until this member knows what it has to know. Reads may be tried again at will.
 const LINEARIZE_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(1);

@@ -4,11 +4,10 @@
 //! May not know: when a write is tried again; that is `forward`. What the leader does with it; that is `answer`.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::forward::WriteError;
+use super::forward::{FORWARD_TIMEOUT, WriteError};
 use super::message::{Proposed, Refusal, Request, Response};
 use super::network::{AskError, Caller};
 use super::node::Core;
@@ -55,7 +54,7 @@ impl ForwardRounds {
 }
 
 /// Ends with the last handle of the member.
-pub(super) async fn run(mut asked: mpsc::Receiver<Ask>, core: Weak<Core>, timeout: Duration) {
+pub(super) async fn run(mut asked: mpsc::Receiver<Ask>, core: Weak<Core>) {
     let free = Arc::new(Semaphore::new(REQUESTS_MAX));
     let mut left = None;
     loop {
@@ -71,7 +70,7 @@ pub(super) async fn run(mut asked: mpsc::Receiver<Ask>, core: Weak<Core>, timeou
         left = round.1;
         let Some(caller) = core.upgrade().map(|core| core.caller.clone()) else { return };
         tokio::spawn(async move {
-            send(&caller, round.0, timeout).await;
+            send(&caller, round.0).await;
             drop(permit);
         });
     }
@@ -97,10 +96,10 @@ fn gather(first: Ask, mut next: impl FnMut() -> Option<Ask>) -> (Vec<Ask>, Optio
     (round, None)
 }
 
-async fn send(caller: &Caller, round: Vec<Ask>, timeout: Duration) {
+async fn send(caller: &Caller, round: Vec<Ask>) {
     let leader = round[0].leader;
     let txns = round.iter().map(|ask| Txn::clone(&ask.txn)).collect();
-    let answers = match caller.ask(leader, Request::Propose(txns), timeout).await {
+    let answers = match caller.ask(leader, Request::Propose(txns), FORWARD_TIMEOUT).await {
         Ok(Response::Proposed(answers)) if answers.len() == round.len() => Ok(answers),
         Ok(_) => Err(AskError::Garbled { member: leader }),
         Err(error) => Err(error),

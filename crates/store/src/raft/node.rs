@@ -15,7 +15,6 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use super::address_book::AddressBook;
 use super::audit::{Alarm, HashAt, audit};
-use super::forward::FORWARD_TIMEOUT;
 use super::forward_rounds::{self, ForwardRounds};
 use super::incoming::{self, Incoming};
 use super::log_store::{Growth, LogStore};
@@ -184,7 +183,7 @@ impl Node {
         tokio::spawn(upkeep::keep_members(core.clone(), config.peers.advertise.clone()));
         tokio::spawn(audit(core.clone(), config.audit_every));
         tokio::spawn(read_rounds::run(asked, Arc::downgrade(&core)));
-        tokio::spawn(forward_rounds::run(forwarded, Arc::downgrade(&core), FORWARD_TIMEOUT));
+        tokio::spawn(forward_rounds::run(forwarded, Arc::downgrade(&core)));
         tokio::spawn(rotation::rotate_until_done(core.clone()));
         Ok(Self(core))
     }
