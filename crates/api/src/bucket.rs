@@ -8,13 +8,10 @@ use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::{ListableResource, Metadata, NamespaceResourceScope, Resource};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// Group and version of Knarr's own kinds.
-pub const GROUP: &str = "knarr.dev";
-pub const VERSION: &str = "v1alpha1";
+use crate::own::own_kind;
 
 /// Pods carry it: `cache,sessions=prod-sessions` lets a guest open `cache` (the bucket of that name) and
 /// `sessions` (the bucket `prod-sessions`). Without it a pod has no bucket.
@@ -66,30 +63,7 @@ pub struct BucketUsage {
     pub entries: i64,
 }
 
-impl Resource for Bucket {
-    const API_VERSION: &'static str = "knarr.dev/v1alpha1";
-    const GROUP: &'static str = GROUP;
-    const KIND: &'static str = "Bucket";
-    const VERSION: &'static str = VERSION;
-    const URL_PATH_SEGMENT: &'static str = "buckets";
-    type Scope = NamespaceResourceScope;
-}
-
-impl ListableResource for Bucket {
-    const LIST_KIND: &'static str = "BucketList";
-}
-
-impl Metadata for Bucket {
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+own_kind!(Bucket, "buckets");
 
 impl JsonSchema for Bucket {
     fn schema_name() -> Cow<'static, str> {

@@ -8,13 +8,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{EnvVar, LocalObjectReference};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
-use k8s_openapi::{ListableResource, Metadata, NamespaceResourceScope, Resource};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub const GROUP: &str = "knarr.dev";
-pub const VERSION: &str = "v1alpha1";
+use crate::own::own_kind;
+
 /// Label of a function's pods: its name.
 pub const NAME_LABEL: &str = "knarr.dev/function";
 /// Label of a function's pods: which state of its specification they run.
@@ -200,30 +199,7 @@ impl JsonSchema for AnyJson {
     }
 }
 
-impl Resource for Function {
-    const API_VERSION: &'static str = "knarr.dev/v1alpha1";
-    const GROUP: &'static str = GROUP;
-    const KIND: &'static str = "Function";
-    const VERSION: &'static str = VERSION;
-    const URL_PATH_SEGMENT: &'static str = "functions";
-    type Scope = NamespaceResourceScope;
-}
-
-impl ListableResource for Function {
-    const LIST_KIND: &'static str = "FunctionList";
-}
-
-impl Metadata for Function {
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+own_kind!(Function, "functions");
 
 /// Reads `500ms`, `1.5s`, `2m`; `None` when it is none of these, zero, or more than [`TIMEOUT_MAX`].
 pub fn timeout(text: &str) -> Option<Duration> {

@@ -13,6 +13,7 @@ pub mod kinds;
 pub mod list_rules;
 pub mod meta;
 pub mod openapi;
+pub mod own;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

@@ -9,8 +9,9 @@ use k8s_openapi::api::{
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 
 use super::{Kind, SelectableField, Subresource};
-use crate::bucket::{self, Bucket};
+use crate::bucket::Bucket;
 use crate::function::Function;
+use crate::own;
 
 const CREATE: &[&str] = &["create"];
 const GET: &[&str] = &["get"];
@@ -65,8 +66,8 @@ const POD_SUBRESOURCES: &[Subresource] = &[
 
 /// Entries of a bucket are bytes, not objects.
 const BUCKET_SUBRESOURCES: &[Subresource] = &[
-    sub_of("entries", bucket::GROUP, bucket::VERSION, "BucketEntryOptions", ENTRY_VERBS),
-    status(bucket::GROUP, bucket::VERSION, "Bucket"),
+    sub_of("entries", own::GROUP, own::VERSION, "BucketEntryOptions", ENTRY_VERBS),
+    status(own::GROUP, own::VERSION, "Bucket"),
 ];
 
 const POD_FIELDS: &[SelectableField] = &[
@@ -238,6 +239,15 @@ pub(super) const ROWS: &[Kind] = &[
     Kind::of::<networking::NetworkPolicy>("networkpolicy").short(&["netpol"]).generation(),
     // knarr.dev/v1alpha1
     Kind::of::<Bucket>("bucket").subresources(BUCKET_SUBRESOURCES).generation(),
+    Kind::of::<Function>("function")
+        .short(&["fn"])
+        .in_all()
+        .subresources(&[
+            sub_of("invoke", own::GROUP, own::VERSION, "FunctionInvokeOptions", CREATE),
+            SCALE,
+            status(own::GROUP, own::VERSION, "Function"),
+        ])
+        .generation(),
     // node.k8s.io/v1, policy/v1
     Kind::of::<node::RuntimeClass>("runtimeclass"),
     Kind::of::<policy::PodDisruptionBudget>("poddisruptionbudget")
@@ -252,14 +262,4 @@ pub(super) const ROWS: &[Kind] = &[
     // scheduling.k8s.io/v1, storage.k8s.io/v1
     Kind::of::<scheduling::PriorityClass>("priorityclass").short(&["pc"]).generation(),
     Kind::of::<storage::StorageClass>("storageclass").short(&["sc"]),
-    // knarr.dev/v1alpha1
-    Kind::of::<Function>("function")
-        .short(&["fn"])
-        .in_all()
-        .subresources(&[
-            sub_of("invoke", "knarr.dev", "v1alpha1", "FunctionInvokeOptions", CREATE),
-            SCALE,
-            status("knarr.dev", "v1alpha1", "Function"),
-        ])
-        .generation(),
 ];

@@ -62,7 +62,7 @@ pub struct BucketQueues {
 
 /// The Bucket kind's row.
 pub fn bucket_kind() -> &'static Kind {
-    api::kinds::lookup(api::bucket::GROUP, api::bucket::VERSION, "buckets").expect("a built-in kind")
+    api::kinds::lookup(api::own::GROUP, api::own::VERSION, "buckets").expect("a built-in kind")
 }
 
 /// A bucket as it is stored: what entries of it depend on.

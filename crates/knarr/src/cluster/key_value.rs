@@ -142,7 +142,7 @@ impl Asked {
 }
 
 fn entries(bucket: &BucketUse) -> String {
-    let (group, version) = (api::bucket::GROUP, api::bucket::VERSION);
+    let (group, version) = (api::own::GROUP, api::own::VERSION);
     let (namespace, name) = (encode(&bucket.namespace), encode(&bucket.bucket));
     format!("/apis/{group}/{version}/namespaces/{namespace}/buckets/{name}/entries")
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use api::function::{Function, VERSION};
+use api::function::Function;
+use api::own::VERSION;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Request, header};
