@@ -6,12 +6,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::subresource::node_connector::{NoNodes, NodeConnector};
+use crate::traffic::audit::AuditLog;
 
-/// Most requests in work at the same time, watches and logs not counted.
+/// Seats of all levels of priority together: requests in work at the same time, watches and logs not counted.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 800;
-/// Most watches open at the same time.
-pub const WATCHES_MAX: usize = 20_000;
-
 /// Most connections relayed to nodes and pods at the same time.
 pub const RELAYED_MAX: usize = 2_000;
 
@@ -76,6 +74,8 @@ pub struct ApiServerConfig {
     pub advertise_address: Ipv4Addr,
     pub advertise_port: u16,
     pub version: Version,
+    /// Where it is written who asked what.
+    pub audit: Option<AuditLog>,
     /// How requests for logs and streams reach a node's own endpoint.
     pub nodes: Arc<dyn NodeConnector>,
     /// Ends watches and background tasks.
@@ -90,6 +90,7 @@ impl ApiServerConfig {
             advertise_address,
             advertise_port,
             version: Version::default(),
+            audit: None,
             nodes: Arc::new(NoNodes),
             shutdown: CancellationToken::new(),
         }

@@ -12,12 +12,13 @@ use tokio::sync::Semaphore;
 use crate::authn::keys::KeptKeys;
 use crate::authz::RbacHandle;
 use crate::bucket::BucketQueues;
-use crate::config::{ApiServerConfig, RELAYED_MAX, REQUESTS_IN_FLIGHT_MAX, WATCHES_MAX};
+use crate::config::{ApiServerConfig, RELAYED_MAX};
 use crate::custom::catalog::CatalogHandle;
 use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
 use crate::registry::ownership::Ownership;
 use crate::subresource::invoke::Routes;
+use crate::traffic::Traffic;
 use crate::wire::accept::Form;
 use crate::wire::query::Parameters;
 
@@ -31,8 +32,7 @@ pub struct Core {
     pub token_keys: KeptKeys,
     /// Kinds that users defined.
     pub catalog: CatalogHandle,
-    pub requests: Arc<Semaphore>,
-    pub watches: Arc<Semaphore>,
+    pub traffic: Traffic,
     pub buckets: BucketQueues,
     /// Which pods serve which function.
     pub routes: Routes,
@@ -42,14 +42,14 @@ pub struct Core {
 
 impl Core {
     pub fn new(store: Store<ObjectFacets>, config: ApiServerConfig, rbac: RbacHandle, catalog: CatalogHandle) -> Self {
+        let traffic = Traffic::open(store.clone(), &config);
         Self {
             store,
             config,
             rbac,
             token_keys: KeptKeys::default(),
             catalog,
-            requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
-            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            traffic,
             buckets: BucketQueues::default(),
             routes: Routes::default(),
             connections: Arc::new(Semaphore::new(RELAYED_MAX)),

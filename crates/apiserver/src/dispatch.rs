@@ -1,6 +1,6 @@
 //! From an HTTP request to its handler: who asks, what for, is he allowed, who answers.
 //!
-//! Owns: the order authentication → limits → authorization → handler, and the table of verbs.
+//! Owns: the order authentication → seat → authorization → handler, and the table of verbs.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::response::Response;
 use futures::FutureExt;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request as HttpRequest, Uri, header};
+use http::{HeaderMap, Method, Request as HttpRequest, StatusCode, Uri, header};
 use hyper::upgrade::OnUpgrade;
 
 use crate::authz::{Attributes, authorize, reviews};
@@ -26,7 +26,11 @@ use crate::registry::ownership::Ownership;
 use crate::registry::write::Part;
 use crate::rest::write::Input;
 use crate::rest::{list, watch, write};
+use crate::serve::PeerAddress;
 use crate::subresource::connect::{self, Connect};
+use crate::traffic::audit::Arrived;
+use crate::traffic::schema::Asked;
+use crate::traffic::{Admitted, Outcome, Record, known_subresource, metrics};
 use crate::wire::accept::{Form, negotiate};
 use crate::wire::body::{APPLY_MEDIA_TYPE, media_type};
 use crate::wire::path::{ResourcePath, Target, parse};
@@ -82,34 +86,55 @@ pub async fn dispatch(State(core): State<Arc<Core>>, request: HttpRequest<Body>)
     let began = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let response = AssertUnwindSafe(answer(core, request)).catch_unwind().await.unwrap_or_else(|_| {
+    let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0.ip());
+    let arrived = core.traffic.is_audited().then(|| Arrived::new(request.uri(), request.headers(), peer));
+    let mut record = Record::default();
+    let answered = AssertUnwindSafe(answer(Arc::clone(&core), request, &mut record)).catch_unwind().await;
+    let response = answered.unwrap_or_else(|_| {
         tracing::error!(%method, path, "a request handler panicked");
         Err(Status::internal("this request made the server fail; the failure is logged"))
     });
     let response = response.unwrap_or_else(|status| respond::failure(&status));
-    tracing::debug!(%method, path, code = response.status().as_u16(), elapsed = ?began.elapsed(), "request");
+    let outcome = Outcome { code: response.status().as_u16(), took: began.elapsed() };
+    core.traffic.answered(arrived, &record, outcome).await;
+    tracing::debug!(%method, path, code = outcome.code, elapsed = ?outcome.took, "request");
     response
 }
 
-async fn answer(core: Arc<Core>, request: HttpRequest<Body>) -> Result<Response, Status> {
+async fn answer(core: Arc<Core>, request: HttpRequest<Body>, record: &mut Record) -> Result<Response, Status> {
     let (mut parts, body) = request.into_parts();
+    record.verb = method_name(&parts.method);
     let user = authn::user_of(&core, parts.extensions.get::<UserInfo>().cloned(), &parts.headers).await?;
+    record.user = Some(user.clone());
     let path = parts.uri.path();
     if user.is_anonymous() && !health::is_public(path) {
         return Err(Status::unauthorized());
     }
     let target = parse(path).ok_or_else(|| Status::bad_request("the path does not decode as UTF-8"))?;
     let user = impersonated(&core, user, &parts.headers)?;
+    record.impersonated = Some(user.clone()).filter(|acting| Some(acting) != record.user.as_ref());
     match target {
-        Target::NonResource => non_resource(&core, &user, &parts).await,
+        Target::NonResource => non_resource(&core, &user, &parts, record).await,
         Target::Resource(path) => {
             let parameters = Parameters::parse(&parts.uri)?;
             let as_leader = parts.extensions.get::<AsLeader>().is_some();
             let upgrade = parts.extensions.remove::<OnUpgrade>();
             let Parts { method, uri, headers, .. } = parts;
             let exchange = Exchange { core, user, as_leader, path, parameters, headers, uri, upgrade };
-            exchange.answer(&method, body).await
+            exchange.answer(&method, body, record).await
         }
+    }
+}
+
+/// The verb of a request for a path that is no resource.
+fn method_name(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" | "HEAD" => "get",
+        "POST" => "post",
+        "PUT" => "put",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        _ => "other",
     }
 }
 
@@ -126,18 +151,23 @@ fn impersonated(core: &Core, user: UserInfo, headers: &HeaderMap) -> Result<User
     Ok(UserInfo::authenticated(name, groups))
 }
 
-async fn non_resource(core: &Core, user: &UserInfo, parts: &Parts) -> Result<Response, Status> {
+async fn non_resource(core: &Core, user: &UserInfo, parts: &Parts, record: &mut Record) -> Result<Response, Status> {
     let path = parts.uri.path();
-    let verb = parts.method.as_str().to_lowercase();
-    let verb = if verb == "head" { "get" } else { verb.as_str() };
+    let verb = method_name(&parts.method);
+    let asked = Asked { user: &user.name, groups: &user.groups, verb, path, ..Asked::default() };
+    let _admitted = core.traffic.admit(&asked).await?;
     if !health::is_public(path) {
         authorize(&core.rbac.current(), user, &Attributes { verb, path, ..Attributes::default() })?;
     }
+    record.is_allowed = true;
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());
     }
     if let Some(response) = health::answer(core, path, parts.uri.query().unwrap_or("")) {
         return Ok(response);
+    }
+    if path == "/metrics" {
+        return Ok(respond::typed(StatusCode::OK, metrics::MEDIA_TYPE, metrics::text(core)));
     }
     // Whoever was told that a kind is established finds it.
     core.catalog.caught_up(&core.store.view()).await;
@@ -165,23 +195,22 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn answer(self, method: &Method, body: Body) -> Result<Response, Status> {
+    async fn answer(self, method: &Method, body: Body, record: &mut Record) -> Result<Response, Status> {
         let named = !self.path.name.is_empty();
+        self.record(record);
         let verb = Verb::of(method, named, self.parameters.watch && self.path.subresource.is_empty())
             .ok_or_else(Status::method_not_allowed)?;
         let verb = subresource::verb(&self.path, verb);
+        record.verb = verb.name();
+        record.is_long_running = verb == Verb::Watch || subresource::is_long_running(&self.path.subresource);
+        let _admitted = if record.is_long_running { None } else { Some(self.admit(verb).await?) };
         self.authorize(verb)?;
+        record.is_allowed = true;
         let (kind, custom) = kind_of(&self.core, &self.path).await?;
+        record.kind = Some(kind);
         if connect::is_connection(&self.path.subresource) {
             return self.connect(kind, method, verb, body).await;
         }
-        let long_running = verb == Verb::Watch || subresource::is_long_running(&self.path.subresource);
-        let _permit = if long_running {
-            None
-        } else {
-            let permit = self.core.requests.clone().try_acquire_owned();
-            Some(permit.map_err(|_| Status::too_many_requests("too many requests, please try again later", 1))?)
-        };
         let form = match negotiate(&self.headers) {
             Some(form) => form,
             None if subresource::negotiates(&self.path) => Form::Object,
@@ -209,6 +238,36 @@ impl Exchange {
             return subresource::answer(&request, verb, input).await;
         }
         verbs(&request, verb, input).await
+    }
+
+    /// What the path says, for who counts and logs.
+    fn record(&self, record: &mut Record) {
+        let ResourcePath { group, version, namespace, resource, name, subresource, .. } = &self.path;
+        record.subresource = known_subresource(subresource);
+        let fields = [
+            (&mut record.group, group),
+            (&mut record.version, version),
+            (&mut record.resource, resource),
+            (&mut record.namespace, namespace),
+            (&mut record.name, name),
+        ];
+        for (field, value) in fields {
+            value.clone_into(field);
+        }
+    }
+
+    async fn admit(&self, verb: Verb) -> Result<Admitted, Status> {
+        let ResourcePath { group, resource, subresource, namespace, .. } = &self.path;
+        let joined;
+        let resource = if subresource.is_empty() {
+            resource
+        } else {
+            joined = format!("{resource}/{subresource}");
+            &joined
+        };
+        let (user, groups) = (&self.user.name, &self.user.groups);
+        let asked = Asked { user, groups, verb: verb.name(), group, resource, namespace, path: "" };
+        self.core.traffic.admit(&asked).await
     }
 
     /// Neither media types nor options mean anything for what is not ours to answer.
@@ -348,7 +407,7 @@ async fn review(request: &Request, verb: Verb, input: Input) -> Result<Response,
         "TokenReview" => reviews::answer_token(request, object).await?,
         _ => reviews::answer(request, object)?,
     };
-    Ok(respond::json(http::StatusCode::CREATED, respond::to_bytes(&answer)))
+    Ok(respond::json(StatusCode::CREATED, respond::to_bytes(&answer)))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod rest;
 mod serve;
 mod server;
 mod subresource;
+mod traffic;
 mod wire;
 
 pub use bootstrap::BootstrapError;
@@ -37,3 +38,4 @@ pub use object::facets::ObjectFacets;
 pub use serve::serve;
 pub use server::{ApiServer, ApiServerError};
 pub use subresource::node_connector::{NoNodes, NodeAddress, NodeConnectError, NodeConnector, TlsNodeConnector};
+pub use traffic::audit::{AuditError, AuditLog, Policy as AuditPolicy, PolicyError as AuditPolicyError};

@@ -1,5 +1,6 @@
 //! Terminates TLS in front of a router: HTTP/1.1 and HTTP/2, client certificates, limits, an orderly end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,8 +52,9 @@ pub async fn serve(listener: TcpListener, mut tls: ServerConfig, router: Router,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = Connection { acceptor: acceptor.clone(), router: router.clone(), _permit: permit };
+            Ok((stream, peer)) => {
+                let (acceptor, router) = (acceptor.clone(), router.clone());
+                let connection = Connection { acceptor, router, peer, _permit: permit };
                 tokio::spawn(connection.run(stream, graceful.watcher()));
             }
             Err(error) => {
@@ -67,9 +69,14 @@ pub async fn serve(listener: TcpListener, mut tls: ServerConfig, router: Router,
     }
 }
 
+/// Who is at the other end of a request's connection; an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub SocketAddr);
+
 struct Connection {
     acceptor: TlsAcceptor,
     router: Router,
+    peer: SocketAddr,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -89,8 +96,10 @@ impl Connection {
             }
         };
         let user = user_of(&stream);
+        let peer = PeerAddress(self.peer);
         let router = self.router.map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().remove::<UserInfo>();
+            request.extensions_mut().insert(peer);
             if let Some(user) = user.clone() {
                 request.extensions_mut().insert(user);
             }

@@ -121,6 +121,12 @@ pub struct UpArgs {
     /// The file with the keys that seal the state on the disk [default: <data-dir>/pki/store.keys]
     #[arg(long, value_name = "FILE")]
     pub store_keys: Option<PathBuf>,
+    /// Write who asked the API what, and whether it was allowed, to this file: one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+    /// Which requests that are: an audit.k8s.io/v1 Policy [default: all]
+    #[arg(long, value_name = "FILE", requires = "audit_log")]
+    pub audit_policy: Option<PathBuf>,
     /// Leave the workloads running when this process stops
     #[arg(long)]
     pub keep_workloads: bool,
@@ -525,7 +531,7 @@ pub enum BenchName {
     Invoke,
     /// Many Wasm pods at once
     Scale,
-    /// ConfigMap writes and reads
+    /// Creates, reads, lists and watches of the API server
     Api,
 }
 

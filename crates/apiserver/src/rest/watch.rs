@@ -15,7 +15,6 @@ use futures::FutureExt;
 use http::StatusCode;
 use rand::Rng;
 use store::{Change, Revision, Watch, WatchClosed, WatchEvent};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +23,7 @@ use super::selection::Selection;
 use crate::core::{Entry, Request, check_seen, parse_revision};
 use crate::object::encode::with_revision;
 use crate::object::facets::ObjectFacets;
+use crate::traffic::watches::WatchGuard;
 use crate::wire::query::RevisionMatch;
 use crate::wire::respond::{self, to_bytes};
 
@@ -67,9 +67,7 @@ pub async fn watch(request: &Request) -> Result<Response, Status> {
     let presenter = Presenter::new(request)?;
     let selection = Selection::new(request.kind, &request.parameters)?;
     let start = start(request)?;
-    let permit = request.core.watches.clone().try_acquire_owned().map_err(|_| {
-        Status::too_many_requests("too many watches are open on this server, please try again later", 5)
-    })?;
+    let guard = request.core.traffic.watches.open(&request.user.name)?;
     let view = request.core.fresh().await?;
     if let Some(asked) = parse_revision(&request.parameters.resource_version)? {
         check_seen(asked, &view)?;
@@ -99,7 +97,7 @@ pub async fn watch(request: &Request) -> Result<Response, Status> {
         shutdown: request.core.config.shutdown.clone(),
         columns_sent: false,
         state: State::Initial,
-        _permit: permit,
+        _guard: guard,
     };
     let body = Body::from_stream(futures::stream::unfold(watching, |mut watching| async move {
         let bytes = watching.next().await?;
@@ -168,7 +166,7 @@ struct Watching {
     shutdown: CancellationToken,
     columns_sent: bool,
     state: State,
-    _permit: OwnedSemaphorePermit,
+    _guard: WatchGuard,
 }
 
 impl Watching {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use apiserver::{AuditLog, AuditPolicy};
 use store::MemberId;
 
 use super::join::{JoinSettings, authority_of};
@@ -44,6 +45,33 @@ pub struct ClusterConfig {
     pub runs_node: bool,
     /// `None`: the only server of its cluster.
     pub peers: Option<PeerConfig>,
+    pub audit: Option<AuditConfig>,
+}
+
+/// Which requests are written to which file.
+#[derive(Debug, Clone)]
+pub struct AuditConfig {
+    pub log: PathBuf,
+    /// `None`: all of them.
+    pub policy: Option<PathBuf>,
+}
+
+impl AuditConfig {
+    fn of(args: &UpArgs) -> Option<Self> {
+        Some(Self { log: args.audit_log.clone()?, policy: args.audit_policy.clone() })
+    }
+
+    /// Opens the log and begins to write.
+    pub fn open(&self) -> Result<AuditLog> {
+        let policy = match &self.policy {
+            None => AuditPolicy::metadata_of_everything(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                AuditPolicy::parse(&text).with_context(|| format!("cannot use {}", path.display()))?
+            }
+        };
+        Ok(AuditLog::open(&self.log, policy)?)
+    }
 }
 
 impl ClusterConfig {
@@ -94,6 +122,7 @@ impl ClusterConfig {
             node_name,
             runs_node: true,
             peers: None,
+            audit: AuditConfig::of(args),
         })
     }
 

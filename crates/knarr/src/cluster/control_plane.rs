@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{ClusterConfig, KUBERNETES_SERVICE};
+use super::config::{AuditConfig, ClusterConfig, KUBERNETES_SERVICE};
 use super::front_door::front_door;
 use super::members_api::{self, MembersApi};
 use super::registry;
@@ -130,6 +130,7 @@ fn api_config(config: &ClusterConfig, authority: &Authority, shutdown: &Cancella
     api_config.version = Version { git_version: version::git_version(), ..Version::default() };
     api_config.nodes = Arc::new(TlsNodeConnector::new(authority.client_config(&leaf)?));
     api_config.shutdown = shutdown.clone();
+    api_config.audit = config.audit.as_ref().map(AuditConfig::open).transpose()?;
     Ok(api_config)
 }
 
