@@ -7,6 +7,7 @@ mod invoke;
 mod logs;
 mod port_forward;
 mod routes;
+mod stats;
 mod target;
 mod upgrade;
 
@@ -33,6 +34,7 @@ pub struct EndpointState {
     pub context: Arc<NodeContext>,
     pub supervisor: SupervisorHandle,
     pub sessions: upgrade::Sessions,
+    looks: Arc<stats::Looks>,
 }
 
 /// Serves until the agent stops.
@@ -45,7 +47,7 @@ pub async fn serve(
     let acceptor = TlsAcceptor::from(Arc::clone(&context.config.endpoint_tls));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let sessions = upgrade::Sessions::new(shutdown.clone());
-    let state = EndpointState { context, supervisor, sessions };
+    let state = EndpointState { context, supervisor, sessions, looks: Arc::default() };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -12,7 +12,7 @@ use super::EndpointState;
 use super::identity::Identity;
 use super::invoke::invoke;
 use super::logs::container_logs;
-use super::{exec, port_forward};
+use super::{exec, port_forward, stats};
 
 /// The routes for one connection, whose caller is `identity`.
 pub fn router(state: EndpointState, identity: Option<Identity>) -> Router {
@@ -21,7 +21,8 @@ pub fn router(state: EndpointState, identity: Option<Identity>) -> Router {
         .route("/invoke/{namespace}/{pod}/{container}", post(invoke))
         .route("/pods", get(pods))
         .route("/healthz", get(|| async { "ok" }))
-        .route("/stats/summary", get(stats_summary))
+        .route("/stats/summary", get(stats::summary))
+        .route("/metrics/resource", get(stats::resource_metrics))
         .route("/exec/{namespace}/{pod}/{container}", any(exec::exec))
         .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
         .route("/portForward/{namespace}/{pod}", any(port_forward::port_forward))
@@ -48,30 +49,4 @@ async fn pods(State(state): State<EndpointState>) -> Json<Value> {
     let pods = state.supervisor.pods().await;
     let items: Vec<&k8s_openapi::api::core::v1::Pod> = pods.iter().map(AsRef::as_ref).collect();
     Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
-}
-
-/// The part of the summary that `kubectl top` like tools need: cpu and memory of every container; and how often those
-/// that are called were.
-async fn stats_summary(State(state): State<EndpointState>) -> Json<Value> {
-    let now = jiff::Timestamp::now().to_string();
-    let mut by_pod = std::collections::BTreeMap::<String, Vec<Value>>::new();
-    for (_, runtime) in state.context.runtimes.iter() {
-        for stats in runtime.list_stats().await.unwrap_or_default() {
-            by_pod.entry(stats.pod_uid).or_default().push(json!({
-                "name": stats.name,
-                "cpu": {"time": now, "usageCoreNanoSeconds": stats.cpu_usage_nanos},
-                "memory": {"time": now, "workingSetBytes": stats.memory_working_set_bytes},
-                "knarr.dev/calls": stats.calls,
-            }));
-        }
-    }
-    let pods = state.supervisor.pods().await;
-    let row = |pod: &std::sync::Arc<k8s_openapi::api::core::v1::Pod>| {
-        let meta = &pod.metadata;
-        let containers = meta.uid.as_ref().and_then(|uid| by_pod.get(uid)).cloned().unwrap_or_default();
-        let reference = json!({"name": meta.name, "namespace": meta.namespace, "uid": meta.uid});
-        json!({"podRef": reference, "containers": containers})
-    };
-    let pods: Vec<Value> = pods.iter().map(row).collect();
-    Json(json!({"node": {"nodeName": state.context.config.node_name}, "pods": pods}))
 }
