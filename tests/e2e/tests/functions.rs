@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use e2e::{Cluster, eventually};
+use plugin_client::{CallError, Plugins};
 use serde_json::{Value, json};
 
 /// `which` tells the versions apart; `add` works on numbers of this type.
@@ -44,6 +45,29 @@ fn invoke(cluster: &Cluster, function: &str, call: &str) -> e2e::Said {
     cluster.knarr(&["invoke", function, call])
 }
 
+/// The client crate, as a program that has plugins uses it.
+fn from_a_host_application(cluster: &Cluster) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let plugins = Plugins::from_kubeconfig(&cluster.kubeconfig()).await.expect("the cluster is reached");
+        let calc = plugins.function("default", "calc");
+        assert_eq!(calc.call::<u32>("add", (1, 2)).await.expect("a sum"), 3);
+        let trapped = calc.call::<()>("trap", ()).await.expect_err("it traps");
+        assert!(matches!(&trapped, CallError::Failed { reason, .. } if reason == "Trapped"), "{trapped:?}");
+        let refused = calc.call::<u32>("sub", (1, 2)).await.expect_err("there is none");
+        assert!(matches!(refused, CallError::Refused { code: 404, .. }), "{refused:?}");
+        let stream = calc.stream().await.expect("a stream");
+        let calls = (0..500_u32).map(|number| {
+            let stream = stream.clone();
+            tokio::spawn(async move { stream.call::<u32>("add", (number, 1)).await })
+        });
+        for (number, call) in calls.collect::<Vec<_>>().into_iter().enumerate() {
+            let sum = call.await.expect("no panic").expect("a sum");
+            assert_eq!(u32::try_from(number + 1), Ok(sum));
+        }
+    });
+}
+
 const RAW: &str = "/apis/knarr.dev/v1alpha1/namespaces/default/functions/calc/invoke";
 
 #[test]
@@ -77,6 +101,8 @@ fn exports_are_published_and_called_within_limits() {
     assert!(invoke(&cluster, "trap", "trap()").refused().contains("functions.knarr.dev \"trap\" not found"));
     let pod = cluster.kubectl("get pods -l knarr.dev/function=calc -o name").ok();
     assert!(cluster.kubectl(&format!("logs {}", pod.trim())).ok().contains("inner-most"));
+
+    from_a_host_application(&cluster);
 
     // A component that exports nothing never serves, and says why.
     cluster.push_wat("(component)", "empty:v1");

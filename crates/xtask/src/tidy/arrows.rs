@@ -39,9 +39,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "wasm-runtime",
         ],
     ),
+    // For host applications; it knows the API as any client does.
+    ("plugin-client", &[]),
     // Not part of the product.
     ("xtask", &[]),
-    ("e2e", &[]),
+    ("e2e", &["plugin-client"]),
     ("servers", &["e2e"]),
     ("sim", &["store"]),
 ];
