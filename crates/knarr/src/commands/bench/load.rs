@@ -22,7 +22,7 @@ use super::stats::percentile;
 /// Answers before this time has passed are sent, but not counted.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Largest answer that is read.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// One request, one connect.
 const TIMEOUT: Duration = Duration::from_secs(30);
 

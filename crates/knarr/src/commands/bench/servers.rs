@@ -53,7 +53,7 @@ async fn knarr(settings: &Settings, section: &mut Section) -> Result<Vec<Outcome
     let idle = syncs_per_s(&fleet, tokio::time::sleep(settings.idle)).await?.1;
     section.note(format!("idle: {} syncs a second, by server", list(&idle)));
     let mut of_leader = Vec::new();
-    for work in [Work::Create, Work::Get] {
+    for work in [Work::CREATE, Work::GET] {
         for (role, at) in [("leader", leader), ("follower", (leader + 1) % SERVERS)] {
             let endpoint = Endpoint::new(&fleet.access(at).await?)?;
             for clients in CLIENTS {
@@ -62,11 +62,11 @@ async fn knarr(settings: &Settings, section: &mut Section) -> Result<Vec<Outcome
                 let load = Load { endpoint, namespace, work, clients, value_bytes: VALUE_BYTES, length };
                 let (outcome, syncs) = syncs_per_s(&fleet, load.run()).await?;
                 let outcome = outcome?;
-                if work == Work::Create {
+                if work == Work::CREATE {
                     section.note(format!("{clients} clients of the {role}: {} syncs a second", list(&syncs)));
                 }
                 section.row(format!("knarr, {}, {clients} clients of the {role}", work.name()), figures(&outcome));
-                if at == leader && work == Work::Create {
+                if at == leader && work == Work::CREATE {
                     of_leader.push(outcome);
                 }
             }
