@@ -13,7 +13,8 @@ pub mod kubectl;
 pub mod layout;
 pub mod machine;
 pub mod needs;
+pub mod transcript;
 
 pub use cluster::{Cluster, Options};
-pub use eventually::{eventually, within};
+pub use eventually::{PATIENCE, eventually, try_within, within};
 pub use kubectl::{Background, Said};

@@ -2,6 +2,7 @@
 
 mod access;
 mod backup;
+mod clients;
 mod crash;
 mod custom;
 mod examples;
@@ -20,3 +21,4 @@ mod runtimes;
 mod streams;
 mod teardown;
 mod tokens;
+mod transcript;

@@ -1,0 +1,70 @@
+//! A first week with kubectl, command by command: what it says is what people know from Kubernetes.
+//!
+//! `transcripts/kubectl.txt` holds commands and outputs. `KNARR_BLESS=1` writes it anew from what is said now; read
+//! the difference before you keep it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use e2e::kubectl::Said;
+use e2e::transcript::{self, Step};
+use e2e::{Cluster, try_within};
+
+#[test]
+fn kubectl_says_what_it_says_on_kubernetes() {
+    let Some(cluster) = Cluster::up() else { return };
+    cluster.push_examples();
+    if !cluster.push_busybox() {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("transcripts");
+    let path = folder.join("kubectl.txt");
+    let expected = transcript::read(&path);
+    let said: Vec<Step> = expected.iter().map(|step| answered(&cluster, &folder.join("files"), step)).collect();
+    if std::env::var_os("KNARR_BLESS").is_some() {
+        transcript::write(&path, &said);
+        return;
+    }
+    let differences = transcript::differences(&expected, &said);
+    assert!(differences.is_empty(), "kubectl says something else than {}:\n{differences}", path.display());
+}
+
+/// The step with what is said now.
+fn answered(cluster: &Cluster, files: &PathBuf, step: &Step) -> Step {
+    let once = || {
+        let mut command: Command = cluster.client("kubectl");
+        Said::by(command.current_dir(files).args(words(&step.command)), "")
+    };
+    let said = match &step.until {
+        None => once(),
+        Some(wanted) => {
+            let within = try_within(e2e::PATIENCE, || {
+                let said = once();
+                if said.stdout.contains(wanted) { Ok(said) } else { Err(said) }
+            });
+            within.unwrap_or_else(|last| last)
+        }
+    };
+    let exit = if said.success { String::new() } else { format!("exit {}\n", said.code.unwrap_or(-1)) };
+    let shown = if step.unshown { String::new() } else { transcript::normalised(&(said.stdout + &said.stderr)) + "\n" };
+    Step { output: (shown + &exit).trim().to_owned(), ..step.clone() }
+}
+
+/// Words between spaces; single quotes hold words together.
+fn words(line: &str) -> Vec<String> {
+    let quoted = line.split('\'').enumerate();
+    quoted.fold(Vec::new(), |mut words, (at, part)| {
+        if at % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+        words
+    })
+}
+
+#[test]
+fn words_may_be_quoted() {
+    assert_eq!(words("patch x -p '{\"a\": 1}' -o name"), ["patch", "x", "-p", "{\"a\": 1}", "-o", "name"]);
+    assert_eq!(words("get pods -n shop"), ["get", "pods", "-n", "shop"]);
+}
