@@ -25,7 +25,7 @@ use crate::identity::UserInfo;
 use crate::registry::ownership::Ownership;
 use crate::registry::write::Part;
 use crate::rest::write::Input;
-use crate::rest::{list, watch, write};
+use crate::rest::{components, list, watch, write};
 use crate::subresource::connect::{self, Connect};
 use crate::wire::accept::{Form, negotiate};
 use crate::wire::body::{APPLY_MEDIA_TYPE, media_type};
@@ -307,11 +307,14 @@ async fn verbs(request: &Request, verb: Verb, input: Input) -> Result<Response, 
     if verb == Verb::Create && !request.name.is_empty() {
         return Err(Status::method_not_allowed());
     }
-    if !request.kind.is_stored() {
-        return review(request, verb, input).await;
-    }
     if !request.kind.allows(verb.name()) {
         return Err(Status::method_not_allowed());
+    }
+    if !request.kind.is_stored() {
+        return match verb {
+            Verb::Create => review(request, input).await,
+            _ => components::answer(request, verb).await,
+        };
     }
     match verb {
         Verb::Get => list::get(request).await,
@@ -336,10 +339,7 @@ fn check_scope(kind: &Kind, request: &Request, verb: Verb) -> Result<(), Status>
     Ok(())
 }
 
-async fn review(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {
-    if verb != Verb::Create {
-        return Err(Status::method_not_allowed());
-    }
+async fn review(request: &Request, input: Input) -> Result<Response, Status> {
     let (object, _) = input.object().await?;
     if request.kind.kind == "Binding" {
         return subresource::binding::bind(request, object).await;
