@@ -11,9 +11,11 @@ use serde_json::{Map, Value, json};
 use crate::kinds::Kind;
 
 mod cluster;
+mod flowcontrol;
 mod function;
 mod pod;
 mod service;
+mod storage;
 mod workload;
 
 pub use pod::pod_spec;
@@ -50,10 +52,13 @@ pub fn apply(kind: &Kind, object: &mut Value) {
         ("networking.k8s.io", "IngressClass") => service::ingress_class(fields),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => cluster::binding(fields),
         ("scheduling.k8s.io", "PriorityClass") => text(fields, "preemptionPolicy", "PreemptLowerPriority"),
-        ("storage.k8s.io", "StorageClass") => {
-            text(fields, "reclaimPolicy", "Delete");
-            text(fields, "volumeBindingMode", "Immediate");
-        }
+        ("apiregistration.k8s.io", "APIService") => cluster::api_service(fields),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flowcontrol::schema(fields),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => flowcontrol::level(fields),
+        ("resource.k8s.io", "ResourceClaim") => storage::claim(fields),
+        ("resource.k8s.io", "ResourceClaimTemplate") => storage::claim_template(fields),
+        ("storage.k8s.io", "CSIDriver") => storage::driver(fields),
+        ("storage.k8s.io", "StorageClass") => storage::class(fields),
         ("knarr.dev", "Function") => function::function(fields),
         _ => {}
     }
@@ -76,6 +81,7 @@ fn empty_status(kind: &Kind) -> Value {
         "HorizontalPodAutoscaler" if kind.version == "v1" => json!({ "currentReplicas": 0, "desiredReplicas": 0 }),
         "HorizontalPodAutoscaler" => json!({ "desiredReplicas": 0 }),
         "Service" | "Ingress" => json!({ "loadBalancer": {} }),
+        "VolumeAttachment" => json!({ "attached": false }),
         _ => json!({}),
     }
 }

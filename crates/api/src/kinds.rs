@@ -10,6 +10,8 @@ use std::borrow::Cow;
 
 use k8s_openapi::{ClusterResourceScope, ListableResource, NamespaceResourceScope, Resource};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub mod convert;
@@ -48,7 +50,13 @@ pub struct Kind {
 /// Where the type of a kind comes from.
 enum Origin {
     /// A Rust type.
-    BuiltIn { schema: fn(&mut SchemaGenerator) -> Schema, type_name: fn() -> Cow<'static, str> },
+    BuiltIn {
+        schema: fn(&mut SchemaGenerator) -> Schema,
+        type_name: fn() -> Cow<'static, str>,
+        /// Into the type and out again.
+        #[cfg(test)]
+        through: fn(&Value) -> serde_json::Result<Value>,
+    },
     /// A CustomResourceDefinition; its schema is no part of the row (see [`custom`]).
     Custom { type_name: &'static str },
 }
@@ -121,9 +129,10 @@ impl Kind {
         }
     }
 
-    /// Whether objects of it are kept at all (reviews and bindings are only answered).
+    /// Whether objects of it are kept at all. Reviews and bindings are only answered, states of components found out
+    /// when somebody asks.
     pub fn is_stored(&self) -> bool {
-        self.allows("get")
+        self.allows("get") && self.allows("create")
     }
 
     pub fn allows(&self, verb: &str) -> bool {
@@ -178,6 +187,15 @@ impl Kind {
         }
     }
 
+    /// What is left of an object that goes through the Rust type.
+    #[cfg(test)]
+    pub(crate) fn through_its_type(&self, object: &Value) -> serde_json::Result<Value> {
+        match self.origin {
+            Origin::BuiltIn { through, .. } => through(object),
+            Origin::Custom { .. } => Ok(object.clone()),
+        }
+    }
+
     /// Whether a CustomResourceDefinition made it.
     pub fn is_custom(&self) -> bool {
         matches!(self.origin, Origin::Custom { .. })
@@ -222,7 +240,7 @@ impl Scoped for ClusterResourceScope {
 impl Kind {
     const fn of<T>(singular: &'static str) -> Self
     where
-        T: ListableResource + JsonSchema,
+        T: ListableResource + JsonSchema + Serialize + DeserializeOwned,
         T::Scope: Scoped,
     {
         Self { list_kind: T::LIST_KIND, ..Self::answered::<T>(singular, ALL_VERBS) }
@@ -231,7 +249,7 @@ impl Kind {
     /// A kind that is never kept: the answer is all there is.
     const fn answered<T>(singular: &'static str, verbs: &'static [&'static str]) -> Self
     where
-        T: Resource + JsonSchema,
+        T: Resource + JsonSchema + Serialize + DeserializeOwned,
         T::Scope: Scoped,
     {
         Self {
@@ -249,7 +267,12 @@ impl Kind {
             selectable: &[],
             keeps_generation: false,
             stored_as: None,
-            origin: Origin::BuiltIn { schema: |generator| generator.subschema_for::<T>(), type_name: T::schema_name },
+            origin: Origin::BuiltIn {
+                schema: |generator| generator.subschema_for::<T>(),
+                type_name: T::schema_name,
+                #[cfg(test)]
+                through: |object| serde_json::to_value(T::deserialize(object)?),
+            },
         }
     }
 

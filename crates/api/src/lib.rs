@@ -15,6 +15,7 @@ pub mod meta;
 pub mod openapi;
 pub mod own;
 pub mod patch;
+pub mod pod;
 pub mod protobuf;
 pub mod quantity;
 pub mod schema;

@@ -121,6 +121,15 @@ pub(crate) fn has_field(type_name: &str, field: &str) -> Option<bool> {
     }
 }
 
+/// The fields of a type, if it is used and has any.
+#[cfg(test)]
+pub(crate) fn field_names(type_name: &str) -> Option<Vec<String>> {
+    match TREE.node(TREE.find(type_name)?) {
+        node::Node::Struct(of) => Some(of.names().map(str::to_owned).collect()),
+        _ => None,
+    }
+}
+
 struct Label<'a> {
     kind: &'a str,
     version: &'a str,

@@ -10,7 +10,9 @@ use crate::kinds::Kind;
 use crate::meta;
 
 pub mod age;
+mod api;
 mod cluster;
+mod devices;
 mod event;
 mod function;
 mod network;
@@ -59,6 +61,10 @@ const fn count(name: &'static str) -> Column {
     Column { name, kind: "integer", priority: 0 }
 }
 
+const fn boolean(name: &'static str) -> Column {
+    Column { name, kind: "boolean", priority: 0 }
+}
+
 const fn wide(name: &'static str) -> Column {
     Column { name, kind: "string", priority: 1 }
 }
@@ -77,6 +83,13 @@ const NAME_AND_AGE: Printer =
 
 fn printer(kind: &Kind) -> &'static Printer {
     match kind.kind {
+        "APIService" => &api::SERVICE,
+        "CertificateSigningRequest" => &api::CERTIFICATE_REQUEST,
+        "ComponentStatus" => &api::COMPONENT_STATUS,
+        "FlowSchema" => &api::FLOW_SCHEMA,
+        "PriorityLevelConfiguration" => &api::PRIORITY_LEVEL,
+        "ResourceClaim" => &devices::CLAIM,
+        "ResourceSlice" => &devices::SLICE,
         "Pod" => &pod::POD,
         "PodTemplate" => &pod::TEMPLATE,
         "Deployment" => &workload::DEPLOYMENT,
@@ -93,7 +106,9 @@ fn printer(kind: &Kind) -> &'static Printer {
         "EndpointSlice" => &network::ENDPOINT_SLICE,
         "Ingress" => &network::INGRESS,
         "IngressClass" => &network::INGRESS_CLASS,
+        "IPAddress" => &network::IP_ADDRESS,
         "NetworkPolicy" => &network::NETWORK_POLICY,
+        "ServiceCIDR" => &network::SERVICE_CIDR,
         "Node" => &cluster::NODE,
         "Namespace" => &cluster::NAMESPACE,
         "ConfigMap" => &cluster::CONFIG_MAP,
@@ -108,7 +123,12 @@ fn printer(kind: &Kind) -> &'static Printer {
         "Event" => &event::EVENT,
         "PersistentVolume" => &storage::VOLUME,
         "PersistentVolumeClaim" => &storage::CLAIM,
+        "CSIDriver" => &storage::DRIVER,
+        "CSINode" => &storage::NODE,
+        "CSIStorageCapacity" => &storage::STORAGE_CAPACITY,
         "StorageClass" => &storage::CLASS,
+        "VolumeAttachment" => &storage::ATTACHMENT,
+        "VolumeAttributesClass" => &storage::ATTRIBUTES_CLASS,
         "Bucket" => &storage::BUCKET,
         "Function" => &function::FUNCTION,
         _ => &NAME_AND_AGE,
@@ -206,6 +226,10 @@ fn list_at<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
 
 fn entries_at(object: &Value, pointer: &str) -> usize {
     object.pointer(pointer).and_then(Value::as_object).map_or(0, serde_json::Map::len)
+}
+
+fn is_true(object: &Value, pointer: &str) -> bool {
+    object.pointer(pointer) == Some(&Value::Bool(true))
 }
 
 /// A number or a text as text; absent is "".

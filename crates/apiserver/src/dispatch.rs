@@ -25,7 +25,7 @@ use crate::identity::UserInfo;
 use crate::registry::ownership::Ownership;
 use crate::registry::write::Part;
 use crate::rest::write::Input;
-use crate::rest::{list, watch, write};
+use crate::rest::{components, list, usage, watch, write};
 use crate::serve::PeerAddress;
 use crate::subresource::connect::{self, Connect};
 use crate::traffic::audit::Arrived;
@@ -366,11 +366,14 @@ async fn verbs(request: &Request, verb: Verb, input: Input) -> Result<Response, 
     if verb == Verb::Create && !request.name.is_empty() {
         return Err(Status::method_not_allowed());
     }
-    if !request.kind.is_stored() {
-        return review(request, verb, input).await;
-    }
     if !request.kind.allows(verb.name()) {
         return Err(Status::method_not_allowed());
+    }
+    if !request.kind.is_stored() {
+        return match verb {
+            Verb::Create => review(request, input).await,
+            _ => components::answer(request, verb).await,
+        };
     }
     match verb {
         Verb::Get => list::get(request).await,
@@ -395,10 +398,7 @@ fn check_scope(kind: &Kind, request: &Request, verb: Verb) -> Result<(), Status>
     Ok(())
 }
 
-async fn review(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {
-    if verb != Verb::Create {
-        return Err(Status::method_not_allowed());
-    }
+async fn review(request: &Request, input: Input) -> Result<Response, Status> {
     let (object, _) = input.object().await?;
     if request.kind.kind == "Binding" {
         return subresource::binding::bind(request, object).await;

@@ -349,3 +349,15 @@ async fn conversion_by_webhook_is_refused_clearly() {
     let refused = cluster.get("/apis/stable.example.com/v1beta1/crontabs").await.expect(501);
     assert!(refused["message"].as_str().unwrap().contains("does not call conversion webhooks"), "{refused}");
 }
+
+#[tokio::test]
+async fn watches_end_with_the_definition() {
+    let cluster = with_definition().await;
+    cluster.post(TABS, tab("a", json!({ "cronSpec": "*" }))).await.expect(201);
+    let mut watch = cluster.watch(&format!("{TABS}?watch=true")).await;
+    assert_eq!(watch.next_line().await, "ADDED a");
+    cluster.call("DELETE", &format!("{DEFINITIONS}/crontabs.stable.example.com"), None).await.expect(200);
+    assert_eq!(watch.next_line().await, "DELETED a");
+    assert_eq!(watch.next_line().await, "end");
+    cluster.get(TABS).await.expect(404);
+}

@@ -352,3 +352,79 @@ async fn from_client_side_apply_and_back() {
     k.ok("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}", "", &["web:1"]).await;
     k.stop.cancel();
 }
+
+/// A node with two ready pods, and a budget that lets one of them go.
+async fn crowded_node(k: &Session) {
+    let node = serde_json::json!({ "metadata": { "name": "n1" } });
+    k.cluster.post("/api/v1/nodes", node).await.expect(201);
+    let pods = "/api/v1/namespaces/default/pods";
+    for name in ["one", "two"] {
+        k.ok("apply -f -", &POD.replace("{name: p}", &format!("{{name: {name}, labels: {{app: web}}}}")), &[]).await;
+        let binding = serde_json::json!({ "target": { "kind": "Node", "name": "n1" } });
+        k.cluster.post(&format!("{pods}/{name}/binding"), binding).await.expect(201);
+        let ready = serde_json::json!([{ "type": "Ready", "status": "True" }]);
+        let status = serde_json::json!({ "status": { "phase": "Running", "conditions": ready } });
+        k.cluster.call("PATCH", &format!("{pods}/{name}/status"), status).await.expect(200);
+    }
+    // As protobuf.
+    k.ok("create poddisruptionbudget b --selector=app=web --min-available=1", "", &["created"]).await;
+    let status = serde_json::json!({ "status": { "observedGeneration": 1, "disruptionsAllowed": 1, "expectedPods": 2,
+        "currentHealthy": 2, "desiredHealthy": 1 } });
+    let budget = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/b/status";
+    k.cluster.call("PATCH", budget, status).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_drained_as_budgets_allow() {
+    let Some(k) = Session::start().await else { return };
+    crowded_node(&k).await;
+    k.ok("get pdb", "", &["MIN AVAILABLE", "ALLOWED DISRUPTIONS", "b "]).await;
+    let drain = "drain n1 --force --grace-period=0 --timeout=2s";
+    k.refuses(
+        drain,
+        "",
+        &[
+            "node/n1 cordoned",
+            "pod/one evicted",
+            "error when evicting pods/\"two\"",
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+        ],
+    )
+    .await;
+    k.ok("get pod two", "", &["Running"]).await;
+    k.ok("delete pdb b", "", &["deleted"]).await;
+    k.ok(drain, "", &["pod/two evicted", "node/n1 drained"]).await;
+    k.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rarer_kinds() {
+    let Some(k) = Session::start().await else { return };
+    k.ok("get cs", "", &["etcd-0", "Healthy", "scheduler", "controller-manager"]).await;
+    k.ok("get apiservices", "", &["v1.apps", "Local", "True"]).await;
+    let key = KeyPair::generate().expect("key");
+    let pem = params("bob", Some("dev")).serialize_request(&key).expect("request").pem().expect("PEM");
+    use base64::Engine as _;
+    let request = serde_json::json!({ "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+        "metadata": { "name": "bob" }, "spec": { "signerName": "kubernetes.io/kube-apiserver-client",
+            "usages": ["client auth"], "request": base64::engine::general_purpose::STANDARD.encode(pem) } });
+    k.ok("create -f -", &request.to_string(), &["certificatesigningrequest.certificates.k8s.io/bob created"]).await;
+    k.ok("get csr", "", &["kubernetes.io/kube-apiserver-client", "jane", "<none>", "Pending"]).await;
+    // As protobuf.
+    k.ok("certificate approve bob", "", &["approved"]).await;
+    k.ok("get csr bob", "", &["Approved"]).await;
+    let volume = "{apiVersion: v1, kind: PersistentVolume, metadata: {name: v}, spec: {capacity: {storage: 1Gi}, \
+                  accessModes: [ReadWriteOnce], hostPath: {path: /v}}}";
+    k.ok("apply -f -", volume, &["created"]).await;
+    k.ok("get pv", "", &["1Gi", "RWO", "Retain"]).await;
+    k.ok("apply -f -", POD, &["pod/p created"]).await;
+    k.refuses("debug p --image=busybox --attach=false --profile=nonsense", "", &["unknown profile"]).await;
+    k.ok("debug p --image=busybox --attach=false", "", &["do not run ephemeral containers"]).await;
+    k.ok("get pod p -o jsonpath={.spec.ephemeralContainers[0].image}", "", &["busybox"]).await;
+    k.ok("create clusterrole all --aggregation-rule=app=web", "", &["created"]).await;
+    k.ok("explain resourceslice.spec.pool", "", &["resourceSliceCount"]).await;
+    k.ok("create priorityclass low --value=5", "", &["created"]).await;
+    k.ok("create ingress web --rule=a.example.com/*=web:80", "", &["created"]).await;
+    k.ok("get ingress,netpol,sc,csidrivers,flowschemas,deviceclasses,ipaddresses", "", &["a.example.com"]).await;
+    k.stop.cancel();
+}

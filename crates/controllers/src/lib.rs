@@ -3,9 +3,12 @@
 //!
 //! A new controller is a folder and one line in `CONTROLLERS`.
 
+mod certificates;
+mod clusterrole;
 mod conditions;
 mod customs;
 mod deployment;
+mod disruption;
 mod endpointslice;
 mod function;
 mod garbagecollector;
@@ -22,6 +25,7 @@ mod setup;
 use kube::Client;
 use reconcile::{CancellationToken, TaskTracker};
 
+pub use crate::certificates::ClientSigner;
 pub use crate::setup::ControllersConfig;
 use crate::setup::Setup;
 
@@ -30,7 +34,10 @@ type Start = fn(&mut Setup);
 
 /// Every controller there is.
 const CONTROLLERS: &[(&str, Start)] = &[
+    ("certificates", certificates::start),
+    ("clusterrole", clusterrole::start),
     ("deployment", deployment::start),
+    ("disruption", disruption::start),
     ("endpointslice", endpointslice::start),
     ("function", function::start),
     ("garbagecollector", garbagecollector::start),

@@ -4,10 +4,15 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use api::function::Function;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use reconcile::{
@@ -15,6 +20,7 @@ use reconcile::{
 };
 use serde::de::DeserializeOwned;
 
+use crate::certificates::ClientSigner;
 use crate::customs::Customs;
 
 /// The namespace of node heartbeats.
@@ -27,6 +33,8 @@ pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 pub struct ControllersConfig {
     /// PEM of the CA which signs the API server's certificate.
     pub cluster_ca_pem: String,
+    /// Signs requests for clients' certificates; without it they stay unanswered.
+    pub client_signer: Option<Arc<dyn ClientSigner>>,
 }
 
 /// One reflector per kind, shared by all controllers; subscribe before they are spawned.
@@ -35,6 +43,11 @@ pub struct Watches {
     pub pods: Reflector<Pod>,
     pub replica_sets: Reflector<ReplicaSet>,
     pub deployments: Reflector<Deployment>,
+    pub stateful_sets: Reflector<StatefulSet>,
+    pub replication_controllers: Reflector<ReplicationController>,
+    pub disruption_budgets: Reflector<PodDisruptionBudget>,
+    pub cluster_roles: Reflector<ClusterRole>,
+    pub certificate_requests: Reflector<CertificateSigningRequest>,
     pub functions: Reflector<Function>,
     pub services: Reflector<Service>,
     pub endpoint_slices: Reflector<EndpointSlice>,
@@ -66,6 +79,11 @@ impl Setup {
             pods: Reflector::of_kind(),
             replica_sets: Reflector::of_kind(),
             deployments: Reflector::of_kind(),
+            stateful_sets: Reflector::of_kind(),
+            replication_controllers: Reflector::of_kind(),
+            disruption_budgets: Reflector::of_kind(),
+            cluster_roles: Reflector::of_kind(),
+            certificate_requests: Reflector::of_kind(),
             functions: Reflector::of_kind(),
             services: Reflector::of_kind(),
             endpoint_slices: Reflector::of_kind(),
@@ -101,6 +119,11 @@ impl Setup {
         start.all(watches.pods);
         start.all(watches.replica_sets);
         start.all(watches.deployments);
+        start.all(watches.stateful_sets);
+        start.all(watches.replication_controllers);
+        start.all(watches.disruption_budgets);
+        start.all(watches.cluster_roles);
+        start.all(watches.certificate_requests);
         start.all(watches.functions);
         start.all(watches.services);
         start.all(watches.endpoint_slices);

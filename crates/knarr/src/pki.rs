@@ -1,7 +1,7 @@
 //! The cluster's certificates.
 //!
 //! Owns: the two certificate authorities on disk (`<data-dir>/pki/{ca,peer-ca}.{crt,key}`), minting
-//! leaf certificates, and the rustls configurations made of them. Leaves of servers are minted anew
+//! leaf certificates, signing those that clients ask for, and the rustls configurations made of them. Leaves of servers are minted anew
 //! at every start and live in memory only, so none of them can expire on disk unseen.
 //! May not know: who may do what (RBAC in the API server decides by CN and O).
 
@@ -23,6 +23,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
+
+mod signer;
 
 /// Life of the certificate authority.
 const CA_YEARS: i64 = 10;

@@ -14,26 +14,45 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 const OUTPUT: &str = "crates/api/src/protobuf/messages.txt";
-/// API groups whose messages are left out: nobody sends them to this server. Alpha and beta versions
-/// are left out too.
-const SKIPPED_PACKAGES: [&str; 5] = ["metrics", "kube_aggregator", "imagepolicy", "apiserverinternal", "extensions"];
+/// API groups whose messages are left out: nobody sends them to this server. Alpha and beta versions are left out too,
+/// but for what has become stable since.
+const SKIPPED_PACKAGES: [&str; 4] = ["metrics", "imagepolicy", "apiserverinternal", "extensions"];
 
-/// JSON names of one struct's fields, by the name without underscores in lower case.
-type Names = BTreeMap<String, String>;
+/// What Kubernetes' OpenAPI says of one struct.
+struct Published {
+    /// With the package.
+    name: String,
+    /// JSON names of the fields, by their letters and digits in lower case.
+    fields: BTreeMap<String, String>,
+}
+
+/// Structs by their name in lower case: `k8s-pb` spells `HttpGetAction` what is `HTTPGetAction`.
+type Names = BTreeMap<String, Published>;
 
 pub fn run() -> Result<()> {
     let (pb, openapi) = (source_of("k8s-pb")?, source_of("k8s-openapi")?);
     let names = json_names(&newest_version(&openapi.join("src"))?)?;
-    let mut messages = BTreeMap::new();
-    collect_messages(&pb.join("src"), &mut Vec::new(), &mut messages)?;
-    let mut text = String::new();
+    let (mut messages, mut unstable) = (BTreeMap::new(), BTreeMap::new());
+    collect_messages(&pb.join("src"), &mut Vec::new(), &mut messages, &mut unstable)?;
+    messages.extend(promoted(&names, &messages, unstable));
+    // A message that is only ever inline has no published type of its own: its fields are named by the outer one's.
+    let mut outer = BTreeMap::new();
     for (message, fields) in &messages {
-        writeln!(text, "{message}")?;
-        let known = names.get(message);
+        let known = names.get(&message.to_lowercase());
+        let inline = fields.iter().filter(|field| is_inline(field, known, &messages));
+        outer.extend(inline.filter_map(|field| Some((field.target.clone()?, known?))));
+    }
+    let mut text = String::new();
+    let spelled = |message: &str| names.get(&message.to_lowercase()).map_or(message.to_owned(), |of| of.name.clone());
+    for (message, fields) in &messages {
+        writeln!(text, "{}", spelled(message))?;
+        let known = names.get(&message.to_lowercase()).or_else(|| outer.get(message).copied());
         for field in fields {
-            let key = normalised(&field.name);
-            let json = known.and_then(|n| n.get(&key)).cloned().unwrap_or_else(|| camel_case(&field.name));
-            writeln!(text, " {} {} {json}{}", field.tag, field.kind, field.target_text())?;
+            let json = known.and_then(|of| of.fields.get(&normalised(&field.name))).cloned();
+            let mark = if json.is_none() && is_inline(field, known, &messages) { "^" } else { "" };
+            let json = json.unwrap_or_else(|| camel_case(&field.name));
+            let target = field.target.as_deref().map_or(String::new(), |target| format!(" {}", spelled(target)));
+            writeln!(text, " {} {mark}{} {json}{target}", field.tag, field.kind)?;
         }
     }
     fs::write(OUTPUT, &text).with_context(|| format!("cannot write {OUTPUT}"))?;
@@ -65,7 +84,8 @@ fn newest_version(src: &Path) -> Result<PathBuf> {
 
 struct Field {
     tag: u32,
-    /// One letter for the wire type, `*` before it when repeated, `%` before it for a map value.
+    /// One letter for the wire type, `*` before it when repeated, `%` before it for a map value. In the table, `^` before
+    /// it for a message whose fields are the outer one's in JSON.
     kind: String,
     /// As Rust spells it.
     name: String,
@@ -73,30 +93,66 @@ struct Field {
     target: Option<String>,
 }
 
-impl Field {
-    fn target_text(&self) -> String {
-        self.target.as_ref().map_or(String::new(), |t| format!(" {t}"))
-    }
+/// Whether JSON has the fields of the target instead of this field (`json:",inline"` in Go).
+fn is_inline(field: &Field, known: Option<&Published>, messages: &Messages) -> bool {
+    let (Some(target), Some(known), "m") = (&field.target, known, field.kind.as_str()) else { return false };
+    messages.get(target).is_some_and(|fields| {
+        let belongs = |inner: &Field| {
+            known.fields.contains_key(&normalised(&inner.name)) || is_inline(inner, Some(known), messages)
+        };
+        !fields.is_empty() && fields.iter().all(belongs)
+    })
 }
 
-fn collect_messages(dir: &Path, package: &mut Vec<String>, out: &mut BTreeMap<String, Vec<Field>>) -> Result<()> {
+type Messages = BTreeMap<String, Vec<Field>>;
+
+fn collect_messages(
+    dir: &Path,
+    package: &mut Vec<String>,
+    stable: &mut Messages,
+    unstable: &mut Messages,
+) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
         let path = entry?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let is_stable = !(name.contains("alpha") || name.contains("beta"));
-        if path.is_dir() && is_stable && !SKIPPED_PACKAGES.contains(&name.as_str()) {
+        if path.is_dir() && !SKIPPED_PACKAGES.contains(&name.as_str()) {
             package.push(name);
-            collect_messages(&path, package, out)?;
+            collect_messages(&path, package, stable, unstable)?;
             package.pop();
         } else if name == "mod.rs" {
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            parse_messages(&text, package, out)?;
+            let is_unstable = package.iter().any(|part| part.contains("alpha") || part.contains("beta"));
+            parse_messages(&text, package, if is_unstable { unstable } else { stable })?;
         }
     }
     Ok(())
 }
 
-fn parse_messages(text: &str, package: &[String], out: &mut BTreeMap<String, Vec<Field>>) -> Result<()> {
+/// Messages of v1 that `k8s-pb` only has as beta or alpha: field numbers stay when a version becomes stable.
+fn promoted(names: &Names, stable: &Messages, unstable: Messages) -> Messages {
+    let known: BTreeSet<String> = stable.keys().map(|name| name.to_lowercase()).collect();
+    let mut found = Messages::new();
+    for version in ["v1beta1", "v1alpha1"] {
+        let segment = format!(".{version}.");
+        for (name, fields) in &unstable {
+            let promoted = name.replace(&segment, ".v1.");
+            let is_wanted = names.contains_key(&promoted.to_lowercase()) && !known.contains(&promoted.to_lowercase());
+            if promoted == *name || !is_wanted || found.contains_key(&promoted) {
+                continue;
+            }
+            let field = |field: &Field| Field {
+                tag: field.tag,
+                kind: field.kind.clone(),
+                name: field.name.clone(),
+                target: field.target.as_ref().map(|target| target.replace(&segment, ".v1.")),
+            };
+            found.insert(promoted, fields.iter().map(field).collect());
+        }
+    }
+    found
+}
+
+fn parse_messages(text: &str, package: &[String], out: &mut Messages) -> Result<()> {
     let mut current: Option<(String, Vec<Field>)> = None;
     let mut attribute: Option<String> = None;
     let mut lines = text.lines();
@@ -169,7 +225,7 @@ fn resolve(rust_type: &str, package: &[String]) -> Result<String> {
     Ok(format!("io.k8s.{}", at.join(".")))
 }
 
-fn json_names(dir: &Path) -> Result<BTreeMap<String, Names>> {
+fn json_names(dir: &Path) -> Result<Names> {
     let mut names = BTreeMap::new();
     let mut open = vec![(dir.to_owned(), "io.k8s".to_owned())];
     while let Some((dir, package)) = open.pop() {
@@ -186,16 +242,18 @@ fn json_names(dir: &Path) -> Result<BTreeMap<String, Names>> {
             let fields = text.lines().filter_map(|line| {
                 let (json, _) = line.trim().split_once(" => Field::Key_")?;
                 let json = json.strip_prefix('"')?.strip_suffix('"')?;
-                Some((json.to_lowercase(), json.to_owned()))
+                Some((normalised(json), json.to_owned()))
             });
-            names.insert(format!("{package}.{of}"), fields.collect());
+            let name = format!("{package}.{of}");
+            names.insert(name.to_lowercase(), Published { fields: fields.collect(), name });
         }
     }
     Ok(names)
 }
 
+/// Letters and digits in lower case: the same for `x_kubernetes_map_type` and `x-kubernetes-map-type`.
 fn normalised(name: &str) -> String {
-    name.replace('_', "").to_lowercase()
+    name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase()
 }
 
 fn camel_case(name: &str) -> String {
@@ -241,5 +299,29 @@ mod tests {
     fn names_without_a_schema_are_camel_case() {
         assert_eq!(camel_case("non_resource_attributes"), "nonResourceAttributes");
         assert_eq!(normalised("cluster_ip"), "clusterip");
+        assert_eq!(normalised("x-kubernetes-map-type"), "xkubernetesmaptype");
+    }
+
+    #[test]
+    fn fields_of_inline_messages_are_the_outer_ones() {
+        let field = |name: &str, target: Option<&str>| Field {
+            tag: 1,
+            kind: if target.is_some() { "m" } else { "s" }.to_owned(),
+            name: name.to_owned(),
+            target: target.map(str::to_owned),
+        };
+        let messages = BTreeMap::from([
+            ("a.Source".to_owned(), vec![field("host_path", Some("a.HostPath")), field("more", Some("a.More"))]),
+            ("a.More".to_owned(), vec![field("nfs", None)]),
+            ("a.Other".to_owned(), vec![field("unknown", None)]),
+        ]);
+        let fields = ["name", "hostPath", "nfs"].map(|json| (normalised(json), json.to_owned()));
+        let volume = Published { name: "a.Volume".to_owned(), fields: fields.into() };
+        let check = |target: &str, expect: bool| {
+            assert_eq!(is_inline(&field("x", Some(target)), Some(&volume), &messages), expect, "{target}");
+        };
+        check("a.Source", true);
+        check("a.Other", false);
+        check("a.Missing", false);
     }
 }

@@ -93,6 +93,15 @@ pub(super) fn binding(fields: &mut Fields) {
     });
 }
 
+/// The port that a Service of an API server has.
+const API_SERVICE_PORT: i64 = 443;
+
+pub(super) fn api_service(fields: &mut Fields) {
+    if let Some(service) = ensured(fields, "spec").and_then(|spec| inner(spec, "service")) {
+        absent(service, "port", || API_SERVICE_PORT.into());
+    }
+}
+
 pub(super) fn bucket(fields: &mut Fields) {
     let Some(quota) = ensured(fields, "spec").and_then(|spec| ensured(spec, "quota")) else { return };
     absent(quota, "maxBytes", || QUOTA_BYTES_DEFAULT.into());

@@ -114,6 +114,9 @@ pub(super) fn cron_job(fields: &mut Fields) {
     }
 }
 
+/// How often an autoscaler may use up a policy that does not say.
+const SCALING_PERIOD_SECONDS: i64 = 15;
+
 pub(super) fn autoscaler(version: &str, fields: &mut Fields) {
     let Some(spec) = ensured(fields, "spec") else { return };
     absent(spec, "minReplicas", || 1.into());
@@ -121,6 +124,18 @@ pub(super) fn autoscaler(version: &str, fields: &mut Fields) {
         let cpu = json!([{ "type": "Resource", "resource": {
             "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 80 } } }]);
         spec.insert("metrics".to_owned(), cpu);
+    }
+    let Some(behavior) = inner(spec, "behavior") else { return };
+    let policy =
+        |kind: &str, value: i64| json!({ "type": kind, "value": value, "periodSeconds": SCALING_PERIOD_SECONDS });
+    if let Some(up) = ensured(behavior, "scaleUp") {
+        absent(up, "stabilizationWindowSeconds", || 0.into());
+        absent(up, "selectPolicy", || "Max".into());
+        absent(up, "policies", || json!([policy("Pods", 4), policy("Percent", 100)]));
+    }
+    if let Some(down) = ensured(behavior, "scaleDown") {
+        absent(down, "selectPolicy", || "Max".into());
+        absent(down, "policies", || json!([policy("Percent", 100)]));
     }
 }
 

@@ -2,11 +2,13 @@
 
 use k8s_openapi::api::{
     apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization, autoscaling,
-    batch::v1 as batch, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    events::v1 as events, networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling, storage::v1 as storage,
+    batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
+    discovery::v1 as discovery, events::v1 as events, flowcontrol::v1 as flowcontrol, networking::v1 as networking,
+    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, resource::v1 as resource, scheduling::v1 as scheduling,
+    storage::v1 as storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 
 use super::{Kind, SelectableField, Subresource};
 use crate::bucket::Bucket;
@@ -16,6 +18,8 @@ use crate::own;
 const CREATE: &[&str] = &["create"];
 const GET: &[&str] = &["get"];
 const UPDATE: &[&str] = &["update"];
+/// Asked for, never kept.
+const GET_LIST: &[&str] = &["get", "list"];
 const CREATE_GET: &[&str] = &["create", "get"];
 const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
 const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
@@ -115,6 +119,7 @@ const REPLICA_FIELDS: &[SelectableField] = &[field_or("status.replicas", &["/sta
 pub(super) const ROWS: &[Kind] = &[
     // core/v1
     Kind::answered::<core::Binding>("binding", CREATE),
+    Kind::of::<core::ComponentStatus>("componentstatus").short(&["cs"]).verbs(GET_LIST),
     Kind::of::<core::ConfigMap>("configmap").short(&["cm"]),
     Kind::of::<core::Endpoints>("endpoints").short(&["ep"]),
     Kind::of::<core::Event>("event").short(&["ev"]).selectable(EVENT_FIELDS),
@@ -175,6 +180,12 @@ pub(super) const ROWS: &[Kind] = &[
         .categories(&["api-extensions"])
         .subresources(&[status("apiextensions.k8s.io", "v1", "CustomResourceDefinition")])
         .generation(),
+    // apiregistration.k8s.io/v1
+    Kind::of::<apiregistration::APIService>("apiservice").categories(&["api-extensions"]).subresources(&[status(
+        "apiregistration.k8s.io",
+        "v1",
+        "APIService",
+    )]),
     // apps/v1
     Kind::of::<apps::ControllerRevision>("controllerrevision"),
     Kind::of::<apps::DaemonSet>("daemonset")
@@ -226,17 +237,43 @@ pub(super) const ROWS: &[Kind] = &[
         .subresources(&[status("batch", "v1", "Job")])
         .selectable(&[field_or("status.successful", &["/status/succeeded"], "0")])
         .generation(),
+    // certificates.k8s.io/v1
+    Kind::of::<certificates::CertificateSigningRequest>("certificatesigningrequest")
+        .short(&["csr"])
+        .subresources(&[
+            sub_of("approval", "certificates.k8s.io", "v1", "CertificateSigningRequest", GET_PATCH_UPDATE),
+            status("certificates.k8s.io", "v1", "CertificateSigningRequest"),
+        ])
+        .selectable(&[field("spec.signerName", &["/spec/signerName"])]),
     // coordination.k8s.io/v1, discovery.k8s.io/v1, events.k8s.io/v1
     Kind::of::<coordination::Lease>("lease"),
     Kind::of::<discovery::EndpointSlice>("endpointslice").generation(),
     Kind::of::<events::Event>("event").short(&["ev"]).selectable(NEW_EVENT_FIELDS).stored_as("", "v1"),
+    // flowcontrol.apiserver.k8s.io/v1
+    Kind::of::<flowcontrol::FlowSchema>("flowschema")
+        .subresources(&[status("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema")])
+        .generation(),
+    Kind::of::<flowcontrol::PriorityLevelConfiguration>("prioritylevelconfiguration")
+        .subresources(&[status("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration")])
+        .generation(),
     // networking.k8s.io/v1
     Kind::of::<networking::Ingress>("ingress")
         .short(&["ing"])
         .subresources(&[status("networking.k8s.io", "v1", "Ingress")])
         .generation(),
     Kind::of::<networking::IngressClass>("ingressclass").generation(),
+    Kind::of::<networking::IPAddress>("ipaddress").short(&["ip"]).selectable(&[
+        field("spec.parentRef.group", &["/spec/parentRef/group"]),
+        field("spec.parentRef.name", &["/spec/parentRef/name"]),
+        field("spec.parentRef.namespace", &["/spec/parentRef/namespace"]),
+        field("spec.parentRef.resource", &["/spec/parentRef/resource"]),
+    ]),
     Kind::of::<networking::NetworkPolicy>("networkpolicy").short(&["netpol"]).generation(),
+    Kind::of::<networking::ServiceCIDR>("servicecidr").subresources(&[status(
+        "networking.k8s.io",
+        "v1",
+        "ServiceCIDR",
+    )]),
     // knarr.dev/v1alpha1
     Kind::of::<Bucket>("bucket").subresources(BUCKET_SUBRESOURCES).generation(),
     Kind::of::<Function>("function")
@@ -259,7 +296,27 @@ pub(super) const ROWS: &[Kind] = &[
     Kind::of::<rbac::ClusterRoleBinding>("clusterrolebinding"),
     Kind::of::<rbac::Role>("role"),
     Kind::of::<rbac::RoleBinding>("rolebinding"),
+    // resource.k8s.io/v1
+    Kind::of::<resource::DeviceClass>("deviceclass").generation(),
+    Kind::of::<resource::ResourceClaim>("resourceclaim").subresources(&[status(
+        "resource.k8s.io",
+        "v1",
+        "ResourceClaim",
+    )]),
+    Kind::of::<resource::ResourceClaimTemplate>("resourceclaimtemplate"),
+    Kind::of::<resource::ResourceSlice>("resourceslice")
+        .selectable(&[field("spec.driver", &["/spec/driver"]), field("spec.nodeName", &["/spec/nodeName"])])
+        .generation(),
     // scheduling.k8s.io/v1, storage.k8s.io/v1
     Kind::of::<scheduling::PriorityClass>("priorityclass").short(&["pc"]).generation(),
+    Kind::of::<storage::CSIDriver>("csidriver"),
+    Kind::of::<storage::CSINode>("csinode"),
+    Kind::of::<storage::CSIStorageCapacity>("csistoragecapacity"),
     Kind::of::<storage::StorageClass>("storageclass").short(&["sc"]),
+    Kind::of::<storage::VolumeAttachment>("volumeattachment").subresources(&[status(
+        "storage.k8s.io",
+        "v1",
+        "VolumeAttachment",
+    )]),
+    Kind::of::<storage::VolumeAttributesClass>("volumeattributesclass").short(&["vac"]),
 ];

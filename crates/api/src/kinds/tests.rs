@@ -12,9 +12,9 @@ fn rows_are_consistent() {
         assert!(std::ptr::eq(kind.stored().stored(), kind.stored()), "{kind:?} is stored in one step");
         assert!(kind.singular.chars().all(|c| c.is_ascii_lowercase()), "{kind:?}");
         assert_eq!(kind.singular, kind.kind.to_lowercase(), "{kind:?}");
-        assert_eq!(kind.is_stored(), !kind.list_kind.is_empty(), "{kind:?}");
+        assert_eq!(kind.allows("list"), !kind.list_kind.is_empty(), "{kind:?}");
         assert!(kind.subresources.is_sorted_by_key(|s| s.name), "{kind:?} lists subresources in order");
-        let owner = if kind.group == "knarr.dev" { "dev.knarr." } else { "io.k8s.api" };
+        let owner = if kind.group == "knarr.dev" { "dev.knarr." } else { "io.k8s." };
         assert!(kind.type_name().starts_with(owner), "{kind:?}");
         if let Some(status) = kind.subresource("status") {
             assert_eq!((status.group, status.version, status.kind), (kind.group, kind.version, kind.kind));
@@ -87,4 +87,35 @@ fn field_values() {
         assert_eq!(kind.field_value(field, object).as_deref(), expect, "{resource} {field}");
         assert_eq!(kind.is_selectable(field), expect.is_some());
     }
+}
+
+/// What `kubectl api-resources` of Kubernetes 1.36 lists of the stable API (but for `admissionregistration.k8s.io`, which
+/// is listed where its rules are), and Knarr's own group after it. One line is
+/// group/version, kind, plural, scope, short names, verbs, categories; an indented one a subresource, its kind, verbs.
+#[test]
+fn all_that_people_know_is_there() {
+    let mut lines = String::new();
+    let mut kinds: Vec<&Kind> = KINDS.iter().filter(|kind| kind.group != "admissionregistration.k8s.io").collect();
+    kinds.sort_by_key(|kind| (kind.group == crate::own::GROUP, kind.api_version(), kind.resource));
+    for kind in kinds {
+        let scope = if kind.namespaced { "namespaced" } else { "cluster" };
+        let list = |words: &[&str]| if words.is_empty() { "-".to_owned() } else { words.join(",") };
+        let verbs = match kind.verbs {
+            verbs if verbs == ALL_VERBS => "all".to_owned(),
+            verbs => list(verbs),
+        };
+        let (short, categories) = (list(kind.short_names), list(kind.categories));
+        let (of, resource) = (kind.api_version(), kind.resource);
+        lines.push_str(&format!("{of} {} {resource} {scope} {short} {verbs} {categories}\n", kind.kind));
+        for sub in kind.subresources {
+            let group = if sub.group.is_empty() { String::new() } else { format!("{}/", sub.group) };
+            let verbs = list(sub.verbs);
+            lines.push_str(&format!("  /{} {group}{} {} {verbs}\n", sub.name, sub.version, sub.kind));
+        }
+    }
+    let expect = include_str!("api-resources.txt");
+    for (found, expect) in lines.lines().zip(expect.lines()) {
+        assert_eq!(found, expect);
+    }
+    assert_eq!(lines.lines().count(), expect.lines().count());
 }

@@ -44,7 +44,7 @@ pub(super) fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
             definition["x-kubernetes-group-version-kind"] = group_version_kinds(kind.group, kind.version, kind.kind);
             metadata_is_optional(definition);
         }
-        if kind.is_stored() {
+        if kind.allows("list") {
             definitions.insert(list_type_name(kind), list(kind));
         }
     }

@@ -24,7 +24,9 @@ pub const MAGIC: &[u8] = b"k8s\0";
 pub const DEPTH_MAX: u32 = 64;
 
 /// Fields that are no pointers in Go: their zero value means "not set".
-const ZERO_IS_ABSENT: [&str; 22] = [
+const ZERO_IS_ABSENT: [&str; 29] = [
+    "exclusiveMaximum",
+    "exclusiveMinimum",
     "failureThreshold",
     "healthCheckNodePort",
     "hostIPC",
@@ -34,10 +36,12 @@ const ZERO_IS_ABSENT: [&str; 22] = [
     "initialDelaySeconds",
     "minReadySeconds",
     "nodePort",
+    "nullable",
     "observedGeneration",
     "generation",
     "paused",
     "periodSeconds",
+    "preserveUnknownFields",
     "publishNotReadyAddresses",
     "readOnly",
     "stdin",
@@ -46,7 +50,10 @@ const ZERO_IS_ABSENT: [&str; 22] = [
     "suspend",
     "timeoutSeconds",
     "tty",
+    "uniqueItems",
     "unschedulable",
+    "x-kubernetes-embedded-resource",
+    "x-kubernetes-int-or-string",
 ];
 /// Pointers to strings where "" says something else than absence.
 const EMPTY_IS_A_VALUE: [&str; 2] = ["storageClassName", "volumeAttributesClassName"];
@@ -128,7 +135,7 @@ fn read_message(message: &'static Message, bytes: &[u8], depth: u32) -> Result<V
         return Err(ProtobufError::TooDeep);
     }
     if let Some(read) = special::reader(&message.name) {
-        return read(bytes);
+        return read(bytes, depth);
     }
     let mut object = Map::new();
     let mut reader = Reader::new(bytes);
@@ -140,6 +147,11 @@ fn read_message(message: &'static Message, bytes: &[u8], depth: u32) -> Result<V
                 let value = read_value(&field.kind, tag, wire, depth)?;
                 if !is_absent(&field.json, &value) {
                     object.insert(field.json.clone(), value);
+                }
+            }
+            Repeat::Inline => {
+                if let Value::Object(fields) = read_value(&field.kind, tag, wire, depth)? {
+                    object.extend(fields);
                 }
             }
             Repeat::List => {
@@ -229,5 +241,9 @@ fn read_map_entry(
     Ok((key, value))
 }
 
+#[cfg(test)]
+mod generate;
+#[cfg(test)]
+mod generated_tests;
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,18 @@
 //! Messages whose JSON is not an object of their fields: times, quantities, raw JSON, bare lists.
 //!
-//! Source: the custom `MarshalJSON` methods of apimachinery's `meta/v1`, `api/resource`,
-//! `util/intstr` and `runtime`.
+//! Source: the custom `MarshalJSON` methods of apimachinery's `meta/v1`, `api/resource`, `util/intstr` and `runtime`, and
+//! those of `apiextensions/v1`.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::wire::{Reader, WireValue};
-use super::{ProtobufError, utf8};
+use super::{ProtobufError, messages, read_message, utf8};
 
-type ReadFn = fn(&[u8]) -> Result<Value, ProtobufError>;
+/// From the message's bytes, and how deep it lies.
+type ReadFn = fn(&[u8], u32) -> Result<Value, ProtobufError>;
+
+pub(super) const SCHEMA: &str = "io.k8s.apiextensions_apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
 /// The reader of a message with a JSON form of its own.
 pub(super) fn reader(message: &str) -> Option<ReadFn> {
@@ -22,7 +25,10 @@ pub(super) fn reader(message: &str) -> Option<ReadFn> {
         "Quantity" => Some(quantity),
         "IntOrString" => Some(int_or_string),
         "RawExtension" | "FieldsV1" | "JSON" => Some(raw_json),
-        "Verbs" | "ExtraValue" | "JSONSchemaPropsOrStringArrayList" => Some(list),
+        "Verbs" | "ExtraValue" => Some(list),
+        "JSONSchemaPropsOrArray" => Some(schema_or_schemas),
+        "JSONSchemaPropsOrBool" => Some(schema_or_bool),
+        "JSONSchemaPropsOrStringArray" => Some(schema_or_words),
         _ => None,
     }
 }
@@ -47,7 +53,7 @@ fn numbers(bytes: &[u8]) -> Result<(i64, i64), ProtobufError> {
 }
 
 /// RFC 3339 in seconds; the zero time (an empty message) is null.
-fn time(bytes: &[u8]) -> Result<Value, ProtobufError> {
+fn time(bytes: &[u8], _depth: u32) -> Result<Value, ProtobufError> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
@@ -56,7 +62,7 @@ fn time(bytes: &[u8]) -> Result<Value, ProtobufError> {
 }
 
 /// RFC 3339 with six digits of a second.
-fn micro_time(bytes: &[u8]) -> Result<Value, ProtobufError> {
+fn micro_time(bytes: &[u8], _depth: u32) -> Result<Value, ProtobufError> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
@@ -66,7 +72,7 @@ fn micro_time(bytes: &[u8]) -> Result<Value, ProtobufError> {
 }
 
 /// Go's `time.Duration` text; the field counts nanoseconds.
-fn duration(bytes: &[u8]) -> Result<Value, ProtobufError> {
+fn duration(bytes: &[u8], _depth: u32) -> Result<Value, ProtobufError> {
     let (nanos, _) = numbers(bytes)?;
     let seconds = nanos / 1_000_000_000;
     let fraction = (nanos % 1_000_000_000).unsigned_abs();
@@ -88,7 +94,7 @@ fn first_bytes(bytes: &[u8]) -> Result<Option<&[u8]>, ProtobufError> {
     Ok(None)
 }
 
-fn quantity(bytes: &[u8]) -> Result<Value, ProtobufError> {
+fn quantity(bytes: &[u8], _depth: u32) -> Result<Value, ProtobufError> {
     match first_bytes(bytes)? {
         Some(text) if !text.is_empty() => Ok(utf8(text)?.into()),
         _ => Ok("0".into()),
@@ -96,7 +102,7 @@ fn quantity(bytes: &[u8]) -> Result<Value, ProtobufError> {
 }
 
 /// type 0: the number; type 1: the string.
-fn int_or_string(bytes: &[u8]) -> Result<Value, ProtobufError> {
+fn int_or_string(bytes: &[u8], _depth: u32) -> Result<Value, ProtobufError> {
     let (mut is_string, mut number, mut text) = (false, 0_i64, "");
     let mut reader = Reader::new(bytes);
     while let Some((tag, value)) = reader.next_field()? {
@@ -110,14 +116,14 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, ProtobufError> {
     Ok(if is_string { text.into() } else { number.into() })
 }
 
-fn raw_json(bytes: &[u8]) -> Result<Value, ProtobufError> {
+fn raw_json(bytes: &[u8], _depth: u32) -> Result<Value, ProtobufError> {
     match first_bytes(bytes)? {
         Some(raw) if !raw.is_empty() => serde_json::from_slice(raw).map_err(|_| ProtobufError::RawContent),
         _ => Ok(Value::Object(Map::new())),
     }
 }
 
-fn list(bytes: &[u8]) -> Result<Value, ProtobufError> {
+fn list(bytes: &[u8], _depth: u32) -> Result<Value, ProtobufError> {
     let mut items = Vec::new();
     let mut reader = Reader::new(bytes);
     while let Some((tag, value)) = reader.next_field()? {
@@ -126,4 +132,51 @@ fn list(bytes: &[u8]) -> Result<Value, ProtobufError> {
         }
     }
     Ok(Value::Array(items))
+}
+
+/// One item of `JSON`'s second forms.
+type ReadItem = fn(&[u8], u32) -> Result<Value, ProtobufError>;
+
+fn schema(bytes: &[u8], depth: u32) -> Result<Value, ProtobufError> {
+    read_message(messages::by_name(SCHEMA).expect("the table has the type of schemas"), bytes, depth + 1)
+}
+
+fn word(bytes: &[u8], _depth: u32) -> Result<Value, ProtobufError> {
+    Ok(utf8(bytes)?.into())
+}
+
+/// 1: a schema; 2: instead of it, a list.
+fn schema_or_list(bytes: &[u8], depth: u32, item: ReadItem) -> Result<Value, ProtobufError> {
+    let (mut one, mut many) = (None, Vec::new());
+    let mut reader = Reader::new(bytes);
+    while let Some((tag, value)) = reader.next_field()? {
+        match (tag, value) {
+            (1, WireValue::Bytes(inner)) => one = Some(schema(inner, depth)?),
+            (2, WireValue::Bytes(inner)) => many.push(item(inner, depth)?),
+            _ => {}
+        }
+    }
+    Ok(if many.is_empty() { one.unwrap_or(Value::Null) } else { many.into() })
+}
+
+fn schema_or_schemas(bytes: &[u8], depth: u32) -> Result<Value, ProtobufError> {
+    schema_or_list(bytes, depth, schema)
+}
+
+fn schema_or_words(bytes: &[u8], depth: u32) -> Result<Value, ProtobufError> {
+    schema_or_list(bytes, depth, word)
+}
+
+/// 1: whether anything is allowed; 2: instead of it, a schema.
+fn schema_or_bool(bytes: &[u8], depth: u32) -> Result<Value, ProtobufError> {
+    let (mut allows, mut only) = (false, None);
+    let mut reader = Reader::new(bytes);
+    while let Some((tag, value)) = reader.next_field()? {
+        match (tag, value) {
+            (1, WireValue::Varint(number)) => allows = number != 0,
+            (2, WireValue::Bytes(inner)) => only = Some(schema(inner, depth)?),
+            _ => {}
+        }
+    }
+    Ok(only.unwrap_or_else(|| allows.into()))
 }

@@ -74,6 +74,11 @@ impl Struct {
         let at = self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok()?;
         Some(&self.fields[at])
     }
+
+    #[cfg(test)]
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|field| &*field.name)
+    }
 }
 
 /// All types, and where the kinds and bodies start.

@@ -154,3 +154,29 @@ pub(super) const NETWORK_POLICY: Printer = Printer {
         vec![meta::name(object).into(), label_selector(object, "/spec/podSelector"), age_of(object, now)]
     },
 };
+
+pub(super) const IP_ADDRESS: Printer = Printer {
+    columns: &[NAME, text("ParentRef"), AGE],
+    cells: |object, now| {
+        let parent = object.pointer("/spec/parentRef").map_or(NONE.to_owned(), |parent| {
+            let mut of = str_at(parent, "/resource").to_lowercase();
+            for (before, field) in [(".", "/group"), ("/", "/namespace"), ("/", "/name")] {
+                let value = str_at(parent, field);
+                if !value.is_empty() {
+                    of.push_str(before);
+                    of.push_str(value);
+                }
+            }
+            of
+        });
+        vec![meta::name(object).into(), parent.into(), age_of(object, now)]
+    },
+};
+
+pub(super) const SERVICE_CIDR: Printer = Printer {
+    columns: &[NAME, text("CIDRs"), AGE],
+    cells: |object, now| {
+        let ranges: Vec<&str> = list_at(object, "/spec/cidrs").iter().filter_map(Value::as_str).collect();
+        vec![meta::name(object).into(), ranges.join(",").into(), age_of(object, now)]
+    },
+};

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{AGE, NAME, Printer, UNSET, age_of, count, int_at, list_at, shown, str_at, text, wide};
+use super::{
+    AGE, NAME, Printer, UNSET, age_of, boolean, count, int_at, is_true, joined, list_at, shown, str_at, text, wide,
+};
 use crate::meta;
 
 pub(super) const VOLUME: Printer = Printer {
@@ -91,6 +93,71 @@ pub(super) const CLASS: Printer = Printer {
             age_of(object, now),
         ]
     },
+};
+
+pub(super) const DRIVER: Printer = Printer {
+    columns: &[
+        NAME,
+        boolean("AttachRequired"),
+        boolean("PodInfoOnMount"),
+        boolean("StorageCapacity"),
+        text("TokenRequests"),
+        boolean("RequiresRepublish"),
+        text("Modes"),
+        AGE,
+    ],
+    cells: |object, now| {
+        let audiences = list_at(object, "/spec/tokenRequests").iter().map(|request| str_at(request, "/audience"));
+        let audiences: Vec<&str> = audiences.collect();
+        let modes = list_at(object, "/spec/volumeLifecycleModes").iter().filter_map(Value::as_str);
+        vec![
+            meta::name(object).into(),
+            (object.pointer("/spec/attachRequired") != Some(&Value::Bool(false))).into(),
+            is_true(object, "/spec/podInfoOnMount").into(),
+            is_true(object, "/spec/storageCapacity").into(),
+            if object.pointer("/spec/tokenRequests").is_some() { audiences.join(",") } else { UNSET.to_owned() }.into(),
+            is_true(object, "/spec/requiresRepublish").into(),
+            joined(modes.map(str::to_owned), ","),
+            age_of(object, now),
+        ]
+    },
+};
+
+pub(super) const NODE: Printer = Printer {
+    columns: &[NAME, count("Drivers"), AGE],
+    cells: |object, now| {
+        vec![meta::name(object).into(), list_at(object, "/spec/drivers").len().into(), age_of(object, now)]
+    },
+};
+
+pub(super) const STORAGE_CAPACITY: Printer = Printer {
+    columns: &[NAME, text("StorageClassName"), text("Capacity")],
+    cells: |object, _| {
+        vec![
+            meta::name(object).into(),
+            str_at(object, "/storageClassName").into(),
+            object.get("capacity").map_or(UNSET.to_owned(), |amount| shown(Some(amount))).into(),
+        ]
+    },
+};
+
+pub(super) const ATTACHMENT: Printer = Printer {
+    columns: &[NAME, text("Attacher"), text("PV"), text("Node"), boolean("Attached"), AGE],
+    cells: |object, now| {
+        vec![
+            meta::name(object).into(),
+            str_at(object, "/spec/attacher").into(),
+            str_at(object, "/spec/source/persistentVolumeName").into(),
+            str_at(object, "/spec/nodeName").into(),
+            is_true(object, "/status/attached").into(),
+            age_of(object, now),
+        ]
+    },
+};
+
+pub(super) const ATTRIBUTES_CLASS: Printer = Printer {
+    columns: &[NAME, text("DriverName"), AGE],
+    cells: |object, now| vec![meta::name(object).into(), str_at(object, "/driverName").into(), age_of(object, now)],
 };
 
 /// Usage is as the server saw it last, the quota as it is.

@@ -395,3 +395,100 @@ fn functions() {
         "x | 1/2 | False | shop:v1 | add,orders#price | 5m | 8Mi | 1s | why",
     );
 }
+
+#[test]
+fn the_api_itself() {
+    let group = "apiregistration.k8s.io/v1";
+    check(
+        group,
+        "APIService",
+        json!({ "spec": {}, "status": { "conditions": [{ "type": "Available", "status": "True" }] } }),
+        "x | Local | True | 5m",
+    );
+    check(
+        group,
+        "APIService",
+        json!({ "spec": { "service": { "namespace": "n", "name": "s" } },
+            "status": { "conditions": [{ "type": "Available", "status": "False", "reason": "Missing" }] } }),
+        "x | n/s | False (Missing) | 5m",
+    );
+    let request = |status: Value| json!({ "spec": { "signerName": "a/b", "username": "jane", "expirationSeconds": 3600 }, "status": status });
+    let group = "certificates.k8s.io/v1";
+    check(group, "CertificateSigningRequest", request(json!({})), "x | 5m | a/b | jane | 60m | Pending");
+    check(
+        group,
+        "CertificateSigningRequest",
+        request(json!({ "conditions": [{ "type": "Approved" }], "certificate": "eA==" })),
+        "x | 5m | a/b | jane | 60m | Approved,Issued",
+    );
+    check(
+        "v1",
+        "ComponentStatus",
+        json!({ "conditions": [{ "type": "Healthy", "status": "False", "error": "no answer" }] }),
+        "x | Unhealthy |  | no answer",
+    );
+    let group = "flowcontrol.apiserver.k8s.io/v1";
+    check(
+        group,
+        "FlowSchema",
+        json!({ "spec": { "priorityLevelConfiguration": { "name": "p" }, "matchingPrecedence": 500,
+            "distinguisherMethod": { "type": "ByUser" } } }),
+        "x | p | 500 | ByUser | 5m | ?",
+    );
+    check(
+        group,
+        "PriorityLevelConfiguration",
+        json!({ "spec": { "type": "Limited", "limited": { "nominalConcurrencyShares": 30,
+            "limitResponse": { "queuing": { "queues": 64, "handSize": 8, "queueLengthLimit": 50 } } } } }),
+        "x | Limited | 30 | 64 | 8 | 50 | 5m",
+    );
+    check(
+        group,
+        "PriorityLevelConfiguration",
+        json!({ "spec": { "type": "Exempt", "exempt": { "nominalConcurrencyShares": 0 } } }),
+        "x | Exempt | 0 | <none> | <none> | <none> | 5m",
+    );
+}
+
+#[test]
+fn means_of_pods() {
+    check(
+        "networking.k8s.io/v1",
+        "IPAddress",
+        json!({ "spec": { "parentRef": { "resource": "services", "namespace": "n", "name": "s" } } }),
+        "x | services/n/s | 5m",
+    );
+    check("networking.k8s.io/v1", "ServiceCIDR", json!({ "spec": { "cidrs": ["a", "b"] } }), "x | a,b | 5m");
+    let group = "resource.k8s.io/v1";
+    check(group, "ResourceClaim", json!({}), "x | pending | 5m");
+    check(
+        group,
+        "ResourceClaim",
+        json!({ "status": { "allocation": {}, "reservedFor": [{ "uid": "u" }] } }),
+        "x | allocated,reserved | 5m",
+    );
+    check(
+        group,
+        "ResourceSlice",
+        json!({ "spec": { "nodeName": "n", "driver": "d", "pool": { "name": "p" } } }),
+        "x | n | d | p | 5m",
+    );
+    check(group, "DeviceClass", json!({}), "x | 5m");
+    let group = "storage.k8s.io/v1";
+    check(
+        group,
+        "CSIDriver",
+        json!({ "spec": { "podInfoOnMount": true, "volumeLifecycleModes": ["Persistent", "Ephemeral"] } }),
+        "x | true | true | false | <unset> | false | Persistent,Ephemeral | 5m",
+    );
+    check(group, "CSINode", json!({ "spec": { "drivers": [{}, {}] } }), "x | 2 | 5m");
+    check(group, "CSIStorageCapacity", json!({ "storageClassName": "fast", "capacity": "1Gi" }), "x | fast | 1Gi");
+    check(
+        group,
+        "VolumeAttachment",
+        json!({ "spec": { "attacher": "d", "nodeName": "n", "source": { "persistentVolumeName": "pv" } },
+            "status": { "attached": true } }),
+        "x | d | pv | n | true | 5m",
+    );
+    check(group, "VolumeAttributesClass", json!({ "driverName": "d" }), "x | d | 5m");
+}

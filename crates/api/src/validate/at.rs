@@ -114,7 +114,7 @@ pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub(super) struct Errors(pub Vec<FieldError>);
 
 impl Errors {
-    pub fn required(&mut self, at: &At, detail: &str) {
+    pub fn required(&mut self, at: &At, detail: impl Into<String>) {
         self.0.push(FieldError::required(at.path(), detail));
     }
 
@@ -164,6 +164,10 @@ impl Errors {
             value: count.into(),
             detail: format!("must have at most {max} items"),
         });
+    }
+
+    pub fn not_supported(&mut self, at: &At, supported: &[&str]) {
+        self.0.push(FieldError::not_supported(at.path(), at.value.clone(), supported));
     }
 
     /// One of a few words; absent is not.

@@ -115,23 +115,6 @@ pub(super) fn priority_class_update(new: &At, old: &At, errors: &mut Errors) {
     }
 }
 
-pub(super) fn storage_class(object: &At, errors: &mut Errors) {
-    let provisioner = object.get("provisioner");
-    if errors.require(&provisioner) {
-        errors.rule(&provisioner, text::qualified_name);
-    }
-    errors.one_of(&object.get("reclaimPolicy"), &["Delete", "Retain"]);
-    errors.one_of(&object.get("volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"]);
-}
-
-pub(super) fn storage_class_update(new: &At, old: &At, errors: &mut Errors) {
-    for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
-        if new.get(field).value != old.get(field).value {
-            errors.forbidden(&new.get(field), format!("updates to {field} are forbidden."));
-        }
-    }
-}
-
 pub(super) fn resource_quota(object: &At, errors: &mut Errors) {
     let spec = object.get("spec");
     let hard = spec.get("hard");

@@ -40,7 +40,10 @@ fn name(kind: &Kind, name: &At, errors: &mut Errors) {
         ("", "Service") => text::dns_1035_label,
         // It is the value of a label of its pods.
         ("knarr.dev", "Function") => text::dns_label,
-        ("rbac.authorization.k8s.io", _) => text::path_segment,
+        ("rbac.authorization.k8s.io", _)
+        | ("apiregistration.k8s.io", _)
+        | ("certificates.k8s.io", "CertificateSigningRequest") => text::path_segment,
+        ("networking.k8s.io", "IPAddress") => text::ip,
         _ => text::dns_subdomain,
     };
     errors.rule(name, rule);

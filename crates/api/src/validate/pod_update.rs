@@ -121,3 +121,50 @@ pub fn ephemeral_containers(new: &Value, old: &Value) -> Vec<FieldError> {
     }
     errors.0
 }
+
+/// What is wrong with a write to `pods/resize`: amounts of cpu and memory change, and the class of service does not.
+///
+/// A node that resizes says what its containers have; one that does not say cannot do it.
+pub fn resize(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let (new, old) = (At::root(new), At::root(old));
+    let (spec, old_spec) = (new.get("spec"), old.get("spec"));
+    let volumes = spec.get("volumes").list().iter().filter_map(|v| v.get("name")?.as_str()).collect();
+    container::containers(&spec, &volumes, &mut errors);
+    let status = old.get("status");
+    for container in status.get("containerStatuses").items() {
+        if !container.get("state").get("running").is_absent() && container.get("resources").is_absent() {
+            errors.forbidden(&spec, "Pod running on node without support for resize");
+            break;
+        }
+    }
+    if matches!(status.get("phase").text(), "Failed" | "Succeeded") {
+        errors.forbidden(&spec, "a pod that has ended cannot be resized");
+    }
+    for list in ["containers", "initContainers"] {
+        let before = old_spec.get(list);
+        for (now, before) in spec.get(list).items().zip(before.items()) {
+            amounts(&now.get("resources"), &before.get("resources"), &mut errors);
+        }
+    }
+    let (class, before) = (crate::pod::qos_class(new.value), crate::pod::qos_class(old.value));
+    if class != before {
+        errors.invalid_as(&spec, class, "Pod QOS Class may not change as a result of resizing");
+    }
+    errors.0
+}
+
+fn amounts(new: &At, old: &At, errors: &mut Errors) {
+    errors.immutable(&new.get("claims"), &old.get("claims"));
+    for side in ["limits", "requests"] {
+        let (now, before) = (new.get(side), old.get(side));
+        for (name, amount) in now.entries() {
+            if !matches!(name, "cpu" | "memory") && before.key(name).value != amount.value {
+                errors.forbidden(&amount, "only cpu and memory resources are mutable");
+            }
+        }
+        for (name, _) in before.entries().filter(|(name, _)| now.key(name).is_absent()) {
+            errors.forbidden(&now.key(name), format!("resource {side} cannot be removed"));
+        }
+    }
+}

@@ -212,22 +212,6 @@ pub(super) fn cron_job(object: &At, errors: &mut Errors) {
     job_spec(&spec.get("jobTemplate").get("spec"), errors);
 }
 
-pub(super) fn autoscaler(object: &At, errors: &mut Errors) {
-    let spec = object.get("spec");
-    let (min, max) = (spec.get("minReplicas"), spec.get("maxReplicas"));
-    if min.int().is_some_and(|n| n < 1) {
-        errors.invalid(&min, "must be greater than or equal to 1");
-    }
-    if max.int().is_none_or(|n| n < 1) {
-        errors.invalid(&max, "must be greater than 0");
-    } else if max.int() < min.int() {
-        errors.invalid(&max, "must be greater than or equal to `minReplicas`");
-    }
-    let target = spec.get("scaleTargetRef");
-    errors.require(&target.get("kind"));
-    errors.require(&target.get("name"));
-}
-
 pub(super) fn disruption_budget(object: &At, errors: &mut Errors) {
     let spec = object.get("spec");
     let (min, max) = (spec.get("minAvailable"), spec.get("maxUnavailable"));

@@ -25,6 +25,9 @@ impl Plugin for RbacEscalation {
                 if may(review, "escalate", request.kind.resource, review.name) {
                     return Ok(Vec::new());
                 }
+                if [Some(object), review.old].into_iter().flatten().any(aggregates) && !holds_everything(review) {
+                    return Err(review.refuse("must have cluster-admin privileges to use an aggregationRule"));
+                }
                 rules_of(object)
             }
             _ => {
@@ -51,6 +54,18 @@ impl Plugin for RbacEscalation {
             list.join("\n")
         )))
     }
+}
+
+/// Its rules will be those of other roles, whichever they are.
+fn aggregates(role: &Value) -> bool {
+    role.get("aggregationRule").is_some_and(|rule| !rule.is_null())
+}
+
+fn holds_everything(review: &Review<'_>) -> bool {
+    let everything = serde_json::json!({ "rules": [
+        { "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] }, { "verbs": ["*"], "nonResourceURLs": ["*"] }] });
+    let index = review.request.core.rbac.current();
+    rules_of(&everything).iter().all(|rule| index.covers(&review.request.user, "", rule))
 }
 
 fn may(review: &Review<'_>, verb: &str, resource: &str, name: &str) -> bool {

@@ -38,6 +38,7 @@ pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
     objects.extend(objects::runtime_classes());
     objects.extend(objects::priority_classes());
     objects.extend(objects::api_service(&core.config));
+    objects.extend(objects::api_services());
     for object in objects {
         ensure(core, object).await?;
     }
@@ -65,10 +66,20 @@ async fn ensure(core: &Arc<Core>, object: Value) -> Result<(), BootstrapError> {
     result.map_err(|cause| BootstrapError::Create { kind: kind.kind.to_owned(), name, cause })
 }
 
-/// The stored role with the wanted rules that it lacks; rules that an administrator added stay.
+/// The stored role with the wanted rules that it lacks; rules that an administrator added stay. Rules that are those of
+/// other roles are kept by a controller.
 fn reconciled(present: &Value, wanted: &Value) -> Value {
     let mut new = present.clone();
     if api::meta::annotation(present, AUTOUPDATE) == Some("false") {
+        return new;
+    }
+    for (key, value) in api::meta::labels(wanted) {
+        if api::meta::labels(present).all(|(present, _)| present != key) {
+            new["metadata"]["labels"][key] = value.into();
+        }
+    }
+    if let Some(rule) = wanted.get("aggregationRule") {
+        new["aggregationRule"] = rule.clone();
         return new;
     }
     let have = rules_of(present);
@@ -89,6 +100,10 @@ mod tests {
         let rule = |verb: &str| json!({ "verbs": [verb], "apiGroups": [""], "resources": ["pods"] });
         let present = json!({ "rules": [rule("get"), rule("own")] });
         let wanted = json!({ "rules": [rule("get"), rule("list")] });
+        let aggregated = json!({ "metadata": { "labels": { "a": "b" } }, "aggregationRule": {}, "rules": [rule("x")] });
+        let expect = json!({ "metadata": { "labels": { "a": "b" } }, "aggregationRule": {},
+            "rules": [rule("get"), rule("own")] });
+        assert_eq!(reconciled(&present, &aggregated), expect);
         assert_eq!(reconciled(&present, &wanted)["rules"], json!([rule("get"), rule("own"), rule("list")]));
         let frozen = json!({ "metadata": { "annotations": { AUTOUPDATE: "false" } }, "rules": [] });
         assert_eq!(reconciled(&frozen, &wanted), frozen);
@@ -103,6 +118,7 @@ mod tests {
         objects.extend(objects::runtime_classes());
         objects.extend(objects::priority_classes());
         objects.extend(objects::api_service(&config));
+        objects.extend(objects::api_services());
         for object in objects {
             assert!(api::kinds::of_object(&object).is_some(), "{object}");
         }

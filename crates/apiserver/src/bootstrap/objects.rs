@@ -47,3 +47,55 @@ pub fn api_service(config: &ApiServerConfig) -> Vec<Value> {
         "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": config.advertise_port }] } });
     vec![service]
 }
+
+/// Group, and what the aggregator's list has for it: groups with more come first.
+const GROUP_PRIORITIES: &[(&str, i64)] = &[
+    ("", 18_000),
+    ("apps", 17_800),
+    ("events.k8s.io", 17_750),
+    ("authentication.k8s.io", 17_700),
+    ("authorization.k8s.io", 17_600),
+    ("autoscaling", 17_500),
+    ("batch", 17_400),
+    ("certificates.k8s.io", 17_300),
+    ("networking.k8s.io", 17_200),
+    ("policy", 17_100),
+    ("rbac.authorization.k8s.io", 17_000),
+    ("storage.k8s.io", 16_800),
+    ("apiextensions.k8s.io", 16_700),
+    ("admissionregistration.k8s.io", 16_700),
+    ("scheduling.k8s.io", 16_600),
+    ("coordination.k8s.io", 16_500),
+    ("node.k8s.io", 16_300),
+    ("discovery.k8s.io", 16_200),
+    ("flowcontrol.apiserver.k8s.io", 16_100),
+];
+/// Groups that the list does not name.
+const GROUP_PRIORITY: i64 = 1000;
+/// The version that is preferred comes first.
+const VERSION_PRIORITY_FIRST: i64 = 100;
+const VERSION_PRIORITY_LATER: i64 = 50;
+
+/// One object for each group version of this server; `apiregistration.k8s.io` itself has none, as in Kubernetes.
+pub fn api_services() -> Vec<Value> {
+    let mut versions: Vec<(&str, &str)> = Vec::new();
+    for kind in api::kinds::KINDS.iter().filter(|kind| kind.group != "apiregistration.k8s.io") {
+        if !versions.contains(&(kind.group, kind.version)) {
+            versions.push((kind.group, kind.version));
+        }
+    }
+    let service = |(at, &(group, version)): (usize, &(&str, &str))| {
+        let before = versions[..at].iter().filter(|(other, _)| *other == group).count();
+        let listed = GROUP_PRIORITIES.iter().find(|(listed, _)| *listed == group);
+        let mut spec = json!({ "version": version,
+            "groupPriorityMinimum": listed.map_or(GROUP_PRIORITY, |(_, priority)| *priority),
+            "versionPriority": if before == 0 { VERSION_PRIORITY_FIRST } else { VERSION_PRIORITY_LATER } });
+        if !group.is_empty() {
+            spec["group"] = group.into();
+        }
+        json!({ "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "spec": spec, "metadata": {
+            "name": format!("{version}.{group}"),
+            "labels": { "kube-aggregator.kubernetes.io/automanaged": "onstart" } } })
+    };
+    versions.iter().enumerate().map(service).collect()
+}

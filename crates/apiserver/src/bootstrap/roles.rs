@@ -1,7 +1,8 @@
 //! The default roles and bindings of Kubernetes (`plugin/pkg/auth/authorizer/rbac/bootstrappolicy`).
 //!
-//! Aggregated roles (admin, edit, view) are written out. All controllers run as one user here, so
-//! `system:kube-controller-manager` holds what Kubernetes spreads over a role per controller.
+//! Aggregated roles (admin, edit, view) are written out, so that they hold before a controller has looked at them. All
+//! controllers run as one user here, so `system:kube-controller-manager` holds what Kubernetes spreads over a role per
+//! controller.
 
 use serde_json::{Value, json};
 
@@ -23,6 +24,27 @@ fn role(name: &str, rules: &[Value]) -> Value {
     json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": name,
         "labels": { "kubernetes.io/bootstrapping": "rbac-defaults" },
         "annotations": { "rbac.authorization.kubernetes.io/autoupdate": "true" } }, "rules": rules })
+}
+
+/// A role labelled with this and the name of another is part of that one.
+const AGGREGATE: &str = "rbac.authorization.k8s.io/aggregate-to-";
+
+/// A role that is part of another.
+fn part(name: &str, of: &str, rules: &[Value]) -> Value {
+    let mut role = role(name, rules);
+    role["metadata"]["labels"][format!("{AGGREGATE}{of}")] = "true".into();
+    role
+}
+
+/// A role made of its parts; `rules` are those that the parts have in a new cluster.
+fn aggregated(name: &str, of: Option<&str>, rules: &[Value]) -> Value {
+    let mut role = match of {
+        Some(of) => part(name, of, rules),
+        None => role(name, rules),
+    };
+    role["aggregationRule"] =
+        json!({ "clusterRoleSelectors": [{ "matchLabels": { format!("{AGGREGATE}{name}"): "true" } }] });
+    role
 }
 
 /// What a user of a namespace sees.
@@ -186,7 +208,13 @@ fn scheduler_rules() -> Vec<Value> {
 }
 
 fn controller_rules() -> Vec<Value> {
-    vec![rule(ALL, &["*"], &["*"]), urls(&["*"])]
+    vec![
+        rule(ALL, &["*"], &["*"]),
+        urls(&["*"]),
+        // Rules of other roles go into aggregated ones.
+        rule(&["escalate"], &["rbac.authorization.k8s.io"], &["clusterroles"]),
+        rule(&["sign"], &["certificates.k8s.io"], &["signers"]),
+    ]
 }
 
 const DISCOVERY: &[&str] = &[
@@ -209,9 +237,12 @@ pub fn cluster_roles() -> Vec<Value> {
     let (view, edit, admin) = (view_rules(), edit_rules(), admin_rules());
     vec![
         role("cluster-admin", &everything),
-        role("admin", &together(&[admin, edit.clone(), view.clone()])),
-        role("edit", &together(&[edit, view.clone()])),
-        role("view", &view),
+        aggregated("admin", None, &together(&[edit.clone(), view.clone(), admin.clone()])),
+        aggregated("edit", Some("admin"), &together(&[edit.clone(), view.clone()])),
+        aggregated("view", Some("edit"), &view),
+        part("system:aggregate-to-admin", "admin", &admin),
+        part("system:aggregate-to-edit", "edit", &edit),
+        part("system:aggregate-to-view", "view", &view),
         role("system:discovery", &[urls(DISCOVERY)]),
         role("system:public-info-viewer", &[urls(PUBLIC)]),
         role(

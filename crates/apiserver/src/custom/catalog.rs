@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::custom::{Catalog, Definition};
+use api::custom::{Catalog, Custom, Definition};
 use api::meta;
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
@@ -38,6 +38,21 @@ impl CatalogHandle {
             let mut seen = self.seen.clone();
             // An error means that the task ended with the server; nobody waits for it then.
             let _ = seen.wait_for(|seen| *seen >= newest).await;
+        }
+    }
+}
+
+impl CatalogHandle {
+    /// Returns when a kind that a definition made is served no more, or by another definition.
+    pub async fn withdrawn(mut self, custom: Custom) {
+        let kind = custom.kind();
+        loop {
+            self.seen.mark_unchanged();
+            let served =
+                self.current().lookup(kind.group, kind.version, kind.resource).map(|now| now.definition.uid.clone());
+            if served.as_deref() != Some(custom.definition.uid.as_str()) || self.seen.changed().await.is_err() {
+                return;
+            }
         }
     }
 }

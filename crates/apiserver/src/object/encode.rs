@@ -4,8 +4,12 @@
 //! LIST item and a watch event hand out the stored bytes unchanged. Because the place is always
 //! the first one of its kind in the text, a deletion event can exchange it without decoding.
 
+use api::status::Status;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
+
+/// Largest stored form of an object: that of a request's body.
+pub const OBJECT_BYTES_MAX: usize = crate::wire::body::BODY_BYTES_MAX;
 
 const MARK: &[u8] = b"\"resourceVersion\":\"";
 
@@ -63,6 +67,17 @@ pub fn encode(object: &Value) -> Encoded {
     Encoded { bytes: out.freeze(), stamp_at }
 }
 
+/// [`encode`], of at most so many bytes. What nobody asked for (who owns which field) goes first, as in Kubernetes.
+pub fn encode_within(object: &mut Value, bytes_max: usize) -> Result<Encoded, Status> {
+    let encoded = encode(object);
+    if encoded.bytes.len() <= bytes_max {
+        return Ok(encoded);
+    }
+    api::meta::unset(object, "managedFields");
+    let encoded = encode(object);
+    if encoded.bytes.len() <= bytes_max { Ok(encoded) } else { Err(Status::too_large(bytes_max)) }
+}
+
 /// The stored object with another resourceVersion: what a DELETED event carries.
 pub fn with_revision(stored: &[u8], revision: u64) -> Bytes {
     let Some(mark) = stored.windows(MARK.len()).position(|w| w == MARK) else {
@@ -86,6 +101,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn ownership_goes_before_an_object_is_too_large() {
+        let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a",
+            "managedFields": [{ "manager": "somebody" }] }, "data": { "k": "0123456789" } });
+        let check = |bytes_max: usize, expect: Result<bool, u16>| {
+            let found = encode_within(&mut object.clone(), bytes_max);
+            let kept = found.map(|encoded| decode(&encoded.bytes).pointer("/metadata/managedFields").is_some());
+            assert_eq!(kept.map_err(|status| status.code), expect, "{bytes_max}");
+        };
+        check(1000, Ok(true));
+        check(120, Ok(false));
+        check(50, Err(413));
+    }
 
     #[test]
     fn revision_lands_in_its_place() {

@@ -84,7 +84,8 @@ impl DeleteOptions {
         })
     }
 
-    fn check(&self, subject: &Subject<'_>, object: &Value) -> Result<(), Status> {
+    /// Whether the object is the one that the preconditions mean.
+    pub fn check(&self, subject: &Subject<'_>, object: &Value) -> Result<(), Status> {
         for (what, field, asked, present) in [
             ("UID", "UID in object meta", &self.uid, meta::uid(object)),
             (

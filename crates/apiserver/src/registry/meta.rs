@@ -67,6 +67,27 @@ pub fn check_namespace(kind: &Kind, object: &mut Value, namespace: &str) -> Resu
     Ok(())
 }
 
+/// Takes out owners that are named twice; what is said to the client then.
+pub fn one_reference_per_owner(object: &mut Value) -> Option<String> {
+    let owners = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut)?;
+    let (mut kept, mut doubled) = (Vec::with_capacity(owners.len()), Vec::new());
+    for owner in owners.drain(..) {
+        if kept.contains(&owner) {
+            doubled.push(owner.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned());
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    (!doubled.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
+             reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            doubled.join(", ")
+        )
+    })
+}
+
 /// Mints the identity of a new object.
 pub fn mint(kind: &Kind, object: &mut Value, now: Timestamp) -> Result<(), Status> {
     if !matches!(meta::resource_version(object), "" | "0") {
@@ -178,6 +199,17 @@ mod tests {
         assert!(metadata["uid"] != "mine" && !metadata.contains_key("deletionTimestamp"));
         let mut object = json!({ "metadata": { "resourceVersion": "5" } });
         assert_eq!(mint(deployments(), &mut object, Timestamp::UNIX_EPOCH).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn owners_are_named_once() {
+        let owner = |uid: &str| json!({ "apiVersion": "v1", "kind": "Node", "name": "n", "uid": uid });
+        let mut object = json!({ "metadata": { "ownerReferences": [owner("a"), owner("b"), owner("a")] } });
+        let warning = one_reference_per_owner(&mut object).unwrap();
+        assert!(warning.ends_with("duplicate UID(s) observed: a"), "{warning}");
+        assert_eq!(object["metadata"]["ownerReferences"], json!([owner("a"), owner("b")]));
+        assert_eq!(one_reference_per_owner(&mut object), None);
+        assert_eq!(one_reference_per_owner(&mut json!({ "metadata": {} })), None);
     }
 
     #[test]

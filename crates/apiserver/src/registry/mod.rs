@@ -3,12 +3,14 @@
 //! Owns: the order of the steps of a write. May not know: HTTP.
 
 pub mod attempts;
+pub mod certificates;
 pub mod delete;
 pub mod meta;
 pub mod ownership;
 pub mod strategy;
 pub mod write;
 
+mod api_services;
 mod buckets;
 mod definitions;
 mod namespaces;
@@ -33,6 +35,8 @@ pub fn strategy_of(kind: &Kind) -> &'static dyn Strategy {
         ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts" | "resourcequotas") => {
             &strategy::ReturnsDeleted
         }
+        ("apiregistration.k8s.io", "apiservices") => &api_services::ApiServices,
+        ("certificates.k8s.io", "certificatesigningrequests") => &certificates::CertificateRequests,
         ("apiextensions.k8s.io", "customresourcedefinitions") => &definitions::Definitions,
         _ if kind.is_custom() => &definitions::Customs,
         _ => &strategy::Plain,

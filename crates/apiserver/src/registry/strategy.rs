@@ -8,6 +8,7 @@ use store::{Durability, Guard, Op};
 use super::write::Part;
 use crate::config::ApiServerConfig;
 use crate::core::Snapshot;
+use crate::identity::UserInfo;
 
 /// Records that must be written together with an object (addresses, ports).
 #[derive(Default)]
@@ -23,6 +24,11 @@ pub trait Strategy: Sync {
         if kind.has_status() {
             object["status"] = json!({});
         }
+    }
+
+    /// Writes down who asks, where a kind keeps that, and refuses what this user may not ask for.
+    fn attribute(&self, _user: &UserInfo, _object: &mut Value) -> Result<(), Status> {
+        Ok(())
     }
 
     /// An update of the object itself: the status stays.

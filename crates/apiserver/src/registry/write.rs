@@ -12,12 +12,14 @@ use serde_json::Value;
 use store::{Guard, Op, Txn, TxnOutcome};
 
 use super::attempts::{Attempts, busy};
-use super::meta::{carry_over, check_identity, check_namespace, check_type, generated_name, may_go, mint};
+use super::meta::{
+    carry_over, check_identity, check_namespace, check_type, generated_name, may_go, mint, one_reference_per_owner,
+};
 use super::{Strategy, ownership, strategy_of};
 use crate::admission::{self, Operation, Review};
 use crate::core::{Request, Snapshot, key, unwritten};
 use crate::custom::form;
-use crate::object::encode::encode;
+use crate::object::encode::{OBJECT_BYTES_MAX, encode, encode_within};
 
 /// A write that is done (or would be, on a dry run).
 pub struct Written {
@@ -50,12 +52,14 @@ pub async fn create(request: &Request, mut object: Value, duplicates: Vec<String
     let kind = request.kind;
     form::check_creatable(request)?;
     check_type(kind, &mut object)?;
-    let warnings = form::admit(request, &mut object, duplicates)?;
+    let mut warnings = form::admit(request, &mut object, duplicates)?;
+    warnings.extend(one_reference_per_owner(&mut object));
     check_namespace(kind, &mut object, &request.namespace)?;
     convert(kind, kind.stored(), &mut object);
     let kind = kind.stored();
     let strategy = strategy_of(kind);
     strategy.prepare_for_create(kind, &mut object);
+    strategy.attribute(&request.user, &mut object)?;
     api::defaults::apply(kind, &mut object);
     let mut attempts = Attempts::new(&request.core);
     while let Some(view) = attempts.next() {
@@ -114,7 +118,7 @@ async fn create_once(
     }
     let allocation = strategy.allocate(&request.core.config, view, &mut object, None)?;
     form::close(request, &mut object);
-    let encoded = encode(&object);
+    let encoded = encode_within(&mut object, OBJECT_BYTES_MAX)?;
     if request.parameters.dry_run {
         return Ok(Attempt::Dry(encoded.stamped("")));
     }
@@ -194,7 +198,8 @@ fn prepare_update(
     convert(kind, served, &mut shown);
     let mut new = change(&shown)?;
     check_type(served, &mut new)?;
-    let warnings = form::admit(request, &mut new, duplicates.to_vec())?;
+    let mut warnings = form::admit(request, &mut new, duplicates.to_vec())?;
+    warnings.extend(one_reference_per_owner(&mut new));
     check_namespace(served, &mut new, &request.namespace)?;
     check_identity(&request.subject(), &new, old)?;
     convert(served, kind, &mut new);
@@ -249,7 +254,7 @@ fn decide_update(
     }
     let allocation = strategy.allocate(&request.core.config, review.view, &mut new, Some(old))?;
     form::close(request, &mut new);
-    let encoded = encode(&new);
+    let encoded = encode_within(&mut new, OBJECT_BYTES_MAX)?;
     let answer = encoded.stamped(meta::resource_version(old));
     ops.push(Op::Put { key, value: encoded.bytes, stamp_at: Some(encoded.stamp_at) });
     ops.extend(allocation.ops);

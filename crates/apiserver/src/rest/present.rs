@@ -76,7 +76,11 @@ impl Presenter {
         if self.is_verbatim() {
             return stored.clone();
         }
-        let object = self.served(stored);
+        self.value(self.served(stored))
+    }
+
+    /// An object in the served form that is kept nowhere.
+    pub fn value(&self, object: Value) -> Bytes {
         match self.form {
             Form::Object | Form::Discovery => {
                 let revision = api::meta::resource_version(&object).to_owned();
@@ -93,7 +97,11 @@ impl Presenter {
 
     /// A whole list that is not verbatim.
     pub fn list(&self, entries: &[Entry], meta: &ListMeta) -> Bytes {
-        let objects: Vec<Value> = entries.iter().map(|entry| self.served(&entry.value)).collect();
+        self.values(entries.iter().map(|entry| self.served(&entry.value)).collect(), meta)
+    }
+
+    /// A list of objects in the served form.
+    pub fn values(&self, objects: Vec<Value>, meta: &ListMeta) -> Bytes {
         let (kind, api_version, items) = match self.form {
             Form::Table => return to_bytes(&self.table(&objects.iter().collect::<Vec<_>>(), meta)),
             Form::Partial | Form::PartialList => {

@@ -1,8 +1,8 @@
 //! WATCH: the stored bytes of every change, framed as events.
 //!
 //! A watch is a state machine polled by the connection: first the initial events (when asked for),
-//! then what the store delivers, with bookmarks between, until its time is over, the server stops,
-//! or the store says that the watcher fell behind (an ERROR event with `Expired`).
+//! then what the store delivers, with bookmarks between, until its time is over, the server stops, the kind is
+//! defined no more, or the store says that the watcher fell behind (an ERROR event with `Expired`).
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::StatusCode;
 use rand::Rng;
 use store::{Change, Revision, Watch, WatchClosed, WatchEvent};
@@ -95,6 +96,10 @@ pub async fn watch(request: &Request) -> Result<Response, Status> {
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         deadline: Instant::now() + timeout(request.parameters.timeout_seconds),
         shutdown: request.core.config.shutdown.clone(),
+        withdrawn: match request.custom.clone() {
+            Some(custom) => request.core.catalog.clone().withdrawn(custom).boxed(),
+            None => std::future::pending().boxed(),
+        },
         columns_sent: false,
         state: State::Initial,
         _guard: guard,
@@ -164,6 +169,8 @@ struct Watching {
     next_bookmark: Instant,
     deadline: Instant,
     shutdown: CancellationToken,
+    /// Ends when the kind does.
+    withdrawn: BoxFuture<'static, ()>,
     columns_sent: bool,
     state: State,
     _guard: WatchGuard,
@@ -206,6 +213,7 @@ impl Watching {
                 biased;
                 () = shutdown.cancelled() => return self.end(out),
                 event = self.events.next() => self.take(&mut out, event),
+                () = &mut self.withdrawn => return self.end(out),
                 () = tokio::time::sleep_until(self.deadline) => {
                     // A last bookmark saves the client from reading again what it has.
                     self.bookmark(&mut out);

@@ -1,6 +1,7 @@
 //! Subresources: one file each, and the table that names them.
 
 pub mod binding;
+mod certificates;
 pub mod connect;
 mod entries;
 mod eviction;
@@ -8,6 +9,7 @@ mod finalize;
 pub mod invoke;
 mod log;
 pub mod node_connector;
+mod pod_update;
 mod scale;
 mod token;
 
@@ -47,6 +49,8 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
         return Err(Status::method_not_allowed());
     }
     match (request.kind.resource, request.subresource.as_str(), verb) {
+        ("certificatesigningrequests", "approval", _) => certificates::approval(request, verb, input).await,
+        ("certificatesigningrequests", "status", _) => certificates::status(request, verb, input).await,
         (_, "status", Verb::Get) => list::get(request).await,
         (_, "status", Verb::Update) => write::replace(request, input, Part::Status).await,
         (_, "status", Verb::Patch) => write::patch(request, input, Part::Status).await,
@@ -62,6 +66,10 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
         ("pods", "log", Verb::Get) => log::log(request).await,
         ("functions", "invoke", Verb::Create) => invoke::invoke(request, input).await,
         ("pods", "ephemeralcontainers" | "resize", Verb::Get) => list::get(request).await,
+        ("pods", "ephemeralcontainers", _) => {
+            pod_update::answer(request, verb, input, &pod_update::EPHEMERAL_CONTAINERS).await
+        }
+        ("pods", "resize", _) => pod_update::answer(request, verb, input, &pod_update::RESOURCES).await,
         (resource, sub, _) => Err(Status::not_implemented(format!("{resource}/{sub} is not served by Knarr yet"))),
     }
 }

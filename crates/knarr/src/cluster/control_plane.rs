@@ -62,8 +62,7 @@ impl ControlPlane {
         let router = front_door(api_server.router(), registry, members);
         let tls = server_tls(config, authority)?;
         let server = tokio::spawn(apiserver::serve(listener, tls, router, shutdown.clone()));
-        let leader =
-            tokio::spawn(lead(api_server.clone(), store, authority.certificate_pem().to_owned(), shutdown.clone()));
+        let leader = tokio::spawn(lead(api_server.clone(), store, Arc::clone(authority), shutdown.clone()));
         Ok(Self { image_store, api_server, member, server, leader })
     }
 
@@ -135,7 +134,12 @@ fn api_config(config: &ClusterConfig, authority: &Authority, shutdown: &Cancella
 }
 
 /// Runs scheduler and controllers while this member leads, and only then.
-async fn lead(api_server: ApiServer, store: Store<ObjectFacets>, ca_pem: String, shutdown: CancellationToken) {
+async fn lead(
+    api_server: ApiServer,
+    store: Store<ObjectFacets>,
+    authority: Arc<Authority>,
+    shutdown: CancellationToken,
+) {
     let mut leadership = store.leadership();
     loop {
         tokio::select! {
@@ -146,7 +150,10 @@ async fn lead(api_server: ApiServer, store: Store<ObjectFacets>, ca_pem: String,
         let scheduler = scheduler::spawn(leader_client(&api_server, "system:kube-scheduler"), term.clone());
         let controllers = controllers::spawn_all(
             leader_client(&api_server, "system:kube-controller-manager"),
-            ControllersConfig { cluster_ca_pem: ca_pem.clone() },
+            ControllersConfig {
+                cluster_ca_pem: authority.certificate_pem().to_owned(),
+                client_signer: Some(Arc::clone(&authority) as _),
+            },
             term.clone(),
         );
         tokio::select! {

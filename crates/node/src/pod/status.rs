@@ -9,8 +9,8 @@ use api::function::EXPORTS_CONDITION;
 use cri::ContainerState as Runs;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
-    PodCondition, PodIP, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    EphemeralContainer, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -58,6 +58,7 @@ pub fn pod_status(pod: &Pod, state: &PodState, before: Before<'_>, now: Timestam
         qos_class: Some(qos_class(pod).to_owned()),
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(main),
+        ephemeral_container_statuses: render.ephemeral(pod),
         observed_generation: pod.metadata.generation,
         ..Default::default()
     })
@@ -75,7 +76,41 @@ struct Render<'a> {
     now: Timestamp,
 }
 
+/// Why no ephemeral container ever starts; `kubectl debug` waits until something like this is said.
+const EPHEMERAL_REASON: &str = "EphemeralContainersNotSupported";
+const EPHEMERAL_MESSAGE: &str = "Knarr's node agent does not run ephemeral containers; use `kubectl exec`, or \
+`kubectl debug --copy-to` for a copy of the pod with one more container";
+/// What a container runtime answers when it cannot start something.
+const EPHEMERAL_EXIT_CODE: i32 = 128;
+
 impl Render<'_> {
+    /// Ephemeral containers end before they begin. Said once, so that the time stays.
+    fn ephemeral(&self, pod: &Pod) -> Option<Vec<ContainerStatus>> {
+        let containers = pod.spec.as_ref()?.ephemeral_containers.as_ref().filter(|all| !all.is_empty())?;
+        let told = self.previous.and_then(|status| status.ephemeral_container_statuses.as_deref()).unwrap_or_default();
+        let refused = |name: &String, image: &Option<String>| ContainerStatus {
+            name: name.clone(),
+            image: image.clone().unwrap_or_default(),
+            started: Some(false),
+            state: Some(ContainerState {
+                terminated: Some(ContainerStateTerminated {
+                    exit_code: EPHEMERAL_EXIT_CODE,
+                    reason: Some(EPHEMERAL_REASON.to_owned()),
+                    message: Some(EPHEMERAL_MESSAGE.to_owned()),
+                    finished_at: Some(Time(whole_second(self.now))),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let status = |container: &EphemeralContainer| {
+            let before = told.iter().find(|status| status.name == container.name).cloned();
+            before.unwrap_or_else(|| refused(&container.name, &container.image))
+        };
+        Some(containers.iter().map(status).collect())
+    }
+
     fn container(&self, container: &Container, role: Role) -> ContainerStatus {
         let absent = ContainerRecord::default();
         let record = self.state.containers.get(&container.name).unwrap_or(&absent);

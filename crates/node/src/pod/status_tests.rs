@@ -171,3 +171,18 @@ fn only_the_word_of_others_about_a_silent_node_is_taken_back() {
     check(Some(with("True", "")), with("True", ""), false);
     check(None, with("True", ""), false);
 }
+
+#[test]
+fn ephemeral_containers_are_told_that_they_do_not_start() {
+    let mut pod = pod(false);
+    let debugger = json!([{"name": "debugger", "image": "busybox"}]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = Some(serde_json::from_value(debugger).unwrap());
+    let state = state(&pod, Some(running()));
+    let first = status(&pod, &state, None, NOW);
+    let told = first.ephemeral_container_statuses.as_ref().unwrap();
+    let terminated = told[0].state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!((told[0].name.as_str(), terminated.exit_code), ("debugger", 128));
+    assert_eq!(terminated.reason.as_deref(), Some("EphemeralContainersNotSupported"));
+    let again = status(&pod, &state, Some(&first), NOW + 60);
+    assert_eq!(again.ephemeral_container_statuses, first.ephemeral_container_statuses, "said once");
+}
