@@ -122,6 +122,28 @@ pub(super) fn autoscaler(version: &str, fields: &mut Fields) {
             "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 80 } } }]);
         spec.insert("metrics".to_owned(), cpu);
     }
+    if version == "v2"
+        && let Some(behavior) = inner(spec, "behavior")
+    {
+        scaling_rules(behavior, "scaleUp", &json!([per_quarter("Pods", 4), per_quarter("Percent", 100)]));
+        scaling_rules(behavior, "scaleDown", &json!([per_quarter("Percent", 100)]));
+        if let Some(up) = inner(behavior, "scaleUp") {
+            absent(up, "stabilizationWindowSeconds", || 0.into());
+        }
+    }
+}
+
+fn scaling_rules(behavior: &mut Fields, direction: &str, policies: &Value) {
+    let Some(rules) = ensured(behavior, direction) else { return };
+    text(rules, "selectPolicy", "Max");
+    if rules.get("policies").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        rules.insert("policies".to_owned(), policies.clone());
+    }
+}
+
+/// A scaling policy for a quarter of a minute.
+fn per_quarter(type_: &str, value: i32) -> Value {
+    json!({ "type": type_, "value": value, "periodSeconds": 15 })
 }
 
 /// The spec of a workload with `replicas` and a template.
