@@ -4,9 +4,13 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use api::function::Function;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -36,6 +40,14 @@ pub struct Watches {
     pub replica_sets: Reflector<ReplicaSet>,
     pub deployments: Reflector<Deployment>,
     pub functions: Reflector<Function>,
+    pub jobs: Reflector<Job>,
+    pub cron_jobs: Reflector<CronJob>,
+    pub daemon_sets: Reflector<DaemonSet>,
+    pub stateful_sets: Reflector<StatefulSet>,
+    pub controller_revisions: Reflector<ControllerRevision>,
+    pub replication_controllers: Reflector<ReplicationController>,
+    pub autoscalers: Reflector<HorizontalPodAutoscaler>,
+    pub claims: Reflector<PersistentVolumeClaim>,
     pub services: Reflector<Service>,
     pub endpoint_slices: Reflector<EndpointSlice>,
     pub endpoints: Reflector<Endpoints>,
@@ -67,6 +79,14 @@ impl Setup {
             replica_sets: Reflector::of_kind(),
             deployments: Reflector::of_kind(),
             functions: Reflector::of_kind(),
+            jobs: Reflector::of_kind(),
+            cron_jobs: Reflector::of_kind(),
+            daemon_sets: Reflector::of_kind(),
+            stateful_sets: Reflector::of_kind(),
+            controller_revisions: Reflector::of_kind(),
+            replication_controllers: Reflector::of_kind(),
+            autoscalers: Reflector::of_kind(),
+            claims: Reflector::of_kind(),
             services: Reflector::of_kind(),
             endpoint_slices: Reflector::of_kind(),
             endpoints: Reflector::of_kind(),
@@ -102,6 +122,14 @@ impl Setup {
         start.all(watches.replica_sets);
         start.all(watches.deployments);
         start.all(watches.functions);
+        start.all(watches.jobs);
+        start.all(watches.cron_jobs);
+        start.all(watches.daemon_sets);
+        start.all(watches.stateful_sets);
+        start.all(watches.controller_revisions);
+        start.all(watches.replication_controllers);
+        start.all(watches.autoscalers);
+        start.all(watches.claims);
         start.all(watches.services);
         start.all(watches.endpoint_slices);
         start.all(watches.endpoints);
