@@ -20,3 +20,4 @@ mod runtimes;
 mod streams;
 mod teardown;
 mod tokens;
+mod workloads;
