@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod bucket;
 pub mod cel;
+pub mod cron;
 pub mod custom;
 pub mod defaults;
 pub mod function;

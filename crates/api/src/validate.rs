@@ -10,6 +10,7 @@ pub use crate::status::FieldError;
 
 mod at;
 mod autoscaling;
+mod batch;
 mod certificates;
 mod cluster;
 mod config;
@@ -89,8 +90,8 @@ fn check(kind: &Kind, object: &At, errors: &mut Errors) {
         ("apps", "StatefulSet") => workload::stateful_set(object, errors),
         ("apps", "ControllerRevision") => cluster::controller_revision(object, errors),
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler(object, errors),
-        ("batch", "Job") => workload::job(object, errors),
-        ("batch", "CronJob") => workload::cron_job(object, errors),
+        ("batch", "Job") => batch::job(object, errors),
+        ("batch", "CronJob") => batch::cron_job(object, errors),
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::request(object, errors),
         ("coordination.k8s.io", "Lease") => cluster::lease(object, errors),
         ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice(object, errors),
@@ -169,7 +170,7 @@ fn check_update(kind: &Kind, new: &At, old: &At, errors: &mut Errors) {
         }
         ("apps", "StatefulSet") => workload::stateful_set_update(new, old, errors),
         ("apps", "ControllerRevision") => errors.immutable(&new.get("data"), &old.get("data")),
-        ("batch", "Job") => workload::job_update(new, old, errors),
+        ("batch", "Job") => batch::job_update(new, old, errors),
         ("discovery.k8s.io", "EndpointSlice") => errors.immutable(&new.get("addressType"), &old.get("addressType")),
         ("node.k8s.io", "RuntimeClass") => errors.immutable(&new.get("handler"), &old.get("handler")),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::binding_update(new, old, errors),

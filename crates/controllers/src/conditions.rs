@@ -3,6 +3,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DeploymentCondition, ReplicaSetCondition};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerCondition;
+use k8s_openapi::api::batch::v1::JobCondition;
 use k8s_openapi::api::core::v1::{NamespaceCondition, NodeCondition, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -46,6 +48,8 @@ fn at(now: Timestamp) -> Option<Time> {
 conditions! {
     DeploymentCondition { last_update_time: at },
     ReplicaSetCondition {},
+    HorizontalPodAutoscalerCondition {},
+    JobCondition { last_probe_time: at },
     NamespaceCondition {},
     NodeCondition { last_heartbeat_time: at },
     PodCondition {},

@@ -3,24 +3,33 @@
 //!
 //! A new controller is a folder and one line in `CONTROLLERS`.
 
+mod autoscaler;
 mod certificates;
+mod claim;
 mod clusterrole;
 mod conditions;
+mod cronjob;
 mod customs;
+mod daemonset;
 mod deployment;
 mod disruption;
 mod endpointslice;
 mod function;
 mod garbagecollector;
+mod history;
+mod job;
 mod kinds;
+mod memory;
 #[cfg(test)]
 mod model;
 mod namespace;
 mod nodelifecycle;
 mod pods;
 mod replicaset;
+mod replicationcontroller;
 mod serviceaccount;
 mod setup;
+mod statefulset;
 
 use kube::Client;
 use reconcile::{CancellationToken, TaskTracker};
@@ -34,17 +43,23 @@ type Start = fn(&mut Setup);
 
 /// Every controller there is.
 const CONTROLLERS: &[(&str, Start)] = &[
+    ("autoscaler", autoscaler::start),
     ("certificates", certificates::start),
     ("clusterrole", clusterrole::start),
+    ("cronjob", cronjob::start),
+    ("daemonset", daemonset::start),
     ("deployment", deployment::start),
     ("disruption", disruption::start),
     ("endpointslice", endpointslice::start),
     ("function", function::start),
     ("garbagecollector", garbagecollector::start),
+    ("job", job::start),
     ("namespace", namespace::start),
     ("nodelifecycle", nodelifecycle::start),
     ("replicaset", replicaset::start),
+    ("replicationcontroller", replicationcontroller::start),
     ("serviceaccount", serviceaccount::start),
+    ("statefulset", statefulset::start),
 ];
 
 /// Starts all controllers; they end with `shutdown`, and the tracker's `wait` returns when they have.

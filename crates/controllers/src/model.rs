@@ -88,6 +88,19 @@ impl World {
                     }
                 });
             }
+            ApiAction::Patch { target, body: PatchBody::Strategic(patch), .. } => {
+                let key = (target.resource.to_string(), target.name.clone());
+                let gone = patch["metadata"]["$deleteFromPrimitiveList/finalizers"].as_array().unwrap();
+                self.edit(&target.resource, &target.name, |value| {
+                    assert_eq!(value["metadata"]["uid"], patch["metadata"]["uid"], "another incarnation");
+                    if let Some(finalizers) = value["metadata"]["finalizers"].as_array_mut() {
+                        finalizers.retain(|finalizer| !gone.contains(finalizer));
+                    }
+                });
+                if is_over(&self.objects[&key]) {
+                    self.objects.remove(&key);
+                }
+            }
             ApiAction::UpdateStatus { target, body, .. } => {
                 self.edit(&target.resource, &target.name, |value| {
                     assert_eq!(value["metadata"]["resourceVersion"], body["metadata"]["resourceVersion"], "conflict");
@@ -110,8 +123,25 @@ impl World {
         }
     }
 
+    /// Pods that were asked to end do; those with a finalizer stay as failed.
     pub fn finish_terminating(&mut self) {
-        self.objects.retain(|_, value| value["metadata"]["deletionTimestamp"].is_null());
+        for value in self.objects.values_mut().filter(|value| !value["metadata"]["deletionTimestamp"].is_null()) {
+            if value["status"]["phase"] != "Succeeded" {
+                value["status"]["phase"] = "Failed".into();
+            }
+        }
+        self.objects.retain(|_, value| !is_over(value));
+    }
+
+    /// Ends a pod by itself.
+    pub fn finish(&mut self, pod: &str, phase: &str) {
+        let now = at(self.now).to_string();
+        let code = i32::from(phase == "Failed");
+        self.edit("pods", pod, |value| {
+            value["status"] = json!({ "phase": phase, "containerStatuses": [{ "name": "c", "image": "i", "imageID": "i",
+                "ready": false, "restartCount": 0,
+                "state": { "terminated": { "exitCode": code, "finishedAt": now } } }] });
+        });
     }
 
     /// Makes the first `count` pods ready which are not.
@@ -138,6 +168,13 @@ impl World {
         value["metadata"]["resourceVersion"] = self.revision.to_string().into();
         self.objects.insert((resource, name), value);
     }
+}
+
+/// Deleted, ended and held back by nothing.
+fn is_over(value: &Value) -> bool {
+    let held = value["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
+    let ended = ["Succeeded", "Failed"].iter().any(|phase| value["status"]["phase"] == *phase);
+    !value["metadata"]["deletionTimestamp"].is_null() && ended && !held
 }
 
 /// RFC 7386.

@@ -4,11 +4,13 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use api::function::Function;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -49,6 +51,12 @@ pub struct Watches {
     pub cluster_roles: Reflector<ClusterRole>,
     pub certificate_requests: Reflector<CertificateSigningRequest>,
     pub functions: Reflector<Function>,
+    pub jobs: Reflector<Job>,
+    pub cron_jobs: Reflector<CronJob>,
+    pub daemon_sets: Reflector<DaemonSet>,
+    pub controller_revisions: Reflector<ControllerRevision>,
+    pub autoscalers: Reflector<HorizontalPodAutoscaler>,
+    pub claims: Reflector<PersistentVolumeClaim>,
     pub services: Reflector<Service>,
     pub endpoint_slices: Reflector<EndpointSlice>,
     pub endpoints: Reflector<Endpoints>,
@@ -85,6 +93,12 @@ impl Setup {
             cluster_roles: Reflector::of_kind(),
             certificate_requests: Reflector::of_kind(),
             functions: Reflector::of_kind(),
+            jobs: Reflector::of_kind(),
+            cron_jobs: Reflector::of_kind(),
+            daemon_sets: Reflector::of_kind(),
+            controller_revisions: Reflector::of_kind(),
+            autoscalers: Reflector::of_kind(),
+            claims: Reflector::of_kind(),
             services: Reflector::of_kind(),
             endpoint_slices: Reflector::of_kind(),
             endpoints: Reflector::of_kind(),
@@ -125,6 +139,12 @@ impl Setup {
         start.all(watches.cluster_roles);
         start.all(watches.certificate_requests);
         start.all(watches.functions);
+        start.all(watches.jobs);
+        start.all(watches.cron_jobs);
+        start.all(watches.daemon_sets);
+        start.all(watches.controller_revisions);
+        start.all(watches.autoscalers);
+        start.all(watches.claims);
         start.all(watches.services);
         start.all(watches.endpoint_slices);
         start.all(watches.endpoints);

@@ -22,3 +22,4 @@ mod streams;
 mod teardown;
 mod tokens;
 mod transcript;
+mod workloads;

@@ -31,13 +31,13 @@ fn texts(errors: &[FieldError]) -> Vec<String> {
 
 /// Creating `object` is refused with exactly these words.
 #[track_caller]
-fn check(api_version: &str, name: &str, object: Value, expect: &[&str]) {
+pub(super) fn check(api_version: &str, name: &str, object: Value, expect: &[&str]) {
     let kind = kind(api_version, name);
     assert_eq!(texts(&create(kind, &prepared(kind, object))), expect);
 }
 
 #[track_caller]
-fn check_update(api_version: &str, name: &str, old: Value, new: Value, expect: &[&str]) {
+pub(super) fn check_update(api_version: &str, name: &str, old: Value, new: Value, expect: &[&str]) {
     let kind = kind(api_version, name);
     let (old, new) = (prepared(kind, old), prepared(kind, new));
     assert_eq!(texts(&update(kind, &new, &old)), expect);
@@ -391,6 +391,16 @@ fn workloads() {
         once.clone(),
         &["spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""],
     );
+    let rolling = |limits: Value| json!({ "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": limits } });
+    let daemons = |limits: Value, expect: &[&str]| check("apps/v1", "DaemonSet", deployment(rolling(limits)), expect);
+    let path = "spec.updateStrategy.rollingUpdate";
+    daemons(json!({ "maxSurge": 1, "maxUnavailable": 0 }), &[]);
+    let both = format!("{path}.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero");
+    daemons(json!({ "maxSurge": 1 }), &[&both]);
+    let none = format!("{path}.maxUnavailable: Required value: cannot be 0 when maxSurge is 0");
+    daemons(json!({ "maxUnavailable": 0 }), &[&none]);
+    let none = format!("{path}.maxUnavailable: Invalid value: 0: cannot be 0");
+    check("apps/v1", "StatefulSet", deployment(rolling(json!({ "maxUnavailable": 0 }))), &[&none]);
     check(
         "apps/v1",
         "Deployment",
@@ -423,22 +433,6 @@ fn workloads() {
         &["spec: Forbidden: updates to statefulset \
         spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', \
         'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"],
-    );
-}
-
-#[test]
-fn jobs() {
-    let template =
-        |policy: &str| json!({ "spec": { "containers": [{ "name": "c", "image": "i" }], "restartPolicy": policy } });
-    let wrong =
-        "spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \"OnFailure\", \"Never\"";
-    check("batch/v1", "Job", json!({ "spec": { "template": template("Never") } }), &[]);
-    check("batch/v1", "Job", json!({ "spec": { "template": template("Always") } }), &[wrong]);
-    check(
-        "batch/v1",
-        "CronJob",
-        json!({ "spec": { "schedule": "x", "jobTemplate": { "spec": { "template": template("Never") } } } }),
-        &["spec.schedule: Invalid value: \"x\": expected exactly 5 fields, found 1: [x]"],
     );
 }
 

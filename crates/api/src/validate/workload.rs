@@ -95,8 +95,22 @@ pub(super) fn daemon_set(object: &At, errors: &mut Errors) {
     let strategy = spec.get("updateStrategy");
     match strategy.get("type").text() {
         "OnDelete" => {}
-        "RollingUpdate" => rolling_update(&strategy.get("rollingUpdate"), errors),
+        "RollingUpdate" => rolling_daemons(&strategy.get("rollingUpdate"), errors),
         _ => errors.one_of(&strategy.get("type"), &["OnDelete", "RollingUpdate"]),
+    }
+}
+
+/// One of both limits makes room, never both.
+fn rolling_daemons(rolling: &At, errors: &mut Errors) {
+    let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+    int_or_percent(&unavailable, errors);
+    int_or_percent(&surge, errors);
+    match (is_zero(&unavailable), is_zero(&surge)) {
+        (true, true) => errors.required(&unavailable, "cannot be 0 when maxSurge is 0"),
+        (false, false) if !surge.is_absent() => {
+            errors.invalid(&surge, "may not be set when maxUnavailable is non-zero");
+        }
+        _ => {}
     }
 }
 
@@ -105,7 +119,20 @@ pub(super) fn stateful_set(object: &At, errors: &mut Errors) {
     errors.one_of(&spec.get("podManagementPolicy"), &["OrderedReady", "Parallel"]);
     let strategy = spec.get("updateStrategy");
     errors.one_of(&strategy.get("type"), &["OnDelete", "RollingUpdate"]);
-    errors.not_negative(&strategy.get("rollingUpdate").get("partition"));
+    let rolling = strategy.get("rollingUpdate");
+    if strategy.get("type").text() == "OnDelete" && !rolling.is_absent() {
+        errors.invalid(&rolling, "only allowed for updateStrategy 'RollingUpdate'");
+    }
+    errors.not_negative(&rolling.get("partition"));
+    int_or_percent(&rolling.get("maxUnavailable"), errors);
+    if is_zero(&rolling.get("maxUnavailable")) {
+        errors.invalid(&rolling.get("maxUnavailable"), "cannot be 0");
+    }
+    errors.not_negative(&spec.get("ordinals").get("start"));
+    let retention = spec.get("persistentVolumeClaimRetentionPolicy");
+    for when in ["whenDeleted", "whenScaled"] {
+        errors.one_of_if_set(&retention.get(when), &["Delete", "Retain"]);
+    }
     for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
         errors.not_negative(&spec.get(field));
     }
@@ -156,60 +183,6 @@ fn always_restarted(template: &At, kind: &str, errors: &mut Errors) {
         errors
             .forbidden(&spec.get("activeDeadlineSeconds"), format!("activeDeadlineSeconds in {kind} is not Supported"));
     }
-}
-
-pub(super) fn job(object: &At, errors: &mut Errors) {
-    job_spec(&object.get("spec"), errors);
-}
-
-fn job_spec(spec: &At, errors: &mut Errors) {
-    for field in ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"] {
-        errors.not_negative(&spec.get(field));
-    }
-    let mode = spec.get("completionMode");
-    errors.one_of_if_set(&mode, &["Indexed", "NonIndexed"]);
-    if mode.text() == "Indexed" && spec.get("completions").is_absent() {
-        errors.required(&spec.get("completions"), "when completion mode is Indexed");
-    }
-    let template = spec.get("template");
-    pod::template(&template, errors);
-    let template_spec = template.get("spec");
-    let policy = template_spec.get("restartPolicy");
-    if pod::RESTART_POLICIES.contains(&policy.text()) {
-        errors.one_of(&policy, &["OnFailure", "Never"]);
-    }
-}
-
-pub(super) fn job_update(new: &At, old: &At, errors: &mut Errors) {
-    let (new, old) = (new.get("spec"), old.get("spec"));
-    for field in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"] {
-        errors.immutable(&new.get(field), &old.get(field));
-    }
-    if old.get("completionMode").text() != "Indexed" {
-        errors.immutable(&new.get("completions"), &old.get("completions"));
-    }
-    if !old.get("suspend").is_true() {
-        errors.immutable(&new.get("template"), &old.get("template"));
-    }
-}
-
-pub(super) fn cron_job(object: &At, errors: &mut Errors) {
-    let spec = object.get("spec");
-    let schedule = spec.get("schedule");
-    if errors.require(&schedule) {
-        let text = schedule.text();
-        if text.contains("TZ") {
-            errors.invalid(&schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
-        } else if !text.starts_with('@') && text.split_whitespace().count() != 5 {
-            let found = text.split_whitespace().count();
-            errors.invalid(&schedule, format!("expected exactly 5 fields, found {found}: [{text}]"));
-        }
-    }
-    errors.one_of(&spec.get("concurrencyPolicy"), &["Allow", "Forbid", "Replace"]);
-    for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-        errors.not_negative(&spec.get(field));
-    }
-    job_spec(&spec.get("jobTemplate").get("spec"), errors);
 }
 
 pub(super) fn disruption_budget(object: &At, errors: &mut Errors) {

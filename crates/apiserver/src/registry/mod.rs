@@ -13,6 +13,7 @@ pub mod write;
 mod api_services;
 mod buckets;
 mod definitions;
+mod jobs;
 mod namespaces;
 mod nodes;
 mod pods;
@@ -26,6 +27,7 @@ pub use strategy::Strategy;
 pub fn strategy_of(kind: &Kind) -> &'static dyn Strategy {
     match (kind.group, kind.resource) {
         ("", "pods") => &pods::Pods,
+        ("batch", "jobs") => &jobs::Jobs,
         ("", "services") => &services::Services,
         ("", "namespaces") => &namespaces::Namespaces,
         ("", "nodes") => &nodes::Nodes,

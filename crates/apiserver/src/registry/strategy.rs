@@ -31,6 +31,9 @@ pub trait Strategy: Sync {
         Ok(())
     }
 
+    /// Sets what follows from name and uid, which a new object has by now.
+    fn identify(&self, _object: &mut Value) {}
+
     /// An update of the object itself: the status stays.
     fn prepare_for_update(&self, kind: &Kind, new: &mut Value, old: &Value) {
         if kind.has_status() {

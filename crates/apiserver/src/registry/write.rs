@@ -105,6 +105,7 @@ async fn create_once(
     // Before admission: what it adds belongs to nobody, as in Kubernetes.
     ownership::settle(request, Part::Main, None, &mut object);
     mint(kind, &mut object, Timestamp::now())?;
+    strategy.identify(&mut object);
     let name = meta::name(&object).to_owned();
     let review = Review { request, view, operation: Operation::Create, name: &name, old: None };
     admission::mutate(&review, &mut object)?;

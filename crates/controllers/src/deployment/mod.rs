@@ -17,6 +17,7 @@ mod tests;
 use reconcile::{Change, ObjectKey, WorkQueue};
 
 use self::observe::DeploymentController;
+pub use self::revision::template_hash;
 use crate::pods::{controller_of, selecting};
 use crate::setup::Setup;
 

@@ -8,8 +8,7 @@ mod tests;
 use reconcile::{ObjectKey, WorkQueue};
 
 use self::observe::ReplicaSetController;
-#[cfg(test)]
-pub use self::plan::{Observed, plan};
+pub use self::plan::{Failure, Observed, plan, ranked};
 use crate::pods::controller_of;
 use crate::setup::Setup;
 
