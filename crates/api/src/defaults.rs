@@ -12,6 +12,7 @@ use crate::kinds::Kind;
 
 mod cluster;
 mod function;
+mod hooks;
 mod pod;
 mod service;
 mod workload;
@@ -36,6 +37,7 @@ pub fn apply(kind: &Kind, object: &mut Value) {
         ("", "LimitRange") => cluster::limit_range(fields),
         ("", "PersistentVolume") => cluster::persistent_volume(fields),
         ("", "PersistentVolumeClaim") => cluster::persistent_volume_claim(fields),
+        ("admissionregistration.k8s.io", of) => hooks::defaults(of, fields),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::custom::defaults(fields),
         ("apps", "Deployment") => workload::deployment(fields),
         ("apps", "ReplicaSet") => workload::replica_set(fields),

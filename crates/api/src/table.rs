@@ -13,6 +13,7 @@ pub mod age;
 mod cluster;
 mod event;
 mod function;
+mod hooks;
 mod network;
 mod pod;
 mod rbac;
@@ -111,6 +112,10 @@ fn printer(kind: &Kind) -> &'static Printer {
         "StorageClass" => &storage::CLASS,
         "Bucket" => &storage::BUCKET,
         "Function" => &function::FUNCTION,
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => &hooks::WEBHOOKS,
+        "ValidatingAdmissionPolicy" => &hooks::VALIDATING_POLICY,
+        "MutatingAdmissionPolicy" => &hooks::MUTATING_POLICY,
+        "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding" => &hooks::POLICY_BINDING,
         _ => &NAME_AND_AGE,
     }
 }

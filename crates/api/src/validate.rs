@@ -14,6 +14,8 @@ mod config;
 mod container;
 mod env;
 mod function;
+mod hooks;
+mod limits;
 mod metadata;
 mod pod;
 mod pod_update;
@@ -76,7 +78,9 @@ fn check(kind: &Kind, object: &At, errors: &mut Errors) {
         ("", "Node") => cluster::node(object, errors),
         ("", "Event") => cluster::event(object, errors),
         ("", "PersistentVolumeClaim") => volume::claim(object, errors),
-        ("", "ResourceQuota") => cluster::resource_quota(object, errors),
+        ("", "LimitRange") => limits::limit_range(object, errors),
+        ("", "ResourceQuota") => limits::resource_quota(object, errors),
+        ("admissionregistration.k8s.io", kind) => hooks::check(kind, object, errors),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => {
             errors.0.extend(crate::custom::validate(object.value));
         }
@@ -112,6 +116,7 @@ fn check_update(kind: &Kind, new: &At, old: &At, errors: &mut Errors) {
         ("", "ConfigMap") => config::config_map_update(new, old, errors),
         ("", "Secret") => config::secret_update(new, old, errors),
         ("", "Node") => cluster::node_update(new, old, errors),
+        ("", "ResourceQuota") => limits::resource_quota_update(new, old, errors),
         ("", "PersistentVolumeClaim") => volume::claim_update(new, old, errors),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => {
             errors.0.extend(crate::custom::validate_update(new.value, old.value));

@@ -14,6 +14,7 @@ mod definitions;
 mod namespaces;
 mod nodes;
 mod pods;
+mod quotas;
 mod services;
 
 use api::kinds::Kind;
@@ -30,9 +31,8 @@ pub fn strategy_of(kind: &Kind) -> &'static dyn Strategy {
         ("", "events") | ("events.k8s.io", "events") => &strategy::Cheap,
         ("knarr.dev", "buckets") => &buckets::Buckets,
         ("coordination.k8s.io", "leases") => &strategy::Cheap,
-        ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts" | "resourcequotas") => {
-            &strategy::ReturnsDeleted
-        }
+        ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts") => &strategy::ReturnsDeleted,
+        ("", "resourcequotas") => &quotas::Quotas,
         ("apiextensions.k8s.io", "customresourcedefinitions") => &definitions::Definitions,
         _ if kind.is_custom() => &definitions::Customs,
         _ => &strategy::Plain,
