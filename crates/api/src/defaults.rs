@@ -13,6 +13,7 @@ use crate::kinds::Kind;
 mod cluster;
 mod flowcontrol;
 mod function;
+mod hooks;
 mod pod;
 mod service;
 mod storage;
@@ -38,6 +39,7 @@ pub fn apply(kind: &Kind, object: &mut Value) {
         ("", "LimitRange") => cluster::limit_range(fields),
         ("", "PersistentVolume") => cluster::persistent_volume(fields),
         ("", "PersistentVolumeClaim") => cluster::persistent_volume_claim(fields),
+        ("admissionregistration.k8s.io", of) => hooks::defaults(of, fields),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::custom::defaults(fields),
         ("apps", "Deployment") => workload::deployment(fields),
         ("apps", "ReplicaSet") => workload::replica_set(fields),

@@ -3,6 +3,7 @@
 //! Owns: what an object is (kinds, schemas), how it is defaulted, validated, selected, patched, owned,
 //! shown and decoded. May not know: tokio, files, network, clocks, randomness, logging, storage.
 
+pub mod admission;
 pub mod apply;
 pub mod bucket;
 pub mod cel;

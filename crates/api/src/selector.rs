@@ -33,6 +33,18 @@ pub enum Requirement {
 }
 
 impl Requirement {
+    /// The label that it is about.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::In { key, .. }
+            | Self::NotIn { key, .. }
+            | Self::Exists { key }
+            | Self::DoesNotExist { key }
+            | Self::GreaterThan { key, .. }
+            | Self::LessThan { key, .. } => key,
+        }
+    }
+
     fn holds<'a>(&self, get: &impl Fn(&str) -> Option<&'a str>) -> bool {
         let number = |key: &str| get(key).and_then(|v| v.parse::<i64>().ok());
         match self {

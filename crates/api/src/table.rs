@@ -15,6 +15,7 @@ mod cluster;
 mod devices;
 mod event;
 mod function;
+mod hooks;
 mod network;
 mod pod;
 mod rbac;
@@ -131,6 +132,10 @@ fn printer(kind: &Kind) -> &'static Printer {
         "VolumeAttributesClass" => &storage::ATTRIBUTES_CLASS,
         "Bucket" => &storage::BUCKET,
         "Function" => &function::FUNCTION,
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => &hooks::WEBHOOKS,
+        "ValidatingAdmissionPolicy" => &hooks::VALIDATING_POLICY,
+        "MutatingAdmissionPolicy" => &hooks::MUTATING_POLICY,
+        "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding" => &hooks::POLICY_BINDING,
         _ => &NAME_AND_AGE,
     }
 }

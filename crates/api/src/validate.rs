@@ -19,6 +19,8 @@ mod devices;
 mod env;
 mod flowcontrol;
 mod function;
+mod hooks;
+mod limits;
 mod metadata;
 mod network;
 mod pod;
@@ -80,6 +82,7 @@ fn check(kind: &Kind, object: &At, errors: &mut Errors) {
     match (kind.group, kind.kind) {
         ("", _) => check_core(kind.kind, object, errors),
         ("networking.k8s.io" | "resource.k8s.io" | "storage.k8s.io", _) => check_means(kind.kind, object, errors),
+        ("admissionregistration.k8s.io", kind) => hooks::check(kind, object, errors),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => {
             errors.0.extend(crate::custom::validate(object.value));
         }
@@ -125,7 +128,8 @@ fn check_core(kind: &str, object: &At, errors: &mut Errors) {
         "Event" => cluster::event(object, errors),
         "PersistentVolume" => storage::volume(object, errors),
         "PersistentVolumeClaim" => volume::claim(object, errors),
-        "ResourceQuota" => cluster::resource_quota(object, errors),
+        "LimitRange" => limits::limit_range(object, errors),
+        "ResourceQuota" => limits::resource_quota(object, errors),
         _ => {}
     }
 }
@@ -161,6 +165,7 @@ fn check_update(kind: &Kind, new: &At, old: &At, errors: &mut Errors) {
         ("", "Secret") => config::secret_update(new, old, errors),
         ("", "Node") => cluster::node_update(new, old, errors),
         ("", "PersistentVolume") => storage::volume_update(new, old, errors),
+        ("", "ResourceQuota") => limits::resource_quota_update(new, old, errors),
         ("", "PersistentVolumeClaim") => volume::claim_update(new, old, errors),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => {
             errors.0.extend(crate::custom::validate_update(new.value, old.value));

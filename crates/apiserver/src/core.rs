@@ -14,8 +14,10 @@ use crate::authz::RbacHandle;
 use crate::bucket::BucketQueues;
 use crate::config::{ApiServerConfig, RELAYED_MAX};
 use crate::custom::catalog::CatalogHandle;
+use crate::hooks::upkeep::HooksHandle;
 use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
+use crate::quota::turns::Turns;
 use crate::registry::ownership::Ownership;
 use crate::subresource::invoke::Routes;
 use crate::traffic::Traffic;
@@ -30,6 +32,8 @@ pub struct Core {
     pub config: ApiServerConfig,
     pub rbac: RbacHandle,
     pub token_keys: KeptKeys,
+    /// What users registered for admission.
+    pub hooks: HooksHandle,
     /// Kinds that users defined.
     pub catalog: CatalogHandle,
     pub traffic: Traffic,
@@ -38,12 +42,23 @@ pub struct Core {
     pub routes: Routes,
     /// Relayed to nodes and pods.
     pub connections: Arc<Semaphore>,
+    /// Of writes that compete for one quota.
+    pub turns: Turns,
+}
+
+/// What tasks keep in step with the store.
+pub struct Kept {
+    pub rbac: RbacHandle,
+    pub catalog: CatalogHandle,
+    pub hooks: HooksHandle,
 }
 
 impl Core {
-    pub fn new(store: Store<ObjectFacets>, config: ApiServerConfig, rbac: RbacHandle, catalog: CatalogHandle) -> Self {
+    pub fn new(store: Store<ObjectFacets>, config: ApiServerConfig, kept: Kept) -> Self {
+        let Kept { rbac, catalog, hooks } = kept;
         let traffic = Traffic::open(store.clone(), &config);
         Self {
+            hooks,
             store,
             config,
             rbac,
@@ -53,6 +68,7 @@ impl Core {
             buckets: BucketQueues::default(),
             routes: Routes::default(),
             connections: Arc::new(Semaphore::new(RELAYED_MAX)),
+            turns: Turns::default(),
         }
     }
 

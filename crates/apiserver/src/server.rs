@@ -12,14 +12,17 @@ use crate::bootstrap::{self, BootstrapError};
 use crate::bucket;
 use crate::client::InProcessClient;
 use crate::config::ApiServerConfig;
-use crate::core::Core;
+use crate::core::{Core, Kept};
 use crate::custom::catalog::spawn_catalog_upkeep;
 use crate::custom::keeper::spawn_keeper;
 use crate::dispatch::dispatch;
 use crate::endpoints;
+use crate::hooks::client::Dialer;
+use crate::hooks::upkeep::spawn_hooks_upkeep;
 use crate::housekeeping::spawn_housekeeping;
 use crate::identity::UserInfo;
 use crate::object::facets::ObjectFacets;
+use crate::quota;
 
 #[derive(Debug, Error)]
 pub enum ApiServerError {
@@ -41,11 +44,14 @@ impl ApiServer {
         }
         let rbac = spawn_rbac_upkeep(store.clone(), config.shutdown.clone());
         let catalog = spawn_catalog_upkeep(store.clone(), config.shutdown.clone());
-        let core = Arc::new(Core::new(store, config, rbac, catalog));
+        let dialer = Dialer { store: store.clone(), nodes: Arc::clone(&config.nodes) };
+        let hooks = spawn_hooks_upkeep(store.clone(), dialer, config.shutdown.clone());
+        let core = Arc::new(Core::new(store, config, Kept { rbac, catalog, hooks }));
         spawn_housekeeping(core.clone());
         spawn_keeper(core.clone());
         endpoints::spawn_upkeep(core.clone());
         bucket::upkeep::spawn_upkeep(&core);
+        quota::keeper::spawn_keeper(core.clone());
         Ok(Self { core })
     }
 

@@ -323,3 +323,43 @@ async fn invoking_is_a_right_of_its_own() {
     grant("caller", "Role", "functions/invoke").await;
     call().await.expect(200);
 }
+
+#[tokio::test]
+async fn a_function_stands_for_a_webhook() {
+    let case = Case::new().await;
+    case.pod("a", "r1", true).await;
+    case.serve("r1").await;
+    let configuration = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": { "name": "f", "annotations": { "admission.knarr.dev/functions": "calc.example.com" } },
+        "webhooks": [{ "name": "calc.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": { "service": { "namespace": "default", "name": "calc", "path": "/policy#review" } },
+            "rules": [{ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                "resources": ["configmaps"] }] }] });
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    case.cluster.post(path, configuration).await.expect(201);
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let check = async |line: &str, code: u16, message: &str| {
+        case.node.tell("a", Behaviour::Says(line.to_owned()));
+        let answer = case.cluster.post(&format!("{maps}?dryRun=All"), harness::config_map("m")).await;
+        assert_eq!((answer.code, answer.body["message"].as_str().unwrap_or("")), (code, message), "{line}");
+    };
+    check(r#"{"result":""}"#, 201, "").await;
+    check(r#"{"result":"{\"response\":{\"allowed\":true}}"}"#, 201, "").await;
+    check(
+        r#"{"error":"not on Fridays"}"#,
+        403,
+        "admission webhook \"calc.example.com\" denied the request: not on Fridays",
+    )
+    .await;
+    check(
+        r#"{"status":{"code":500,"reason":"Trapped","message":"it trapped"}}"#,
+        500,
+        "Internal error occurred: failed calling webhook \"calc.example.com\": failed to call webhook: function \
+         default/calc: it trapped",
+    )
+    .await;
+    // What it is asked: the export and one argument, the review as text.
+    case.node.tell("a", Behaviour::Answers);
+    let answer = case.cluster.post(maps, harness::config_map("m")).await.expect(500);
+    assert!(answer["message"].as_str().unwrap().contains("does not give a result<string, string>"), "{answer}");
+}

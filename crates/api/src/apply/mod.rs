@@ -27,6 +27,8 @@ mod set;
 mod track;
 mod writer;
 
+use serde_json::Value;
+
 pub use applied::{Refusal, apply};
 pub use conflict::{Conflict, Conflicts};
 pub use element::{Element, Path};
@@ -35,6 +37,16 @@ pub use place::Typing;
 pub use set::Set;
 pub use track::{forget_idle_times, track};
 pub use writer::{Writer, paths};
+
+/// An object with a configuration laid over it, owned by nobody: what policies apply.
+///
+/// # Errors
+/// What of the configuration does not fit the type.
+pub fn laid_over(typing: Typing<'_>, object: &Value, config: &Value) -> Result<Value, Vec<String>> {
+    let place = typing.root();
+    let complaints = check::complaints(place, config);
+    if complaints.is_empty() { Ok(merge::merge(place, object, config)) } else { Err(complaints) }
+}
 
 /// Longest name of a manager.
 pub const MANAGER_BYTES_MAX: usize = 128;

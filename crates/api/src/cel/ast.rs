@@ -94,6 +94,11 @@ pub enum Expr {
     },
     List(Vec<(Expr, bool)>),
     Map(Vec<(Expr, Expr, bool)>),
+    /// `Object.spec{field: value}`, in policies that change objects.
+    Struct {
+        name: Box<str>,
+        fields: Vec<(Box<str>, Expr, bool)>,
+    },
     Not(Box<Expr>),
     Negate(Box<Expr>),
     Binary(Operator, Box<Expr>, Box<Expr>),
@@ -142,6 +147,7 @@ impl Expr {
             Self::Call { of, args, .. } => into.extend(of.as_deref().into_iter().chain(args)),
             Self::List(items) => into.extend(items.iter().map(|(item, _)| item)),
             Self::Map(entries) => into.extend(entries.iter().flat_map(|(key, value, _)| [key, value])),
+            Self::Struct { fields, .. } => into.extend(fields.iter().map(|(_, value, _)| value)),
             Self::Binary(_, left, right) => into.extend([&**left, &**right]),
             Self::All(terms) | Self::Any(terms) => into.extend(terms),
             Self::Choose(a, b, c) => into.extend([&**a, &**b, &**c]),

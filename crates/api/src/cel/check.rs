@@ -114,6 +114,10 @@ impl<'s> Ty<'s> {
 /// Names in scope and their types.
 pub struct Checker<'e, 's> {
     pub names: Vec<(&'e str, Ty<'s>)>,
+    /// Whether `Object{…}` and `JSONPatch{…}` may be made.
+    pub makes_structs: bool,
+    /// Methods of values that the caller brings: name, fewest and most arguments.
+    pub foreign: &'static [(&'static str, usize, usize)],
 }
 
 type Checked<'s> = Result<Ty<'s>, String>;
@@ -144,6 +148,20 @@ impl<'e, 's> Checker<'e, 's> {
             Expr::Map(entries) => {
                 for (key, value, _) in entries {
                     self.check(key)?;
+                    self.check(value)?;
+                }
+                Ok(Ty::Map)
+            }
+            Expr::Struct { name, fields } => {
+                let is_known = &**name == "JSONPatch" || &**name == "Object" || name.starts_with("Object.");
+                if !self.makes_structs || !is_known {
+                    return Err(format!("undeclared reference to '{name}' (in container '')"));
+                }
+                let members = ["op", "path", "from", "value"];
+                for (field, value, _) in fields {
+                    if &**name == "JSONPatch" && !members.contains(&&**field) {
+                        return Err(format!("undefined field '{field}'"));
+                    }
                     self.check(value)?;
                 }
                 Ok(Ty::Map)
@@ -248,6 +266,11 @@ impl<'e, 's> Checker<'e, 's> {
         let fits = |(known, is_method, least, most): &(&str, bool, usize, usize)| {
             *known == name && *is_method == of.is_some() && (*least..=*most).contains(&args.len())
         };
+        let is_foreign = of.is_some()
+            && self.foreign.iter().any(|(known, least, most)| *known == name && (*least..=*most).contains(&args.len()));
+        if is_foreign && of.is_some_and(|of| of.name().is_none()) && !FUNCTIONS.iter().any(fits) {
+            return Ok(Ty::Dyn);
+        }
         if !FUNCTIONS.iter().any(fits) {
             return Err(if FUNCTIONS.iter().any(|(known, ..)| *known == name) {
                 format!("found no matching overload for '{name}' applied to {} arguments", args.len())
@@ -336,5 +359,17 @@ impl Ty<'_> {
 
     pub fn is_text(self) -> bool {
         self.is("string")
+    }
+
+    pub fn is_null(self) -> bool {
+        self.is("null")
+    }
+
+    pub fn is_list(self) -> bool {
+        self.is("list")
+    }
+
+    pub fn is_map(self) -> bool {
+        self.is("map")
     }
 }

@@ -58,6 +58,7 @@ impl<'e, 'v> Evaluator<'e, 'v> {
             Expr::Call { of, name, args } => self.call(of.as_deref(), name, args),
             Expr::List(items) => self.items(items),
             Expr::Map(entries) => self.entries(entries),
+            Expr::Struct { fields, .. } => self.fields(fields),
             Expr::Not(of) => match self.eval(of)? {
                 Val::Bool(value) => Ok(Val::Bool(!value)),
                 other => Err(no_overload("!_", &[&other])),
@@ -89,7 +90,12 @@ impl<'e, 'v> Evaluator<'e, 'v> {
             Val::Optional(None) => Ok(Val::Optional(None)),
             Val::Optional(Some(inner)) => Ok(Val::Optional(inner.field(field).map(Rc::new))),
             value if optional => Ok(Val::Optional(value.field(field).map(Rc::new))),
-            value => value.field(field).ok_or_else(|| format!("no such key: {field}")),
+            Val::Foreign(of) => of.member(field).map(Val::from).ok_or_else(|| format!("no such key: {field}")),
+            value => match value.field(field) {
+                Some(Val::Failure(why)) => Err(why.to_string()),
+                Some(found) => Ok(found),
+                None => Err(format!("no such key: {field}")),
+            },
         }
     }
 
@@ -146,6 +152,12 @@ impl<'e, 'v> Evaluator<'e, 'v> {
         }
         let size: usize = values.iter().map(weight).sum();
         self.spend(1 + size / 10)?;
+        if let (true, [Val::Foreign(foreign), rest @ ..]) = (of.is_some(), values.as_slice()) {
+            let texts: Option<Vec<&str>> =
+                rest.iter().map(|arg| if let Val::Text(text) = arg { Some(&**text) } else { None }).collect();
+            let answer = texts.and_then(|texts| foreign.call(name, &texts));
+            return answer.map(Val::from).ok_or_else(|| no_overload(name, &values.iter().collect::<Vec<_>>()));
+        }
         let result = functions::call(self, name, of.is_some(), &values)?;
         self.spend(weight(&result) / 10)?;
         Ok(result)
@@ -175,6 +187,19 @@ impl<'e, 'v> Evaluator<'e, 'v> {
                 return Err(format!("Failed with repeated key: {}", functions::shown(&key)));
             }
             map.push((key, value));
+        }
+        Ok(Val::Map(Rc::new(map)))
+    }
+
+    fn fields(&mut self, fields: &'e [(Box<str>, Expr, bool)]) -> Outcome<'v> {
+        let mut map = Vec::with_capacity(fields.len());
+        for (field, value, optional) in fields {
+            let value = match (self.eval(value)?, optional) {
+                (Val::Optional(None), true) => continue,
+                (Val::Optional(Some(inner)), true) => inner.as_ref().clone(),
+                (value, _) => value,
+            };
+            map.push((Val::text(field), value));
         }
         Ok(Val::Map(Rc::new(map)))
     }

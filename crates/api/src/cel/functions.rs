@@ -36,6 +36,7 @@ pub const FUNCTIONS: &[(&str, bool, usize, usize)] = &[
     ("sets.contains", false, 2, 2),
     ("sets.equivalent", false, 2, 2),
     ("sets.intersects", false, 2, 2),
+    ("jsonpatch.escapeKey", false, 1, 1),
     ("format.named", false, 1, 1),
     ("format.dns1123Label", false, 0, 0),
     ("format.dns1123Subdomain", false, 0, 0),
@@ -209,6 +210,8 @@ fn convert<'v>(name: &str, value: &Val<'v>) -> Result<Option<Val<'v>>, String> {
     let range = |type_name: &str| format!("type conversion error from '{}' to '{type_name}'", value.type_name());
     Ok(Some(match (name, value) {
         ("dyn", value) => value.clone(),
+        // A step of a JSON pointer.
+        ("jsonpatch.escapeKey", Val::Text(key)) => Val::text(&key.replace('~', "~0").replace('/', "~1")),
         ("type", value) => Val::Type(value.type_name()),
         ("bool", Val::Bool(_)) | ("int", Val::Int(_)) | ("uint", Val::Uint(_)) | ("double", Val::Double(_)) => {
             value.clone()

@@ -16,10 +16,13 @@ mod functions;
 mod lexer;
 mod library;
 mod parser;
+mod program;
 mod rule;
 mod value;
 
+pub use program::{Program, Wanted};
 pub use rule::{Rule, Scope, check_rule, validate};
+pub use value::{Answer, Foreign, Val};
 
 #[cfg(test)]
 mod tests;

@@ -219,11 +219,34 @@ impl Parser<'_> {
                 let at = self.expression()?;
                 self.expect("]")?;
                 of = Expr::Index { of: Box::new(of), at: Box::new(at), optional };
+            } else if *self.peek() == Token::Sign("{")
+                && let Some(name) = dotted(&of)
+            {
+                self.at += 1;
+                of = self.fields(name)?;
             } else {
                 return Ok(of);
             }
         }
         Err("too many steps".to_owned())
+    }
+
+    /// The fields of a struct, up to the closing brace.
+    fn fields(&mut self, name: String) -> Parsed {
+        let mut fields = Vec::new();
+        while !self.has("}") {
+            let optional = self.has("?");
+            let Token::Name(field) = self.take() else {
+                return Err("Syntax error: a field name is expected".to_owned());
+            };
+            self.expect(":")?;
+            fields.push((field.into(), self.expression()?, optional));
+            if !self.has(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(Expr::Struct { name: name.into(), fields })
     }
 
     /// Arguments up to the closing bracket, which is taken.
@@ -298,6 +321,15 @@ impl Parser<'_> {
     }
 }
 
+/// `Object.spec`, if that is all it is.
+fn dotted(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Name(name) => Some(name.to_string()),
+        Expr::Select { of, field, optional: false } => Some(format!("{}.{field}", dotted(of)?)),
+        _ => None,
+    }
+}
+
 fn function(name: &str, mut args: Vec<Expr>) -> Parsed {
     if name == "has" {
         return match (args.pop(), args.is_empty()) {
@@ -318,7 +350,7 @@ fn variable(expr: Expr) -> Result<Box<str>, String> {
 fn method(of: Expr, name: &str, args: Vec<Expr>) -> Parsed {
     // `optional.of(x)` and `ip.isCanonical(x)` are functions with a dot in their name.
     if let Expr::Name(space) = &of
-        && matches!(&**space, "optional" | "ip" | "sets" | "format" | "cel")
+        && matches!(&**space, "optional" | "ip" | "sets" | "format" | "cel" | "jsonpatch")
     {
         return Ok(Expr::Call { of: None, name: format!("{space}.{name}").into(), args });
     }

@@ -66,7 +66,7 @@ fn names_old(expr: &Expr) -> bool {
     found
 }
 
-fn collect_patterns(expr: &Expr, patterns: &mut BTreeMap<String, Regex>) {
+pub(super) fn collect_patterns(expr: &Expr, patterns: &mut BTreeMap<String, Regex>) {
     expr.each(&mut |expr| {
         if let Expr::Call { name, args, .. } = expr
             && matches!(&**name, "matches" | "find" | "findAll")
@@ -95,7 +95,9 @@ impl Rule {
         let old = if optional_old { Ty::Dyn } else { Ty::Of(schema) };
         let names = || vec![("self", Ty::Of(schema)), ("oldSelf", old)];
         let located = |why: String| failed(format!("ERROR: <input>:1:1: {why}"));
-        let found = Checker { names: names() }.check(&expr).map_err(|why| ("rule", located(why)))?;
+        let found = Checker { names: names(), makes_structs: false, foreign: &[] }
+            .check(&expr)
+            .map_err(|why| ("rule", located(why)))?;
         if !found.is_bool() {
             return Err(("rule", "compilation failed: must evaluate to a bool".to_owned()));
         }
@@ -106,7 +108,7 @@ impl Rule {
             let at = "messageExpression";
             let expr =
                 parse(message_text).map_err(|why| (at, format!("messageExpression compilation failed: {why}")))?;
-            let found = Checker { names: names() }
+            let found = Checker { names: names(), makes_structs: false, foreign: &[] }
                 .check(&expr)
                 .map_err(|why| (at, format!("messageExpression compilation failed: ERROR: <input>:1:1: {why}")))?;
             if !found.is_text() {

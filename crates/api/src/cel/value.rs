@@ -43,6 +43,40 @@ pub enum Val<'a> {
     Url(Rc<Url>),
     /// A named format.
     Format(Rc<str>),
+    /// Something of the caller's.
+    Foreign(Rc<dyn Foreign>),
+    /// A value that could not be made; whoever looks at it fails for this reason.
+    Failure(Rc<str>),
+}
+
+/// Something of the caller's that expressions may ask.
+pub trait Foreign: std::fmt::Debug {
+    fn type_name(&self) -> &'static str;
+
+    /// Calls a method with texts; `None` when there is none of this name.
+    fn call(&self, name: &str, args: &[&str]) -> Option<Answer>;
+
+    /// A member.
+    fn member(&self, _name: &str) -> Option<Answer> {
+        None
+    }
+}
+
+/// What a method of something foreign gives.
+pub enum Answer {
+    Bool(bool),
+    Text(String),
+    Foreign(Rc<dyn Foreign>),
+}
+
+impl From<Answer> for Val<'_> {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Bool(value) => Self::Bool(value),
+            Answer::Text(text) => Self::text(&text),
+            Answer::Foreign(foreign) => Self::Foreign(foreign),
+        }
+    }
 }
 
 impl<'a> Val<'a> {
@@ -98,6 +132,8 @@ impl<'a> Val<'a> {
             Self::Cidr(..) => "net.CIDR",
             Self::Url(_) => "kubernetes.URL",
             Self::Format(_) => "kubernetes.NamedFormat",
+            Self::Foreign(foreign) => foreign.type_name(),
+            Self::Failure(_) => "error",
         }
     }
 
@@ -156,6 +192,42 @@ impl<'a> Val<'a> {
     /// The value of a named field, whose name may be escaped.
     pub fn field(&self, name: &str) -> Option<Self> {
         self.get(&Self::text(name)).or_else(|| self.get(&Self::text(&unescape(name)?)))
+    }
+
+    /// As JSON; `None` for what has no form there.
+    pub fn to_json(&self) -> Option<Value> {
+        Some(match self {
+            Self::Null | Self::Optional(None) => Value::Null,
+            Self::Bool(value) => (*value).into(),
+            Self::Int(value) => (*value).into(),
+            Self::Uint(value) => (*value).into(),
+            Self::Double(value) => serde_json::Number::from_f64(*value)?.into(),
+            Self::Text(text) => (&**text).into(),
+            Self::Json(value, _) => (*value).clone(),
+            Self::List(items) => items.iter().map(Self::to_json).collect::<Option<Vec<_>>>()?.into(),
+            Self::Map(entries) => {
+                let entry = |(key, value): &(Self, Self)| match key {
+                    Self::Text(key) => Some((key.to_string(), value.to_json()?)),
+                    _ => None,
+                };
+                Value::Object(entries.iter().map(entry).collect::<Option<_>>()?)
+            }
+            Self::Optional(Some(inner)) => inner.to_json()?,
+            Self::Quantity(quantity) => quantity.to_string().into(),
+            Self::Time(at) => at.to_string().into(),
+            Self::Bytes(bytes) => {
+                use base64::Engine;
+                base64::engine::general_purpose::STANDARD.encode(bytes).into()
+            }
+            Self::Duration(_)
+            | Self::Type(_)
+            | Self::Ip(_)
+            | Self::Cidr(..)
+            | Self::Url(_)
+            | Self::Format(_)
+            | Self::Foreign(_)
+            | Self::Failure(_) => return None,
+        })
     }
 
     /// `==`: numbers compare by value, lists that are sets without regard to order.

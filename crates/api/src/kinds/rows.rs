@@ -1,6 +1,7 @@
 //! The rows of the kinds table. A new built-in kind starts here.
 
 use k8s_openapi::api::{
+    admissionregistration::v1 as registration,
     apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization, autoscaling,
     batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
     discovery::v1 as discovery, events::v1 as events, flowcontrol::v1 as flowcontrol, networking::v1 as networking,
@@ -174,6 +175,22 @@ pub(super) const ROWS: &[Kind] = &[
         "TokenRequest",
         CREATE,
     )]),
+    // admissionregistration.k8s.io/v1
+    Kind::of::<registration::MutatingAdmissionPolicy>("mutatingadmissionpolicy").generation(),
+    Kind::of::<registration::MutatingAdmissionPolicyBinding>("mutatingadmissionpolicybinding").generation(),
+    Kind::of::<registration::MutatingWebhookConfiguration>("mutatingwebhookconfiguration")
+        .categories(&["api-extensions"])
+        .generation(),
+    Kind::of::<registration::ValidatingAdmissionPolicy>("validatingadmissionpolicy")
+        .categories(&["api-extensions"])
+        .subresources(&[status("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy")])
+        .generation(),
+    Kind::of::<registration::ValidatingAdmissionPolicyBinding>("validatingadmissionpolicybinding")
+        .categories(&["api-extensions"])
+        .generation(),
+    Kind::of::<registration::ValidatingWebhookConfiguration>("validatingwebhookconfiguration")
+        .categories(&["api-extensions"])
+        .generation(),
     // apiextensions.k8s.io/v1
     Kind::of::<apiextensions::CustomResourceDefinition>("customresourcedefinition")
         .short(&["crd", "crds"])

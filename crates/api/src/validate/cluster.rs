@@ -115,17 +115,6 @@ pub(super) fn priority_class_update(new: &At, old: &At, errors: &mut Errors) {
     }
 }
 
-pub(super) fn resource_quota(object: &At, errors: &mut Errors) {
-    let spec = object.get("spec");
-    let hard = spec.get("hard");
-    for (name, amount) in hard.entries() {
-        if let Some(why) = text::qualified_name(name) {
-            errors.invalid_as(&hard.key(name), name, why);
-        }
-        resources::quantity(name, &amount, errors);
-    }
-}
-
 pub(super) fn controller_revision(object: &At, errors: &mut Errors) {
     errors.not_negative(&object.get("revision"));
     if object.get("data").is_absent() {

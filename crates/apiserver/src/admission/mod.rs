@@ -3,25 +3,32 @@
 //! Owns: the visible list of plugins and their order. A plugin is one file; it reads a snapshot and
 //! returns guards for whatever its decision was based on. May not know: HTTP, how objects are stored.
 
+mod default_storage_class;
 mod default_tolerations;
+mod limit_ranger;
 mod namespace_lifecycle;
 pub mod node_restriction;
 mod pod_priority;
+mod pod_security;
 mod rbac_escalation;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
 
 use api::status::Status;
 use serde_json::Value;
-use store::Guard;
+use store::{Guard, Op};
 
 use crate::core::{Request, Snapshot};
+use crate::hooks::{mutations, policies, webhooks};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Create,
     Update,
     Delete,
+    /// `exec` and its kin: nothing is written.
+    Connect,
 }
 
 /// One write under review.
@@ -32,6 +39,8 @@ pub struct Review<'a> {
     pub name: &'a str,
     /// The stored object, on update and delete.
     pub old: Option<&'a Value>,
+    /// Nothing will be written.
+    pub dry_run: bool,
 }
 
 impl Review<'_> {
@@ -48,6 +57,33 @@ impl Review<'_> {
     }
 }
 
+/// What follows from letting a write pass.
+#[derive(Default)]
+pub struct Consequences {
+    /// Keep the decision true until the commit.
+    pub guards: Vec<Guard>,
+    /// Written together with the object.
+    pub ops: Vec<Op>,
+    /// For the client.
+    pub warnings: Vec<String>,
+}
+
+impl Consequences {
+    pub fn guarded(guards: Vec<Guard>) -> Self {
+        Self { guards, ..Self::default() }
+    }
+
+    pub fn warned(warnings: Vec<String>) -> Self {
+        Self { warnings, ..Self::default() }
+    }
+
+    fn extend(&mut self, more: Self) {
+        self.guards.extend(more.guards);
+        self.ops.extend(more.ops);
+        self.warnings.extend(more.warnings);
+    }
+}
+
 /// One check, or one thing filled in.
 trait Plugin: Sync {
     fn mutate(&self, _review: &Review<'_>, _object: &mut Value) -> Result<(), Status> {
@@ -55,32 +91,60 @@ trait Plugin: Sync {
     }
 
     /// `object` is `None` on delete.
-    fn validate(&self, _review: &Review<'_>, _object: Option<&Value>) -> Result<Vec<Guard>, Status> {
-        Ok(Vec::new())
+    fn validate(&self, _review: &Review<'_>, _object: Option<&Value>) -> Result<Consequences, Status> {
+        Ok(Consequences::default())
     }
 }
 
 /// In the order of Kubernetes' recommended plugins.
 const PLUGINS: &[&dyn Plugin] = &[
     &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
+    &pod_security::PodSecurity,
     &pod_priority::PodPriority,
     &default_tolerations::DefaultTolerations,
+    &default_storage_class::DefaultStorageClass,
     &runtime_class::RuntimeClass,
     &rbac_escalation::RbacEscalation,
 ];
 
-/// Fills in what the plugins fill in.
-pub fn mutate(review: &Review<'_>, object: &mut Value) -> Result<(), Status> {
-    PLUGINS.iter().try_for_each(|plugin| plugin.mutate(review, object))
+/// After everything that may still refuse.
+const LAST: &[&dyn Plugin] = &[&resource_quota::ResourceQuota];
+
+/// Fills in what is to be filled in; gives warnings for the client.
+pub async fn mutate(review: &Review<'_>, object: &mut Value) -> Result<Vec<String>, Status> {
+    // Status and the like are what a client says; nothing is filled into them.
+    if review.request.subresource.is_empty() {
+        PLUGINS.iter().try_for_each(|plugin| plugin.mutate(review, object))?;
+    }
+    mutations::mutate(review, object)?;
+    webhooks::mutate(review, Some(object)).await
 }
 
-/// Asks every plugin; the guards keep their decisions true until the commit.
-pub fn validate(review: &Review<'_>, object: Option<&Value>) -> Result<Vec<Guard>, Status> {
-    let mut guards = Vec::new();
+/// Shows a connection, with its options as the object, to users' policies and webhooks.
+pub async fn connect(review: &Review<'_>, mut options: Value) -> Result<(), Status> {
+    mutations::mutate(review, &mut options)?;
+    webhooks::mutate(review, Some(&mut options)).await?;
+    policies::validate(review, Some(&options))?;
+    webhooks::validate(review, Some(&options)).await.map(drop)
+}
+
+/// Asks everybody.
+pub async fn validate(review: &Review<'_>, object: Option<&Value>) -> Result<Consequences, Status> {
+    let mut all = Consequences::default();
     for plugin in PLUGINS {
-        guards.extend(plugin.validate(review, object)?);
+        all.extend(plugin.validate(review, object)?);
     }
-    Ok(guards)
+    all.extend(Consequences::warned(policies::validate(review, object)?));
+    if object.is_none() {
+        // Mutating webhooks may refuse a deletion; there is nothing that they could change.
+        all.extend(Consequences::warned(webhooks::mutate(review, None).await?));
+    }
+    all.extend(Consequences::warned(webhooks::validate(review, object).await?));
+    for plugin in LAST {
+        all.extend(plugin.validate(review, object)?);
+    }
+    Ok(all)
 }

@@ -4,7 +4,7 @@ use api::status::{Status, Subject};
 use serde_json::{Value, json};
 use store::Guard;
 
-use super::{Operation, Plugin, Review};
+use super::{Consequences, Operation, Plugin, Review};
 use crate::core::{core_kind, key};
 use crate::object::encode::decode;
 
@@ -13,15 +13,15 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 pub struct NamespaceLifecycle;
 
 impl Plugin for NamespaceLifecycle {
-    fn validate(&self, review: &Review<'_>, _object: Option<&Value>) -> Result<Vec<Guard>, Status> {
+    fn validate(&self, review: &Review<'_>, _object: Option<&Value>) -> Result<Consequences, Status> {
         if review.operation == Operation::Delete {
             if review.is("", "namespaces") && IMMORTAL.contains(&review.name) {
                 return Err(review.refuse("this namespace may not be deleted"));
             }
-            return Ok(Vec::new());
+            return Ok(Consequences::default());
         }
         if review.operation != Operation::Create || !review.request.kind.namespaced {
-            return Ok(Vec::new());
+            return Ok(Consequences::default());
         }
         let namespace = &review.request.namespace;
         let key = key(core_kind("namespaces"), "", namespace);
@@ -39,6 +39,6 @@ impl Plugin for NamespaceLifecycle {
             return Err(status);
         }
         // The namespace must still be as it was when the object appears in it.
-        Ok(vec![Guard::ModRevision { key, revision: entry.mod_revision }])
+        Ok(Consequences::guarded(vec![Guard::ModRevision { key, revision: entry.mod_revision }]))
     }
 }

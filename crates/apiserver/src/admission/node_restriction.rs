@@ -4,15 +4,14 @@
 
 use api::status::Status;
 use serde_json::Value;
-use store::Guard;
 
-use super::{Operation, Plugin, Review};
+use super::{Consequences, Operation, Plugin, Review};
 
 pub struct NodeRestriction;
 
 impl Plugin for NodeRestriction {
-    fn validate(&self, review: &Review<'_>, object: Option<&Value>) -> Result<Vec<Guard>, Status> {
-        let Some(node) = review.request.user.node_name() else { return Ok(Vec::new()) };
+    fn validate(&self, review: &Review<'_>, object: Option<&Value>) -> Result<Consequences, Status> {
+        let Some(node) = review.request.user.node_name() else { return Ok(Consequences::default()) };
         let request = review.request;
         let checked = match (request.kind.group, request.kind.resource) {
             ("", "nodes") if review.name != node => {
@@ -24,7 +23,7 @@ impl Plugin for NodeRestriction {
             ("", "pods") => pod(node, review, object),
             _ => Ok(()),
         };
-        checked.map(|()| Vec::new()).map_err(|why| review.refuse(&why))
+        checked.map(|()| Consequences::default()).map_err(|why| review.refuse(&why))
     }
 }
 
@@ -41,6 +40,8 @@ fn pod(node: &str, review: &Review<'_>, object: Option<&Value>) -> Result<(), St
                 Err(format!("node {node:?} can only create mirror pods"))
             }
         }
+        // Connections are not asked about here.
+        Operation::Connect => Ok(()),
         Operation::Update | Operation::Delete if bound_to(review.old) => Ok(()),
         Operation::Update | Operation::Delete => {
             Err(format!("node {node:?} can only change pods with spec.nodeName set to itself"))

@@ -4,9 +4,8 @@
 
 use api::status::Status;
 use serde_json::Value;
-use store::Guard;
 
-use super::{Operation, Plugin, Review};
+use super::{Consequences, Operation, Plugin, Review};
 use crate::authz::{Attributes, Rule, rules_of};
 use crate::identity::MASTERS;
 
@@ -15,15 +14,15 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 pub struct RbacEscalation;
 
 impl Plugin for RbacEscalation {
-    fn validate(&self, review: &Review<'_>, object: Option<&Value>) -> Result<Vec<Guard>, Status> {
-        let (request, Some(object)) = (review.request, object) else { return Ok(Vec::new()) };
+    fn validate(&self, review: &Review<'_>, object: Option<&Value>) -> Result<Consequences, Status> {
+        let (request, Some(object)) = (review.request, object) else { return Ok(Consequences::default()) };
         if request.kind.group != GROUP || review.operation == Operation::Delete || request.user.in_group(MASTERS) {
-            return Ok(Vec::new());
+            return Ok(Consequences::default());
         }
         let granted = match request.kind.resource {
             "roles" | "clusterroles" => {
                 if may(review, "escalate", request.kind.resource, review.name) {
-                    return Ok(Vec::new());
+                    return Ok(Consequences::default());
                 }
                 if [Some(object), review.old].into_iter().flatten().any(aggregates) && !holds_everything(review) {
                     return Err(review.refuse("must have cluster-admin privileges to use an aggregationRule"));
@@ -34,7 +33,7 @@ impl Plugin for RbacEscalation {
                 let role = object.pointer("/roleRef/name").and_then(Value::as_str).unwrap_or("");
                 let is_cluster_role = object.pointer("/roleRef/kind").and_then(Value::as_str) == Some("ClusterRole");
                 if may(review, "bind", if is_cluster_role { "clusterroles" } else { "roles" }, role) {
-                    return Ok(Vec::new());
+                    return Ok(Consequences::default());
                 }
                 let index = request.core.rbac.current();
                 index.role_rules(is_cluster_role, &request.namespace, role).to_vec()
@@ -44,7 +43,7 @@ impl Plugin for RbacEscalation {
         let missing: Vec<&Rule> =
             granted.iter().filter(|rule| !index.covers(&request.user, &request.namespace, rule)).collect();
         if missing.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Consequences::default());
         }
         let list: Vec<String> = missing.iter().map(ToString::to_string).collect();
         Err(review.refuse(&format!(

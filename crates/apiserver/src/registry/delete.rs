@@ -15,6 +15,7 @@ use super::strategy_of;
 use super::write::{Proposed, propose};
 use crate::admission::{self, Operation, Review};
 use crate::core::{Entry, Request, Snapshot};
+use crate::custom::form::opened;
 use crate::object::encode::{decode, encode};
 use crate::wire::query::{Parameters, dry_run};
 
@@ -138,9 +139,17 @@ enum Attempt {
 async fn delete_once(request: &Request, options: &DeleteOptions, view: &Snapshot) -> Result<Attempt, Status> {
     let entry = request.find(view)?;
     let old = decode(&entry.value);
+    let shown = opened(request, &entry.value);
     options.check(&request.subject(), &old)?;
-    let review = Review { request, view, operation: Operation::Delete, name: &request.name, old: Some(&old) };
-    let guards = admission::validate(&review, None)?;
+    let review = Review {
+        request,
+        view,
+        operation: Operation::Delete,
+        name: &request.name,
+        old: Some(&shown),
+        dry_run: options.dry_run,
+    };
+    let guards = admission::validate(&review, None).await?.guards;
     match next(request, options, &old, Timestamp::now()) {
         Next::Nothing => Ok(Attempt::Unwritten(Deleted::Waits(entry.value.clone()))),
         Next::Remove => remove(request, options, &entry, guards, &old).await,

@@ -17,6 +17,7 @@ mod jobs;
 mod namespaces;
 mod nodes;
 mod pods;
+mod quotas;
 mod services;
 
 use api::kinds::Kind;
@@ -34,11 +35,12 @@ pub fn strategy_of(kind: &Kind) -> &'static dyn Strategy {
         ("", "events") | ("events.k8s.io", "events") => &strategy::Cheap,
         ("knarr.dev", "buckets") => &buckets::Buckets,
         ("coordination.k8s.io", "leases") => &strategy::Cheap,
-        ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts" | "resourcequotas") => {
+        ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts") => {
             &strategy::ReturnsDeleted
         }
         ("apiregistration.k8s.io", "apiservices") => &api_services::ApiServices,
         ("certificates.k8s.io", "certificatesigningrequests") => &certificates::CertificateRequests,
+        ("", "resourcequotas") => &quotas::Quotas,
         ("apiextensions.k8s.io", "customresourcedefinitions") => &definitions::Definitions,
         _ if kind.is_custom() => &definitions::Customs,
         _ => &strategy::Plain,

@@ -2,10 +2,12 @@
 
 use api::kinds::Kind;
 use serde_json::{Value, json};
+use store::Op;
 
 use super::Strategy;
 use super::strategy::copy_member;
 use super::write::Part;
+use crate::quota::record_key;
 
 /// The finalizer that the namespace controller removes last.
 const FINALIZER: &str = "kubernetes";
@@ -54,6 +56,10 @@ impl Strategy for Namespaces {
 
     fn begin_deletion(&self, object: &mut Value) {
         object["status"]["phase"] = "Terminating".into();
+    }
+
+    fn release(&self, object: &Value) -> Vec<Op> {
+        vec![Op::Delete { key: record_key(api::meta::name(object)) }]
     }
 
     fn returns_deleted(&self) -> bool {

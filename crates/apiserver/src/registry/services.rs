@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use store::{Guard, Op};
 
 use super::strategy::{Allocation, Strategy, copy_member};
-use crate::config::{ApiServerConfig, Cidr};
-use crate::core::Snapshot;
+use crate::config::Cidr;
+use crate::core::{Core, Snapshot};
 
 const ADDRESSES: &str = "/allocations/clusterips/";
 const NODE_PORTS: &str = "/allocations/nodeports/";
@@ -56,13 +56,13 @@ impl Strategy for Services {
 
     fn allocate(
         &self,
-        config: &ApiServerConfig,
+        core: &Core,
         view: &Snapshot,
         new: &mut Value,
         old: Option<&Value>,
     ) -> Result<Allocation, Status> {
         let held: BTreeSet<String> = old.map(records).unwrap_or_default();
-        fill_address(config.service_cidr, view, new, &held)?;
+        fill_address(core.config.service_cidr, view, new, &held)?;
         fill_node_ports(view, new, &held)?;
         let wanted = records(new);
         let owner = Bytes::from(format!("{}/{}", api::meta::namespace(new), api::meta::name(new)));

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use store::{Durability, Guard, Op};
 
 use super::write::Part;
-use crate::config::ApiServerConfig;
-use crate::core::Snapshot;
+use crate::core::{Core, Snapshot};
 use crate::identity::UserInfo;
 
 /// Records that must be written together with an object (addresses, ports).
@@ -64,7 +63,7 @@ pub trait Strategy: Sync {
     /// Takes what the object needs from a shared range; `old` is `None` on create.
     fn allocate(
         &self,
-        _config: &ApiServerConfig,
+        _core: &Core,
         _view: &Snapshot,
         _new: &mut Value,
         _old: Option<&Value>,

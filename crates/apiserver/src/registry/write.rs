@@ -19,6 +19,7 @@ use super::{Strategy, ownership, strategy_of};
 use crate::admission::{self, Operation, Review};
 use crate::core::{Request, Snapshot, key, unwritten};
 use crate::custom::form;
+use crate::hooks;
 use crate::object::encode::{OBJECT_BYTES_MAX, encode, encode_within};
 
 /// A write that is done (or would be, on a dry run).
@@ -26,6 +27,14 @@ pub struct Written {
     /// In the stored form.
     pub bytes: Bytes,
     pub warnings: Vec<String>,
+}
+
+impl Written {
+    /// With what was to be said before.
+    fn warned_before(mut self, mut warnings: Vec<String>) -> Self {
+        warnings.append(&mut self.warnings);
+        Self { warnings, ..self }
+    }
 }
 
 /// What of an object an update may change.
@@ -61,7 +70,8 @@ pub async fn create(request: &Request, mut object: Value, duplicates: Vec<String
     strategy.prepare_for_create(kind, &mut object);
     strategy.attribute(&request.user, &mut object)?;
     api::defaults::apply(kind, &mut object);
-    let mut attempts = Attempts::new(&request.core);
+    let mut attempts = attempts(request).await?;
+    let mut turn = None;
     while let Some(view) = attempts.next() {
         let mut candidate = object.clone();
         let generated = meta::name(&candidate).is_empty() && !meta::generate_name(&candidate).is_empty();
@@ -74,11 +84,13 @@ pub async fn create(request: &Request, mut object: Value, duplicates: Vec<String
             strategy.prepare_for_create(kind, &mut candidate);
         }
         match create_once(request, strategy, &view, candidate).await {
-            Ok(Attempt::Done(bytes)) => return Ok(Written { bytes, warnings }),
+            Ok(Attempt::Done(written)) => return Ok(written.warned_before(warnings)),
             Ok(Attempt::Exists(name)) if !generated => {
                 attempts.refused(Status::already_exists(&Subject { name: &name, ..request.subject() })).await?;
             }
-            Ok(Attempt::Dry(bytes)) if attempts.suffices().await? => return Ok(Written { bytes, warnings }),
+            Ok(Attempt::Dry(written)) if attempts.suffices().await? => return Ok(written.warned_before(warnings)),
+            // Many that want the same quota would lose against each other for long.
+            Ok(Attempt::Raced) if turn.is_none() => turn = Some(request.core.turns.take(&request.namespace).await),
             Ok(Attempt::Dry(_) | Attempt::Exists(_) | Attempt::Raced) => {}
             Err(status) => attempts.refused(status).await?,
         }
@@ -86,10 +98,19 @@ pub async fn create(request: &Request, mut object: Value, duplicates: Vec<String
     Err(busy(request))
 }
 
+/// Webhooks are not asked about a state that may turn out to be an old one.
+async fn attempts(request: &Request) -> Result<Attempts<'_>, Status> {
+    let mut attempts = Attempts::new(&request.core);
+    if hooks::webhooks::may_call(request) {
+        attempts.suffices().await?;
+    }
+    Ok(attempts)
+}
+
 enum Attempt {
-    Done(Bytes),
+    Done(Written),
     /// A dry run came this far.
-    Dry(Bytes),
+    Dry(Written),
     /// An object of this name is there.
     Exists(String),
     Raced,
@@ -107,29 +128,37 @@ async fn create_once(
     mint(kind, &mut object, Timestamp::now())?;
     strategy.identify(&mut object);
     let name = meta::name(&object).to_owned();
-    let review = Review { request, view, operation: Operation::Create, name: &name, old: None };
-    admission::mutate(&review, &mut object)?;
+    let review = Review {
+        request,
+        view,
+        operation: Operation::Create,
+        name: &name,
+        old: None,
+        dry_run: request.parameters.dry_run,
+    };
+    let mut warnings = admission::mutate(&review, &mut object).await?;
     let mut errors = api::validate::create(kind, &object);
     errors.extend(form::violations(request, &object, None));
     invalid(request, &object, &errors)?;
-    let guards = admission::validate(&review, Some(&object))?;
+    let mut admitted = admission::validate(&review, Some(&object)).await?;
+    warnings.append(&mut admitted.warnings);
     let key = key(kind, &request.namespace, &name);
     if view.get(&key).is_some() {
         return Ok(Attempt::Exists(name));
     }
-    let allocation = strategy.allocate(&request.core.config, view, &mut object, None)?;
+    let allocation = strategy.allocate(&request.core, view, &mut object, None)?;
     form::close(request, &mut object);
     let encoded = encode_within(&mut object, OBJECT_BYTES_MAX)?;
     if request.parameters.dry_run {
-        return Ok(Attempt::Dry(encoded.stamped("")));
+        return Ok(Attempt::Dry(Written { bytes: encoded.stamped(""), warnings }));
     }
     let mut txn =
         Txn { guards: vec![Guard::Absent { key: key.clone() }], ops: Vec::new(), durability: strategy.durability() };
     txn.ops.push(Op::Put { key, value: encoded.bytes, stamp_at: Some(encoded.stamp_at) });
-    txn.guards.extend(guards.into_iter().chain(allocation.guards));
-    txn.ops.extend(allocation.ops);
+    txn.guards.extend(admitted.guards.into_iter().chain(allocation.guards));
+    txn.ops.extend(admitted.ops.into_iter().chain(allocation.ops));
     Ok(match propose(request, txn).await? {
-        Proposed::Applied(bytes) => Attempt::Done(bytes),
+        Proposed::Applied(bytes) => Attempt::Done(Written { bytes, warnings }),
         Proposed::Guard(0) => Attempt::Exists(name),
         Proposed::Guard(_) => Attempt::Raced,
     })
@@ -145,7 +174,7 @@ pub async fn update(
     duplicates: Vec<String>,
     change: impl Fn(&Value) -> Result<Value, Status>,
 ) -> Result<Written, Status> {
-    let mut attempts = Attempts::new(&request.core);
+    let mut attempts = attempts(request).await?;
     while let Some(view) = attempts.next() {
         match update_once(request, part, (&view, &duplicates), &change).await {
             Ok(Update::Done(written)) => return Ok(written),
@@ -172,10 +201,19 @@ async fn update_once(
 ) -> Result<Update, Status> {
     let entry = request.find(view)?;
     let old = form::opened(request, &entry.value);
-    let (new, warnings) = prepare_update(request, part, (&old, duplicates), change)?;
-    let review = Review { request, view, operation: Operation::Update, name: &request.name, old: Some(&old) };
+    let (new, mut warnings) = prepare_update(request, part, (&old, duplicates), change)?;
+    let review = Review {
+        request,
+        view,
+        operation: Operation::Update,
+        name: &request.name,
+        old: Some(&old),
+        dry_run: request.parameters.dry_run,
+    };
     let outdated = form::is_outdated(request, &entry.value);
-    let Some((mut txn, answer)) = decide_update(&review, part, (new, &old), outdated)? else {
+    let Decided { change, warnings: told } = decide_update(&review, part, (new, &old), outdated).await?;
+    warnings.extend(told);
+    let Some((mut txn, answer)) = change else {
         return Ok(Update::Unwritten(Written { bytes: entry.value.clone(), warnings }));
     };
     if request.parameters.dry_run {
@@ -220,23 +258,27 @@ fn prepare_update(
     Ok((new, warnings))
 }
 
-/// The transaction and the answer of a dry run; `None` when nothing would change.
-///
+struct Decided {
+    /// The transaction and the answer of a dry run; `None` when nothing would change.
+    change: Option<(Txn, Bytes)>,
+    warnings: Vec<String>,
+}
+
 /// An object that is kept in an outdated version is written again even if it stays as it is.
-fn decide_update(
+async fn decide_update(
     review: &Review<'_>,
     part: Part,
     (mut new, old): (Value, &Value),
     outdated: bool,
-) -> Result<Option<(Txn, Bytes)>, Status> {
+) -> Result<Decided, Status> {
     let (request, kind) = (review.request, review.request.kind.stored());
-    if part == Part::Main {
-        admission::mutate(review, &mut new)?;
-    }
+    let mut warnings = admission::mutate(review, &mut new).await?;
     api::apply::forget_idle_times(&mut new, old);
-    let mut guards = admission::validate(review, Some(&new))?;
+    let admission::Consequences { mut guards, ops: charged, warnings: told } =
+        admission::validate(review, Some(&new)).await?;
+    warnings.extend(told);
     if new == *old && !outdated {
-        return Ok(None);
+        return Ok(Decided { change: None, warnings });
     }
     let strategy = strategy_of(kind);
     let mut errors = match part {
@@ -246,21 +288,22 @@ fn decide_update(
     };
     errors.extend(form::violations(request, &new, Some(old)));
     invalid(request, &new, &errors)?;
-    let mut ops = Vec::new();
+    let (mut ops, durability) = (Vec::new(), strategy.durability());
     let key = request.key();
     if may_go(&new) && !strategy.holds_back(&new) {
         ops.push(Op::Delete { key });
         ops.extend(strategy.release(&new));
-        return Ok(Some((Txn { guards, ops, durability: strategy.durability() }, encode(&new).stamped(""))));
+        let change = Some((Txn { guards, ops, durability }, encode(&new).stamped("")));
+        return Ok(Decided { change, warnings });
     }
-    let allocation = strategy.allocate(&request.core.config, review.view, &mut new, Some(old))?;
+    let allocation = strategy.allocate(&request.core, review.view, &mut new, Some(old))?;
     form::close(request, &mut new);
     let encoded = encode_within(&mut new, OBJECT_BYTES_MAX)?;
     let answer = encoded.stamped(meta::resource_version(old));
     ops.push(Op::Put { key, value: encoded.bytes, stamp_at: Some(encoded.stamp_at) });
-    ops.extend(allocation.ops);
+    ops.extend(charged.into_iter().chain(allocation.ops));
     guards.extend(allocation.guards);
-    Ok(Some((Txn { guards, ops, durability: strategy.durability() }, answer)))
+    Ok(Decided { change: Some((Txn { guards, ops, durability }, answer)), warnings })
 }
 
 /// What became of a transaction.
@@ -275,7 +318,11 @@ pub async fn propose(request: &Request, txn: Txn) -> Result<Proposed, Status> {
     let store = &request.core.store;
     let outcome = if request.as_leader { store.propose_leading(txn).await } else { store.propose(txn).await };
     match outcome.map_err(|e| unwritten(&e))? {
-        TxnOutcome::Applied { entries, .. } => {
+        TxnOutcome::Applied { entries, revision } => {
+            // Whoever is told that a policy or a webhook is registered finds it in force.
+            if request.kind.group == hooks::GROUP {
+                request.core.hooks.reached(revision).await;
+            }
             let bytes = entries.first().and_then(Option::as_ref).map(|entry| entry.value.clone()).unwrap_or_default();
             Ok(Proposed::Applied(bytes))
         }

@@ -15,6 +15,7 @@ mod token;
 
 use api::status::Status;
 use axum::response::Response;
+use serde_json::Value;
 
 use crate::core::Request;
 use crate::dispatch::Verb;
@@ -41,6 +42,11 @@ pub fn verb(path: &ResourcePath, verb: Verb) -> Verb {
 /// Whose answers are no objects: given whatever form of an object is accepted.
 pub fn negotiates(path: &ResourcePath) -> bool {
     path.subresource == "invoke" || is_entries(path)
+}
+
+/// An object as the subresource of a request shows it.
+pub fn shown_as(request: &Request, object: Value) -> Value {
+    if request.subresource == "scale" { scale::shown(request, object) } else { object }
 }
 
 pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {

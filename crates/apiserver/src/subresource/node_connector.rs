@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::core::{Core, core_kind, key};
+use crate::core::{Core, Snapshot, core_kind, key};
 use crate::object::encode::decode;
 
 /// Port of a node that does not say otherwise.
@@ -88,7 +88,11 @@ impl NodeConnector for TlsNodeConnector {
 
 /// Where the node of this name listens, from its Node object.
 pub fn address_of(core: &Core, name: &str) -> Result<NodeAddress, Status> {
-    let view = core.store.view();
+    address_in(&core.store.view(), name)
+}
+
+/// The same in a snapshot.
+pub fn address_in(view: &Snapshot, name: &str) -> Result<NodeAddress, Status> {
     let entry = view
         .get(&key(core_kind("nodes"), "", name))
         .ok_or_else(|| Status::internal(format!("node {name:?} not found")))?;

@@ -116,6 +116,12 @@ async fn apply(request: &Request, config: &Configuration, places: &Places) -> Re
     update(request, Part::Whole, Vec::new(), change).await
 }
 
+/// The Scale of a workload, or the workload itself where it has none.
+pub fn shown(request: &Request, workload: Value) -> Value {
+    let scale = Places::of(request).and_then(|places| scale_of(&workload, &places));
+    scale.unwrap_or(workload)
+}
+
 fn after(request: &Request, written: &Written) -> Value {
     opened(request, &written.bytes)
 }

@@ -6,7 +6,7 @@
 mod proxied_name;
 mod proxy;
 mod relay;
-mod service;
+pub mod service;
 mod streams;
 mod untrusting;
 
@@ -18,7 +18,9 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Method, Uri};
 use hyper::upgrade::OnUpgrade;
+use serde_json::{Value, json};
 
+use crate::admission::{self, Operation, Review};
 use crate::core::{Core, Request};
 use crate::dispatch::Verb;
 
@@ -51,10 +53,46 @@ pub async fn answer(connect: Connect, verb: Verb) -> Result<Response, Status> {
     }
     let slot = Arc::clone(&core(&connect).connections).try_acquire_owned();
     let slot = slot.map_err(|_| Status::too_many_requests("too many connections, please try again later", 1))?;
+    admit(&connect.request).await?;
     match known.name {
         "proxy" => proxy::proxy(connect, slot).await,
         _ => streams::streams(connect, slot).await,
     }
+}
+
+/// Users' policies and webhooks may refuse a connection.
+async fn admit(request: &Request) -> Result<(), Status> {
+    if request.core.hooks.current().is_empty() {
+        return Ok(());
+    }
+    let view = request.core.fresh().await?;
+    let name = &request.name;
+    let review = Review { request, view: &view, operation: Operation::Connect, name, old: None, dry_run: false };
+    admission::connect(&review, options(request)).await
+}
+
+/// The options of a connection as an object: `PodExecOptions` and its kin.
+fn options(request: &Request) -> Value {
+    let kind = request.kind.subresource(&request.subresource).map_or("", |sub| sub.kind);
+    let mut object = json!({ "apiVersion": "v1", "kind": kind });
+    for (key, value) in &request.parameters.pairs {
+        match key.as_str() {
+            "stdin" | "stdout" | "stderr" | "tty" => object[key] = matches!(value.as_str(), "true" | "1").into(),
+            "command" | "ports" => {
+                let item: Value = match value.parse::<u16>() {
+                    Ok(port) if key == "ports" => port.into(),
+                    _ => value.as_str().into(),
+                };
+                match object.get_mut(key).and_then(Value::as_array_mut) {
+                    Some(list) => list.push(item),
+                    None => object[key] = json!([item]),
+                }
+            }
+            "container" | "path" => object[key] = value.as_str().into(),
+            _ => {}
+        }
+    }
+    object
 }
 
 fn core(connect: &Connect) -> &Arc<Core> {

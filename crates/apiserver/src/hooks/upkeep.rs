@@ -1,0 +1,103 @@
+//! Keeps what is registered in step with the store: one task owns it, requests read a published value.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use bytes::Bytes;
+use store::{Change, Revision, Store, WatchEvent};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::client::Dialer;
+use super::registered::{Registered, Registrations};
+use crate::core::Snapshot;
+use crate::object::encode::decode;
+use crate::object::facets::ObjectFacets;
+
+const PREFIX: &str = "/registry/admissionregistration.k8s.io/";
+
+/// Reads what is registered.
+#[derive(Clone)]
+pub struct HooksHandle {
+    published: Arc<ArcSwap<Registered>>,
+    seen: watch::Receiver<Revision>,
+}
+
+impl HooksHandle {
+    pub fn current(&self) -> Guard<Arc<Registered>> {
+        self.published.load()
+    }
+
+    /// Returns when what was registered at this revision is in force here, or the task ended.
+    pub async fn reached(&self, revision: Revision) {
+        let mut seen = self.seen.clone();
+        // An error means that the task ended with the server; nobody waits for it then.
+        let _ = seen.wait_for(|seen| *seen >= revision).await;
+    }
+}
+
+/// Compiles what is stored and starts its upkeep.
+pub fn spawn_hooks_upkeep(store: Store<ObjectFacets>, dialer: Dialer, shutdown: CancellationToken) -> HooksHandle {
+    let view = store.view();
+    let registrations = build(&view, &dialer);
+    let published = Arc::new(ArcSwap::from_pointee(registrations.registered()));
+    let (sender, seen) = watch::channel(view.revision());
+    let worker = HooksWorker { store, dialer, registrations, published: published.clone(), seen: sender };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = worker.run(view.revision()) => {}
+        }
+    });
+    HooksHandle { published, seen }
+}
+
+fn build(view: &Snapshot, dialer: &Dialer) -> Registrations {
+    let mut registrations = Registrations::default();
+    for entry in view.range(PREFIX.as_bytes(), None) {
+        registrations.put(&entry.key, &decode(&entry.value), dialer);
+    }
+    registrations
+}
+
+struct HooksWorker {
+    store: Store<ObjectFacets>,
+    dialer: Dialer,
+    registrations: Registrations,
+    published: Arc<ArcSwap<Registered>>,
+    seen: watch::Sender<Revision>,
+}
+
+impl HooksWorker {
+    async fn run(mut self, mut after: Revision) {
+        loop {
+            match self.store.watch(Bytes::from_static(PREFIX.as_bytes()), after) {
+                Ok(mut events) => loop {
+                    match events.next().await {
+                        Ok(event) => self.take(&event),
+                        Err(store::WatchClosed::Shutdown) => return,
+                        Err(store::WatchClosed::Lagged(_)) => break,
+                    }
+                },
+                Err(compacted) => tracing::warn!(%compacted, "admission hooks fell behind, reading them anew"),
+            }
+            let view = self.store.view();
+            self.registrations = build(&view, &self.dialer);
+            after = view.revision();
+            self.publish(after);
+        }
+    }
+
+    fn take(&mut self, event: &WatchEvent<ObjectFacets>) {
+        match &event.change {
+            Change::Put { entry, .. } => self.registrations.put(&entry.key, &decode(&entry.value), &self.dialer),
+            Change::Delete { previous } => self.registrations.remove(&previous.key),
+        }
+        self.publish(event.revision);
+    }
+
+    fn publish(&self, revision: Revision) {
+        self.published.store(Arc::new(self.registrations.registered()));
+        self.seen.send_replace(revision);
+    }
+}
