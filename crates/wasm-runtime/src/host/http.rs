@@ -27,12 +27,11 @@ use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView};
 
 use crate::host::container::Container;
 use crate::host::executor::Executor;
-use crate::host::guest;
 use crate::host::logs::Stream;
 use crate::host::meter::{self, Metered};
-use crate::host::outcome;
 use crate::host::program::Program;
 use crate::host::ticker::TICK;
+use crate::host::{body, guest, outcome};
 use crate::protocol::Outcome;
 use cri::ExitReason;
 
@@ -132,7 +131,7 @@ async fn serve_connection(
     let kill = server.container.stop.kill.clone();
     let service = service_fn(move |request| {
         let server = Arc::clone(&server);
-        async move { Ok::<_, Infallible>(answer(server, request.map(boxed)).await) }
+        async move { Ok::<_, Infallible>(answer(server, request.map(from_client)).await) }
     });
     let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
     tokio::select! { _ = connection => {}, () = kill.cancelled() => {} }
@@ -229,8 +228,8 @@ fn failed(container: &Container, error: &wasmtime::Error, refused_memory: bool) 
     outcome
 }
 
-fn boxed(body: Incoming) -> WasiBody {
-    body.map_err(HttpError::from).boxed_unsync()
+fn from_client(body: Incoming) -> WasiBody {
+    body::read_to_the_end(body.map_err(HttpError::from).boxed_unsync(), body::FROM_CLIENT)
 }
 
 fn prepare(request: Request<WasiBody>) -> Request<WasiBody> {
