@@ -16,6 +16,7 @@ mod executor;
 mod exports;
 pub(crate) mod guest;
 mod http;
+mod instances;
 mod invoke;
 mod logs;
 mod meter;
