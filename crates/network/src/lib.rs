@@ -5,6 +5,7 @@
 //! through watches of Services and EndpointSlices and through `cri::PodNetwork`. Runs no external
 //! command.
 
+mod activator;
 mod cidr;
 mod config;
 pub mod dns;
@@ -18,12 +19,13 @@ mod setup;
 mod sysctl;
 mod watch;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use cri::{AttachRequest, Attached, NetworkAttachment, NetworkError, PodNetwork};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
@@ -32,6 +34,7 @@ use reconcile::{Cache, Reflector};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use activator::{ApiScale, IDLE_AFTER, Scale, ScaleError};
 pub use cidr::{InvalidCidr, Ipv4Cidr};
 pub use config::{InvalidConfig, NetworkConfig, upstream_servers};
 use dns::{DnsSockets, Zone, ZoneConfig};
@@ -54,6 +57,15 @@ pub struct Network {
 struct Idle {
     proxy: ServiceProxy,
     sockets: DnsSockets,
+    /// Where connections to Services without endpoints are led.
+    activator: TcpListener,
+}
+
+/// What the network follows.
+pub struct Caches {
+    pub services: Cache<Service>,
+    pub slices: Cache<EndpointSlice>,
+    pub deployments: Cache<Deployment>,
 }
 
 impl Network {
@@ -63,34 +75,33 @@ impl Network {
         let links = setup::bring_up(&config)?;
         let sockets = DnsSockets::bind(SocketAddr::new(IpAddr::V4(config.cluster_dns_ip), 53))?;
         let proxy = ServiceProxy::open(&config)?;
+        let activator = open_activator(config.gateway())?;
         let pods = pods::spawn_pods(&config, links)?;
-        let idle = Mutex::new(Some(Idle { proxy, sockets }));
+        let idle = Mutex::new(Some(Idle { proxy, sockets, activator }));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         Ok(Arc::new(Self { config, pods, idle, tasks, stop }))
     }
 
-    /// Starts the service proxy and the DNS server, fed by watches, until `shutdown`. They leave
-    /// the rules in the kernel. A second call does nothing.
-    pub fn spawn(&self, client: kube::Client, shutdown: CancellationToken) {
+    /// Starts the service proxy, the DNS server and the activator, fed by watches, until `shutdown`. They leave the
+    /// rules in the kernel. `scaler` reads Deployments and changes their scale. A second call does nothing.
+    pub fn spawn(&self, client: kube::Client, scaler: kube::Client, shutdown: CancellationToken) {
         let services = Reflector::<Service>::of_kind();
         let slices = Reflector::<EndpointSlice>::of_kind();
-        let caches = (services.cache(), slices.cache());
+        let deployments = Reflector::<Deployment>::of_kind();
+        let caches = Caches { services: services.cache(), slices: slices.cache(), deployments: deployments.cache() };
         let shutdown = self.linked(&shutdown);
-        if self.spawn_from_caches(caches.0, caches.1, shutdown.clone()) {
+        if self.spawn_from_caches(caches, Arc::new(ApiScale::new(scaler.clone())), shutdown.clone()) {
             let config = watcher::Config::default;
             services.spawn(Api::all(client.clone()), config(), &self.tasks, shutdown.clone());
-            slices.spawn(Api::all(client), config(), &self.tasks, shutdown);
+            slices.spawn(Api::all(client), config(), &self.tasks, shutdown.clone());
+            deployments.spawn(Api::all(scaler), config(), &self.tasks, shutdown);
         }
     }
 
     /// The same from caches that someone else keeps. Returns false when it was started before.
-    pub fn spawn_from_caches(
-        &self,
-        services: Cache<Service>,
-        slices: Cache<EndpointSlice>,
-        shutdown: CancellationToken,
-    ) -> bool {
-        let Some(Idle { proxy, sockets }) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+    pub fn spawn_from_caches(&self, caches: Caches, scale: Arc<dyn Scale>, shutdown: CancellationToken) -> bool {
+        let Some(Idle { proxy, sockets, activator }) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take()
+        else {
             return false;
         };
         let shutdown = self.linked(&shutdown);
@@ -103,7 +114,15 @@ impl Network {
         let own = SocketAddr::new(IpAddr::V4(self.config.cluster_dns_ip), 53);
         let upstream = self.config.upstream_dns.iter().copied().filter(|server| *server != own).collect();
         self.tasks.spawn(dns::serve(sockets, Arc::clone(&zone), upstream, shutdown.clone()));
-        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone };
+        let Caches { services, slices, deployments } = caches;
+        let activator = match activator::spawn(activator, deployments, scale, &self.tasks, shutdown.clone()) {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::error!(%error, "connections to Services cannot be served");
+                return false;
+            }
+        };
+        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone, activator };
         self.tasks.spawn(sync.run(proxy, shutdown));
         true
     }
@@ -146,6 +165,16 @@ impl Network {
         }
         NodeView { node_addresses, api_server: self.config.api_server }
     }
+}
+
+fn open_activator(gateway: Ipv4Addr) -> Result<TcpListener, SetupError> {
+    let failed = |error: std::io::Error| SetupError::Kernel {
+        attempt: format!("listen on {gateway} for connections to Services without endpoints"),
+        why: error.to_string(),
+    };
+    let listener = TcpListener::bind((gateway, 0)).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
 }
 
 #[async_trait]

@@ -4,18 +4,21 @@
 //! One task owns both. Changes that come while it works are taken together the next time, so a
 //! burst of pods becoming ready costs a few transactions, not one each.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::Cache;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::activator::{Link, Routes};
 use crate::dns::{Zone, ZoneConfig};
-use crate::service_proxy::{NodeView, ServiceProxy, Tables, Warning, compile};
+use crate::service_proxy::{Frontend, NodeView, ServiceProxy, Tables, Warning, compile};
 
 /// Changes are collected this long after the first.
 const GATHER: Duration = Duration::from_millis(5);
@@ -30,6 +33,15 @@ pub(crate) struct Sync {
     pub(crate) node: NodeView,
     pub(crate) zone_config: ZoneConfig,
     pub(crate) zone: Arc<ArcSwap<Zone>>,
+    /// Who holds connections to Services without endpoints.
+    pub(crate) activator: Link,
+}
+
+/// The kernel's rules as they should be, and what they bring to the activator.
+struct Compiled {
+    tables: Tables,
+    routes: Routes,
+    captured: BTreeSet<Frontend>,
 }
 
 /// Why the loop goes on.
@@ -42,29 +54,41 @@ enum Woken {
 
 impl Sync {
     /// Runs until `shutdown`; the rules stay, for the next process to adopt.
-    pub(crate) async fn run(self, proxy: ServiceProxy, shutdown: CancellationToken) {
-        let ready = async { self.services.ready().await && self.slices.ready().await };
+    pub(crate) async fn run(mut self, proxy: ServiceProxy, shutdown: CancellationToken) {
+        let ready = async {
+            self.services.ready().await && self.slices.ready().await && self.activator.deployments.ready().await
+        };
         tokio::select! {
             () = shutdown.cancelled() => return,
             ready = ready => if !ready { return },
         }
         let (mut services, mut slices) = (self.services.changes(), self.slices.changes());
+        let mut deployments = self.activator.deployments.changes();
         let mut check = interval_at(Instant::now() + CHECK_INTERVAL, CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut proxy, mut warned) = (Some(proxy), Vec::new());
         let mut woken = Woken::Changed;
         loop {
-            let tables = match woken {
+            let (tables, led) = match woken {
                 Woken::Ended => return,
-                Woken::CheckDue => None,
-                Woken::Changed | Woken::RetryDue => Some(self.compile(&mut warned)),
+                Woken::CheckDue => (None, None),
+                Woken::Changed | Woken::RetryDue => {
+                    let Compiled { tables, routes, captured } = self.compile(&mut warned);
+                    (Some(tables), Some((routes, captured)))
+                }
             };
             let Some(retry) = step(&mut proxy, tables).await else { return };
+            if let Some((routes, captured)) = led {
+                // Rules that could not be changed lead nobody anywhere new.
+                self.activator.applied(routes, if retry { BTreeSet::new() } else { captured });
+            }
             let changed = |alive: bool| if alive { Woken::Changed } else { Woken::Ended };
             woken = tokio::select! {
                 () = shutdown.cancelled() => Woken::Ended,
                 alive = services.changed() => changed(alive),
                 alive = slices.changed() => changed(alive),
+                alive = deployments.changed() => changed(alive),
+                alive = self.activator.leaving.changed() => changed(alive.is_ok()),
                 _ = check.tick() => Woken::CheckDue,
                 () = sleep(RETRY), if retry => Woken::RetryDue,
             };
@@ -75,10 +99,15 @@ impl Sync {
     }
 
     /// Swaps the zone and returns the tables.
-    fn compile(&self, warned: &mut Vec<Warning>) -> Tables {
+    fn compile(&mut self, warned: &mut Vec<Warning>) -> Compiled {
         let services: Vec<Arc<Service>> = self.services.snapshot().iter().cloned().collect();
         let slices: Vec<Arc<EndpointSlice>> = self.slices.snapshot().iter().cloned().collect();
-        let (tables, mut warnings) = compile(&services, &slices, &self.node);
+        let deployments: Vec<Arc<Deployment>> = self.activator.deployments.snapshot().iter().cloned().collect();
+        let (mut tables, mut warnings) = compile(&services, &slices, &self.node);
+        let (routes, more) = Routes::compile(&services, &slices, &deployments, &self.node);
+        warnings.extend(more);
+        self.activator.leaving.mark_unchanged();
+        let captured = self.activator.capture(&routes, &mut tables);
         self.zone.store(Arc::new(Zone::compile(self.zone_config.clone(), &services, &slices)));
         warnings.sort();
         for warning in warnings.iter().filter(|warning| !warned.contains(warning)) {
@@ -86,7 +115,7 @@ impl Sync {
             tracing::warn!(namespace, service, message, "a Service is not served as written");
         }
         *warned = warnings;
-        tables
+        Compiled { tables, routes, captured }
     }
 }
 

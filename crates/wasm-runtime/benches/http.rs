@@ -1,13 +1,18 @@
-//! What one HTTP request costs a sandbox host, fresh instance included:
-//! `cargo bench -p wasm-runtime --bench http`.
+//! What one HTTP request costs a sandbox host: `cargo bench -p wasm-runtime --bench http`.
 //!
-//! Beside it, in turns, `wasmtime serve` with the same component when a `wasmtime` is on the PATH.
-//! The component is `hello-http` if it was built (`cargo xtask wasm-apps`), else a few lines of text
-//! format; a path may be given as argument. CPU is that of the server's process alone: the steadiest
-//! of the figures. `HOST_BENCH_SECONDS` is the length of a turn.
+//! Two ways: a fresh instance for each request, and instances of a WASI 0.3 component that serve several. Beside each,
+//! in turns of the same run, `wasmtime serve` with the same component and the same settings, when there is one:
+//! `WASMTIME` names it, or it is on the PATH.
+//!
+//! The first component is `hello-http` if it was built (`cargo xtask wasm-apps`), else a few lines of text format, as
+//! the second; paths of both may be given as arguments. CPU is that of the server's process alone: the steadiest of the
+//! figures. `HOST_BENCH_SECONDS` is the length of a turn.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends, as a test does")]
 
+#[path = "../tests/cri/async_guest.rs"]
+#[allow(dead_code, reason = "the tests use all of them")]
+mod async_guest;
 #[path = "../tests/cri/fixtures.rs"]
 #[allow(dead_code, reason = "the tests use all of them")]
 mod fixtures;
@@ -36,15 +41,54 @@ const TICK_MICROS: f64 = 10_000.0;
 fn main() {
     let seconds = std::env::var("HOST_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     let length = Duration::from_secs(seconds);
-    let component = component();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let world = runtime.block_on(World::new());
-    let port = free_port();
-    runtime.block_on(world.run(world.pod("bench"), world.container("bench", &component, port)));
-    let mut servers = vec![Server { name: "sandbox host", port, pid: world.host_pid() }];
-    let peer = Peer::start(&component, world.path());
-    servers.extend(peer.as_ref().map(|peer| Server { name: "wasmtime serve", port: peer.port, pid: peer.child.id() }));
-    println!("{} bytes of Wasm, turns of {seconds} s, medians of {ROUNDS}", component.len());
+    let program = wasmtime();
+    if program.is_none() {
+        println!("no `wasmtime` to compare with: WASMTIME does not name one, and there is none on the PATH");
+    }
+    println!("turns of {seconds} s, medians of {ROUNDS}");
+    for case in cases() {
+        let port = free_port();
+        let mut container = world.container(case.name, &case.component, port);
+        if case.is_fresh {
+            container.annotations.insert("knarr.dev/requests-per-instance".to_owned(), "1".to_owned());
+        }
+        runtime.block_on(world.run(world.pod(case.name), container));
+        let peer = program.as_ref().map(|program| Peer::start(program, &case, world.path()));
+        let mut servers = vec![Server { name: "sandbox host", port, pid: world.host_pid() }];
+        servers.extend(peer.as_ref().map(|peer| Server {
+            name: "wasmtime serve",
+            port: peer.port,
+            pid: peer.child.id(),
+        }));
+        println!("{}, {} bytes of Wasm", case.name, case.component.len());
+        compare(&servers, length);
+    }
+    runtime.block_on(world.clean());
+}
+
+/// A component, and how it is served.
+struct Case {
+    name: &'static str,
+    component: Vec<u8>,
+    is_fresh: bool,
+}
+
+fn cases() -> [Case; 2] {
+    let mut named = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).map(PathBuf::from);
+    let target = Path::new(env!("CARGO_BIN_EXE_wasm-helper")).ancestors().nth(2).unwrap();
+    let built = Some(target.join("wasm-apps/hello-http.wasm")).filter(|file| file.is_file());
+    let read = |file: PathBuf| std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let fresh = named.next().or(built).map_or_else(fixtures::http_ok, read);
+    let shared = named.next().map_or_else(async_guest::service_ok, read);
+    [
+        Case { name: "an instance per request", component: fresh, is_fresh: true },
+        Case { name: "instances used again", component: shared, is_fresh: false },
+    ]
+}
+
+fn compare(servers: &[Server], length: Duration) {
     for connections in CONNECTIONS {
         let mut figures: Vec<Vec<Figures>> = servers.iter().map(|_| Vec::new()).collect();
         for _ in 0..ROUNDS {
@@ -55,29 +99,20 @@ fn main() {
         for (server, figures) in servers.iter().zip(figures) {
             let of = |figure: fn(&Figures) -> f64| median(figures.iter().map(figure).collect());
             println!(
-                "{:<16} {connections:>3} connections {:>8.0} requests/s  {:>7.1} µs CPU per request",
+                "  {:<15} {connections:>3} connections {:>8.0} requests/s  {:>7.1} µs CPU each  {:>8.2} ms p99",
                 server.name,
                 of(|f| f.requests_per_s),
-                of(|f| f.cpu_micros)
+                of(|f| f.cpu_micros),
+                of(|f| f.p99_ms)
             );
         }
-    }
-    runtime.block_on(world.clean());
-}
-
-fn component() -> Vec<u8> {
-    let named = std::env::args().skip(1).find(|arg| !arg.starts_with("--")).map(PathBuf::from);
-    let target = Path::new(env!("CARGO_BIN_EXE_wasm-helper")).ancestors().nth(2).unwrap();
-    let built = target.join("wasm-apps/hello-http.wasm");
-    match named.or_else(|| built.is_file().then_some(built)) {
-        Some(file) => std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())),
-        None => fixtures::http_ok(),
     }
 }
 
 struct Figures {
     requests_per_s: f64,
     cpu_micros: f64,
+    p99_ms: f64,
 }
 
 struct Server {
@@ -102,22 +137,27 @@ impl Server {
         let (seconds, cpu) = (began.elapsed().as_secs_f64(), cpu_micros(self.pid) - cpu);
         stop.store(true, Ordering::Relaxed);
         let ended = Instant::now();
-        let answered = clients
+        let mut times: Vec<Duration> = clients
             .into_iter()
             .flat_map(|client| client.join().unwrap())
-            .filter(|at| *at >= began && *at < ended)
-            .count() as f64;
-        Figures { requests_per_s: answered / seconds, cpu_micros: cpu / answered }
+            .filter(|(at, _)| *at >= began && *at < ended)
+            .map(|(_, took)| took)
+            .collect();
+        times.sort_unstable();
+        let answered = times.len() as f64;
+        let p99 = times[times.len() * 99 / 100];
+        Figures { requests_per_s: answered / seconds, cpu_micros: cpu / answered, p99_ms: p99.as_secs_f64() * 1e3 }
     }
 }
 
-/// One connection, request after request; when each was answered.
-fn drive(port: u16, stop: &AtomicBool) -> Vec<Instant> {
+/// One connection, request after request; when each was answered, and how long it took.
+fn drive(port: u16, stop: &AtomicBool) -> Vec<(Instant, Duration)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut answered = Vec::new();
     let mut buffer = [0; 4096];
     while !stop.load(Ordering::Relaxed) {
+        let sent = Instant::now();
         stream.write_all(REQUEST).unwrap();
         let mut filled = 0;
         while !is_whole(&buffer[..filled]) {
@@ -126,7 +166,7 @@ fn drive(port: u16, stop: &AtomicBool) -> Vec<Instant> {
             filled += read;
         }
         assert!(buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..filled]));
-        answered.push(Instant::now());
+        answered.push((Instant::now(), sent.elapsed()));
     }
     answered
 }
@@ -158,28 +198,35 @@ struct Peer {
     port: u16,
 }
 
+fn wasmtime() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("WASMTIME") {
+        return Some(named.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join("wasmtime")).find(|file| file.is_file())
+}
+
 impl Peer {
-    fn start(component: &[u8], dir: &Path) -> Option<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let program = std::env::split_paths(&path).map(|dir| dir.join("wasmtime")).find(|file| file.is_file());
-        let Some(program) = program else {
-            println!("no `wasmtime` on the PATH to compare with");
-            return None;
-        };
+    fn start(program: &Path, case: &Case, dir: &Path) -> Self {
         let file = dir.join("peer.wasm");
-        std::fs::write(&file, component).unwrap();
+        std::fs::write(&file, &case.component).unwrap();
         let port = free_port();
         let mut command = Command::new(program);
-        // As the sandbox host: nothing inherited that could cost it time.
+        // As the sandbox host: nothing inherited that could cost it time, a pool, a deadline, a memory limit.
         command.env_clear();
-        command.args(["serve", "-S", "cli", "--addr", &format!("127.0.0.1:{port}")]).arg(file);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        command.args(["serve", "-S", "cli", "-O", "pooling-allocator", "-W", "timeout=30s"]);
+        command.args(["-W", "max-memory-size=268435456", "--addr", &format!("127.0.0.1:{port}")]);
+        if case.is_fresh {
+            command.args(["--max-instance-reuse-count", "1"]);
+        }
+        let child = command.arg(file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(began.elapsed() < LISTEN_TIMEOUT, "`wasmtime serve` does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(Self { child, port })
+        Self { child, port }
     }
 }
 

@@ -115,6 +115,20 @@ pub struct Limits {
     /// Calls of exports that begin in a second.
     #[serde(default)]
     pub calls_per_second: Option<u32>,
+    /// Without it every request has a fresh instance.
+    #[serde(default)]
+    pub reuse: Option<Reuse>,
+}
+
+/// How far an instance that serves HTTP is used again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reuse {
+    /// Requests in its life.
+    pub requests: usize,
+    /// Requests at a time.
+    pub at_once: usize,
+    /// How long it waits for another.
+    pub idle_ms: u64,
 }
 
 /// Whom a container may talk to.

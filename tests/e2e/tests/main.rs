@@ -18,6 +18,7 @@ mod registry;
 mod rollout;
 mod run;
 mod runtimes;
+mod scale_to_zero;
 mod streams;
 mod teardown;
 mod tokens;

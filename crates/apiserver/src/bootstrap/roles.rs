@@ -285,6 +285,10 @@ pub fn cluster_roles() -> Vec<Value> {
                 rule(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]),
             ],
         ),
+        role(
+            "system:knarr-activator",
+            &[rule(READ, &["apps"], &["deployments"]), rule(&["get", "patch"], &["apps"], &["deployments/scale"])],
+        ),
         role("system:kube-scheduler", &scheduler_rules()),
         role("system:kube-controller-manager", &controller_rules()),
         role("system:kube-dns", &[rule(&["list", "watch"], &[""], &["endpoints", "services"])]),
@@ -323,6 +327,7 @@ const BINDINGS: &[(&str, &str, &str)] = &[
     ("system:monitoring", "Group", "system:monitoring"),
     ("system:node", "Group", "system:nodes"),
     ("system:node-proxier", "User", "system:kube-proxy"),
+    ("system:knarr-activator", "User", "system:knarr-activator"),
     ("system:kube-scheduler", "User", "system:kube-scheduler"),
     ("system:kube-controller-manager", "User", "system:kube-controller-manager"),
     ("system:kubelet-api-admin", "User", "system:apiserver"),

@@ -37,7 +37,8 @@ impl WorkerNode {
         let user = format!("system:node:{}", config.node_name);
         let client = control_plane.client(&user, &["system:nodes"]);
         let network = open_network(config).await.context("cannot set up the node's network")?;
-        network.spawn(control_plane.client("system:kube-proxy", &["system:node-proxier"]), shutdown.clone());
+        let proxy = control_plane.client("system:kube-proxy", &["system:node-proxier"]);
+        network.spawn(proxy, control_plane.client("system:knarr-activator", &[]), shutdown.clone());
         let runtimes = open_runtimes(config, client.clone()).await?;
         let images = Images::new(Arc::clone(&control_plane.image_store), config.registry_names());
         let deps = NodeDeps { client, images, runtimes, network: network.clone() };

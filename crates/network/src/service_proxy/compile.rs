@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::tables::{Affinity, BACKENDS_MAX, Backend, Backends, Frontend, IpProtocol, Tables};
-use crate::endpoints::{SlicesByService, address, port_named, usable};
+use crate::endpoints::{SlicesByService, address, is_ready, port_named, usable};
 
 /// What depends on the node and not on the objects.
 #[derive(Debug, Clone, Default)]
@@ -73,6 +73,23 @@ pub fn compile(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &
     (tables, warnings)
 }
 
+/// The frontends of each port, as [`compile`] has them for those with endpoints.
+pub(crate) fn frontends_of<'a>(service: &'a Service, node: &NodeView) -> Vec<(&'a ServicePort, Vec<Frontend>)> {
+    let Some(spec) = &service.spec else { return Vec::new() };
+    let Some(cluster_ip) = cluster_ip(spec) else { return Vec::new() };
+    let of = |port: &'a ServicePort| {
+        let protocol = IpProtocol::parse(port.protocol.as_deref())?;
+        Some((port, frontends(spec, cluster_ip, port, protocol, node)))
+    };
+    spec.ports.iter().flatten().filter_map(of).collect()
+}
+
+/// The endpoints of a port that are ready, without those that only still serve.
+pub(crate) fn ready_backends(slices: &[&EndpointSlice], port: &ServicePort) -> Vec<Backend> {
+    let Some(protocol) = IpProtocol::parse(port.protocol.as_deref()) else { return Vec::new() };
+    backends_that(slices, port, protocol, is_ready)
+}
+
 /// `None` for headless Services, ExternalName and other families.
 fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {
     if spec.type_.as_deref() == Some("ExternalName") {
@@ -104,13 +121,21 @@ fn frontends(
 }
 
 fn backends(slices: &[&EndpointSlice], port: &ServicePort, protocol: IpProtocol) -> Vec<Backend> {
+    backends_that(slices, port, protocol, usable(slices))
+}
+
+fn backends_that<'a>(
+    slices: &[&'a EndpointSlice],
+    port: &ServicePort,
+    protocol: IpProtocol,
+    wanted: impl Fn(&'a Endpoint) -> bool,
+) -> Vec<Backend> {
     let name = port.name.as_deref().unwrap_or("");
-    let usable = usable(slices);
     let mut found = BTreeSet::new();
     for slice in slices {
         let number = port_named(slice, name, protocol.name()).and_then(|port| u16::try_from(port.port?).ok());
         let Some(port) = number else { continue };
-        let endpoints = slice.endpoints.iter().flatten().filter(|endpoint| usable(endpoint));
+        let endpoints = slice.endpoints.iter().flatten().filter(|endpoint| wanted(endpoint));
         found.extend(endpoints.filter_map(address).map(|address| Backend { address, port }));
     }
     found.into_iter().collect()

@@ -11,6 +11,8 @@ mod ruleset;
 mod tables;
 
 pub use compile::{NodeView, Warning, compile};
+pub(crate) use compile::{frontends_of, ready_backends};
+pub(crate) use conntrack::{Flow, flows};
 pub use tables::{Affinity, BACKENDS_MAX, Backend, Backends, Frontend, IpProtocol, Tables};
 
 use crate::config::NetworkConfig;

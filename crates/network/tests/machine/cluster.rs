@@ -10,10 +10,11 @@ use cri::NetworkKind;
 use hickory_server::proto::op::{Message, Query, ResponseCode};
 use hickory_server::proto::rr::rdata::{A, CNAME};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Event;
-use network::{Network, NetworkConfig};
+use network::{Caches, Network, NetworkConfig, Scale, ScaleError};
 use reconcile::Reflector;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -22,39 +23,68 @@ use crate::alone::{LinuxPod, Machine, PATIENCE, alone, ask_tcp, greet, traces};
 
 const DNS: &str = "10.96.0.10:53";
 
-struct Cluster<'a> {
+pub struct Cluster<'a> {
     machine: &'a Machine,
-    network: Arc<Network>,
+    pub network: Arc<Network>,
     services: Reflector<Service>,
     slices: Reflector<EndpointSlice>,
+    deployments: Reflector<Deployment>,
     shutdown: CancellationToken,
 }
 
+/// For tests without Deployments.
+struct NobodyScales;
+
+#[async_trait::async_trait]
+impl Scale for NobodyScales {
+    async fn set(&self, _: &str, name: &str, _: &str, replicas: i32) -> Result<(), ScaleError> {
+        panic!("{name} was scaled to {replicas}");
+    }
+}
+
 impl<'a> Cluster<'a> {
-    fn start(machine: &'a Machine, change: impl FnOnce(&mut NetworkConfig)) -> Self {
+    pub fn start(machine: &'a Machine, change: impl FnOnce(&mut NetworkConfig)) -> Self {
+        Self::start_with(machine, change, Arc::new(NobodyScales))
+    }
+
+    pub fn start_with(machine: &'a Machine, change: impl FnOnce(&mut NetworkConfig), scale: Arc<dyn Scale>) -> Self {
         let _inside = machine.runtime.enter();
         let mut config = machine.config();
         change(&mut config);
         let network = Network::open(config).unwrap();
         let (mut services, mut slices) = (Reflector::of_kind(), Reflector::of_kind());
+        let mut deployments = Reflector::of_kind();
+        let caches = || Caches { services: services.cache(), slices: slices.cache(), deployments: deployments.cache() };
         let shutdown = CancellationToken::new();
-        assert!(network.spawn_from_caches(services.cache(), slices.cache(), shutdown.clone()));
-        assert!(!network.spawn_from_caches(services.cache(), slices.cache(), shutdown.clone()));
+        assert!(network.spawn_from_caches(caches(), Arc::clone(&scale), shutdown.clone()));
+        assert!(!network.spawn_from_caches(caches(), scale, shutdown.clone()));
         for event in [Event::Init, Event::InitDone] {
             services.on_event(event);
         }
         for event in [Event::Init, Event::InitDone] {
             slices.on_event(event);
         }
-        Self { machine, network, services, slices, shutdown }
+        for event in [Event::Init, Event::InitDone] {
+            deployments.on_event(event);
+        }
+        Self { machine, network, services, slices, deployments, shutdown }
     }
 
-    fn service(&mut self, name: &str, spec: Value) {
+    pub fn deployment(&mut self, name: &str, version: u32, replicas: i32, idle_after: &str) {
+        let object = json!({
+            "metadata": {"namespace": "default", "name": name, "resourceVersion": version.to_string(),
+                "annotations": {network::IDLE_AFTER: idle_after}},
+            "spec": {"replicas": replicas, "selector": {}, "template": {"metadata": {"labels": {"app": name}}}},
+        });
+        self.deployments.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
+    }
+
+    pub fn service(&mut self, name: &str, spec: Value) {
         let object = json!({"metadata": {"namespace": "default", "name": name}, "spec": spec});
         self.services.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
     }
 
-    fn endpoints(&mut self, service: &str, endpoints: &[(IpAddr, bool)]) {
+    pub fn endpoints(&mut self, service: &str, endpoints: &[(IpAddr, bool)]) {
         let endpoint = |(ip, ready): &(IpAddr, bool)| json!({"addresses": [ip], "conditions": {"ready": ready}});
         let object = json!({
             "metadata": {"namespace": "default", "name": format!("{service}-1"),
@@ -66,7 +96,7 @@ impl<'a> Cluster<'a> {
         self.slices.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
     }
 
-    fn end(self) {
+    pub fn end(self) {
         self.machine.runtime.block_on(self.network.teardown()).unwrap();
     }
 }
@@ -76,7 +106,7 @@ fn web_spec() -> Value {
 }
 
 /// Asks until the answer is as expected: changes take some milliseconds.
-fn eventually<T: PartialEq + std::fmt::Debug>(expect: T, ask: impl Fn() -> T) {
+pub fn eventually<T: PartialEq + std::fmt::Debug>(expect: T, ask: impl Fn() -> T) {
     let deadline = Instant::now() + PATIENCE;
     while ask() != expect && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
@@ -170,23 +200,27 @@ fn a_service_is_reached_by_name_from_everywhere_and_follows_its_endpoints() {
     });
 }
 
-/// An API server that lists one Service and one EndpointSlice and then has nothing new.
+/// An API server that lists one Service and one EndpointSlice, no Deployment, and then has nothing new.
 fn api_server(backend: IpAddr) -> kube::Client {
     let service = tower::service_fn(move |request: http::Request<kube::client::Body>| async move {
-        let (uri, kind) = (
-            request.uri().clone(),
-            if request.uri().path().ends_with("services") { "Service" } else { "EndpointSlice" },
-        );
+        let uri = request.uri().clone();
+        let kind = match uri.path().rsplit('/').next() {
+            Some("services") => "Service",
+            Some("deployments") => "Deployment",
+            _ => "EndpointSlice",
+        };
         if uri.query().unwrap_or_default().contains("watch=") {
             std::future::pending::<()>().await;
         }
-        let item = if kind == "Service" {
-            json!({"metadata": {"namespace": "default", "name": "web", "uid": "u"}, "spec": web_spec()})
-        } else {
-            json!({"metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
-                "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}], "endpoints": [{"addresses": [backend]}]})
+        let items = match kind {
+            "Service" => json!([{"metadata": {"namespace": "default", "name": "web", "uid": "u"}, "spec": web_spec()}]),
+            "Deployment" => json!([]),
+            _ => json!([{"metadata": {"namespace": "default", "name": "web-1",
+                    "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
+                "endpoints": [{"addresses": [backend]}]}]),
         };
-        let list = json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [item]});
+        let list = json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
         let body = kube::client::Body::from(serde_json::to_vec(&list).unwrap());
         Ok::<_, std::convert::Infallible>(http::Response::new(body))
     });
@@ -200,7 +234,7 @@ fn a_client_of_the_api_server_is_all_it_takes() {
         let pod = machine.linux_pod(&network, "pod");
         pod.serve_tcp(8080, "linux");
         let _inside = machine.runtime.enter();
-        network.spawn(api_server(pod.ip), CancellationToken::new());
+        network.spawn(api_server(pod.ip), api_server(pod.ip), CancellationToken::new());
         let ask = || ask_tcp("10.96.0.7:80".parse().unwrap()).map_err(|e| e.kind());
         eventually(Ok("linux 10.32.0.1".to_owned()), ask);
         eventually("No Error: 10.96.0.7".to_owned(), || resolve("web.default.svc.cluster.local."));

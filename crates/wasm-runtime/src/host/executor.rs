@@ -7,6 +7,7 @@
 //! the main thread, which runs no guest.
 //! May not know: what the work is.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,6 +39,10 @@ impl Executor {
         Ok(Self { threads: threads.into(), ticker })
     }
 
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// The epoch ticks as long as a guard is held.
     pub fn running(&self) -> RunningGuest {
         self.ticker.running()
@@ -65,9 +70,21 @@ impl Thread {
         let runtime = builder.build()?;
         let handle = runtime.handle().clone();
         let name = format!("guests-{number}");
-        std::thread::Builder::new().name(name).spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+        std::thread::Builder::new().name(name).spawn(move || {
+            CURRENT.set(number);
+            runtime.block_on(std::future::pending::<()>());
+        })?;
         Ok(Self { handle, load: AtomicUsize::new(0) })
     }
+}
+
+thread_local! {
+    static CURRENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Which of its executor's threads this is.
+pub fn current_thread() -> usize {
+    CURRENT.get()
 }
 
 /// Where the smallest number is; the first of equals.

@@ -4,8 +4,8 @@
 //! scheduled or what they export.
 
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use wasmtime::{Engine, Store, UpdateDeadline};
@@ -45,6 +45,11 @@ impl ComponentState {
         &self.granted
     }
 
+    /// What the instance takes of its container's limit.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.taken_bytes()
+    }
+
     /// The handles of the instance, and what those of capabilities take.
     pub fn table_and_held(&mut self) -> (&mut ResourceTable, &mut Held) {
         (&mut self.table, &mut self.held)
@@ -69,6 +74,57 @@ pub struct ModuleState {
     memory: MemoryShare,
 }
 
+/// When a guest has to be done.
+pub enum Deadline {
+    None,
+    At(Instant),
+    /// It serves several requests, and the time it has changes with them.
+    Moving(Arc<Pace>),
+}
+
+impl From<Option<Instant>> for Deadline {
+    fn from(deadline: Option<Instant>) -> Self {
+        deadline.map_or(Self::None, Self::At)
+    }
+}
+
+impl From<Arc<Pace>> for Deadline {
+    fn from(pace: Arc<Pace>) -> Self {
+        Self::Moving(pace)
+    }
+}
+
+/// How long an instance may go on, and whether it computes.
+pub struct Pace {
+    until: Mutex<Instant>,
+    /// A tick met it in the middle of computing.
+    is_busy: AtomicBool,
+}
+
+impl Pace {
+    pub fn until(until: Instant) -> Arc<Self> {
+        Arc::new(Self { until: Mutex::new(until), is_busy: AtomicBool::new(false) })
+    }
+
+    pub fn set(&self, until: Instant) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    pub fn get(&self) -> Instant {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is about to be polled.
+    pub fn begins(&self) {
+        self.is_busy.store(false, Ordering::Relaxed);
+    }
+
+    /// Since it was last polled it waits for nothing but its thread.
+    pub fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Relaxed)
+    }
+}
+
 /// A store ready to instantiate into, and the flag that tells an OOM from another trap.
 pub struct Guest<T: 'static> {
     pub store: Store<T>,
@@ -84,7 +140,7 @@ impl<T> Guest<T> {
 pub fn component(
     engine: &Engine,
     container: &Container,
-    deadline: Option<Instant>,
+    deadline: impl Into<Deadline>,
 ) -> wasmtime::Result<Guest<ComponentState>> {
     let memory = container.memory_share();
     let refused = memory.refused();
@@ -99,14 +155,14 @@ pub fn component(
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);
-    give_way(&mut store, deadline);
+    give_way(&mut store, deadline.into());
     Ok(Guest { store, refused })
 }
 
 pub fn module(
     engine: &Engine,
     container: &Container,
-    deadline: Option<Instant>,
+    deadline: impl Into<Deadline>,
 ) -> wasmtime::Result<Guest<ModuleState>> {
     let memory = container.memory_share();
     let refused = memory.refused();
@@ -114,7 +170,7 @@ pub fn module(
     wasi.ctx().table.set_max_capacity(HANDLES_MAX);
     let mut store = Store::new(engine, ModuleState { wasi, memory });
     store.limiter(|state| &mut state.memory);
-    give_way(&mut store, deadline);
+    give_way(&mut store, deadline.into());
     Ok(Guest { store, refused })
 }
 
@@ -126,14 +182,20 @@ fn limited_table() -> ResourceTable {
 
 /// On every tick the guest yields to others; past its deadline it traps where it is, so that the
 /// log shows where it spun.
-fn give_way<T: 'static>(store: &mut Store<T>, deadline: Option<Instant>) {
+fn give_way<T: 'static>(store: &mut Store<T>, deadline: Deadline) {
     store.set_hostcall_fuel(CALL_BYTES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
-        Ok(match deadline {
-            Some(deadline) if Instant::now() >= deadline => UpdateDeadline::Interrupt,
-            _ => UpdateDeadline::Yield(1),
-        })
+        let until = match &deadline {
+            Deadline::None => None,
+            Deadline::At(deadline) => Some(*deadline),
+            Deadline::Moving(pace) => {
+                pace.is_busy.store(true, Ordering::Relaxed);
+                Some(pace.get())
+            }
+        };
+        let is_over = until.is_some_and(|until| Instant::now() >= until);
+        Ok(if is_over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
     });
 }
 

@@ -1,4 +1,4 @@
-//! Serving `wasi:http`: one listener per container, a fresh instance per request.
+//! Serving `wasi:http`: one listener per container, a fresh instance per request, or one for several (`instances`).
 //!
 //! Owns: connections, their limits, the request deadline, draining. A trap is this request's 500
 //! and a line in the container's log; the container lives on.
@@ -18,21 +18,21 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmtime::AsContextMut;
-use wasmtime_wasi_http::handler::Prepared;
+use wasmtime_wasi_http::handler::{ExpirationError, Prepared};
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView};
 
 use crate::host::container::Container;
 use crate::host::executor::Executor;
-use crate::host::guest;
+use crate::host::instances::Instances;
 use crate::host::logs::Stream;
 use crate::host::meter::{self, Metered};
-use crate::host::outcome;
 use crate::host::program::Program;
 use crate::host::ticker::TICK;
+use crate::host::{body, guest, outcome};
 use crate::protocol::Outcome;
 use cri::ExitReason;
 
@@ -42,7 +42,7 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 200;
 /// How long `accept` rests after an error such as "too many open files".
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-type HttpResult = Result<Response<WasiBody>, wasmtime::Error>;
+pub type HttpResult = Result<Response<WasiBody>, wasmtime::Error>;
 
 /// Shared by the connections of one container, and by the neighbours that call it.
 pub struct Server {
@@ -51,9 +51,23 @@ pub struct Server {
     requests: Arc<Semaphore>,
     /// Requests that came without a connection.
     unconnected: TaskTracker,
+    /// Those that take several requests.
+    instances: Option<Instances>,
 }
 
 impl Server {
+    pub fn container(&self) -> &Container {
+        &self.container
+    }
+
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
+    pub fn instances(&self) -> Option<&Instances> {
+        self.instances.as_ref()
+    }
+
     /// Cancelled when its requests end, done or not.
     pub fn killed(&self) -> CancellationToken {
         self.container.stop.kill.clone()
@@ -84,6 +98,7 @@ pub async fn serve(container: Arc<Container>, listener: TcpListener, executor: E
         container: Arc::clone(&container),
         executor: executor.clone(),
         unconnected: TaskTracker::new(),
+        instances: limits.reuse.map(|reuse| Instances::new(reuse, limits.memory_bytes, executor.threads())),
     });
     let neighbours = container.outgoing.neighbours();
     let entry = container.spec.listen.map(|address| neighbours.listen(address, &server));
@@ -132,7 +147,7 @@ async fn serve_connection(
     let kill = server.container.stop.kill.clone();
     let service = service_fn(move |request| {
         let server = Arc::clone(&server);
-        async move { Ok::<_, Infallible>(answer(server, request.map(boxed)).await) }
+        async move { Ok::<_, Infallible>(answer(server, request.map(from_client)).await) }
     });
     let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
     tokio::select! { _ = connection => {}, () = kill.cancelled() => {} }
@@ -144,9 +159,12 @@ pub async fn answer(server: Arc<Server>, request: Request<WasiBody>) -> Response
     meter::count(&container.usage.requests);
     let deadline = Instant::now() + container.request_timeout();
     let turn = Arc::clone(&server.requests).acquire_owned();
-    let Ok(turn) = tokio::time::timeout_at(deadline.into(), turn).await else {
+    let Ok(Ok(turn)) = tokio::time::timeout_at(deadline.into(), turn).await else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
     };
+    if let Some(instances) = &server.instances {
+        return shared(&server, instances, prepare(request), deadline, turn).await;
+    }
     let (send, mut answered) = oneshot::channel();
     let work = call(Arc::clone(&server), prepare(request), send, deadline);
     let work = async move {
@@ -169,11 +187,35 @@ pub async fn answer(server: Arc<Server>, request: Request<WasiBody>) -> Response
         // It said so before any of its answer was on its way: no client takes half an answer for a whole one.
         (Some(ended), _) if ended.exit_code != 0 => refuse_ended(&ended),
         (_, Some(Ok(response))) => response,
-        (_, Some(Err(error))) => {
-            container.log.say(Stream::Stderr, &format!("the guest answered with an error: {error}"));
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, "the component answered with an error")
-        }
+        (_, Some(Err(error))) => refuse_error(container, &error),
         (_, None) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the component did not answer"),
+    }
+}
+
+/// A request to an instance that may have others.
+async fn shared(
+    server: &Arc<Server>,
+    instances: &Instances,
+    request: Request<WasiBody>,
+    deadline: Instant,
+    turn: OwnedSemaphorePermit,
+) -> Response<WasiBody> {
+    let (answered, ended) = instances.start(server, request, deadline);
+    match answered.await {
+        // It has its turn until its body is gone.
+        Ok(Ok(response)) => response.map(|body| {
+            let held = move |frame| {
+                let _until_the_body_is_gone = &turn;
+                frame
+            };
+            body.map_frame(held).boxed_unsync()
+        }),
+        Ok(Err(error)) if error.is::<ExpirationError>() => refuse_ended(&outcome::deadline()),
+        Ok(Err(error)) => refuse_error(&server.container, &error),
+        Err(_) => match ended.get() {
+            Some(ended) if ended.exit_code != 0 => refuse_ended(ended),
+            _ => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the component did not answer"),
+        },
     }
 }
 
@@ -219,7 +261,7 @@ async fn call(
     }
 }
 
-fn failed(container: &Container, error: &wasmtime::Error, refused_memory: bool) -> Outcome {
+pub fn failed(container: &Container, error: &wasmtime::Error, refused_memory: bool) -> Outcome {
     meter::count(&container.usage.traps);
     let outcome = outcome::of_error(error, refused_memory);
     if outcome.exit_code != 0 {
@@ -229,8 +271,8 @@ fn failed(container: &Container, error: &wasmtime::Error, refused_memory: bool) 
     outcome
 }
 
-fn boxed(body: Incoming) -> WasiBody {
-    body.map_err(HttpError::from).boxed_unsync()
+fn from_client(body: Incoming) -> WasiBody {
+    body::read_to_the_end(body.map_err(HttpError::from).boxed_unsync(), body::FROM_CLIENT)
 }
 
 fn prepare(request: Request<WasiBody>) -> Request<WasiBody> {
@@ -248,6 +290,11 @@ fn refuse_ended(ended: &Outcome) -> Response<WasiBody> {
         ExitReason::OomKilled => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the component reached its memory limit"),
         _ => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the component trapped"),
     }
+}
+
+fn refuse_error(container: &Container, error: &wasmtime::Error) -> Response<WasiBody> {
+    container.log.say(Stream::Stderr, &format!("the guest answered with an error: {error}"));
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, "the component answered with an error")
 }
 
 fn refuse(status: StatusCode, why: &'static str) -> Response<WasiBody> {

@@ -77,6 +77,10 @@ impl MemoryShare {
         Arc::clone(&self.refused)
     }
 
+    pub fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
+    }
+
     /// Counts memory that the host holds for the guest; false when the limit is reached.
     pub fn reserve(&mut self, bytes: usize) -> bool {
         self.take(0, bytes)

@@ -5,6 +5,7 @@
 //! driven through a unix socket. May not know: images, pods as the API has them, the agent's state.
 
 mod agent;
+mod body;
 mod calls;
 pub(crate) mod capability;
 mod container;
@@ -15,6 +16,7 @@ mod executor;
 mod exports;
 pub(crate) mod guest;
 mod http;
+mod instances;
 mod invoke;
 mod logs;
 mod meter;

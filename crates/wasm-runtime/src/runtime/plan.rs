@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use cri::{ContainerConfig, DnsConfig, ImageKind, NetworkAttachment, PodSandboxConfig, Protocol};
 
-use crate::artifact::Description;
-use crate::protocol::{Egress, Grants, Limits, Preopen, Sockets, StartContainer};
+use crate::artifact::{Description, Workload};
+use crate::protocol::{Egress, Grants, Limits, Preopen, Reuse, Sockets, StartContainer};
 
 const ALLOWED_HOSTS: &str = "knarr.dev/allowed-hosts";
 const ALLOW_SOCKETS: &str = "knarr.dev/allow-sockets";
@@ -18,6 +18,10 @@ const BUCKETS: &str = "knarr.dev/buckets";
 const CONFIG_DIR: &str = "knarr.dev/config-dir";
 const CALLS_AT_ONCE: &str = "knarr.dev/calls-at-once";
 const CALLS_PER_SECOND: &str = "knarr.dev/calls-per-second";
+/// Requests that one instance serves, one after the other and at a time, and how many seconds it waits for more.
+const REQUESTS_PER_INSTANCE: &str = "knarr.dev/requests-per-instance";
+const REQUESTS_PER_INSTANCE_AT_ONCE: &str = "knarr.dev/requests-per-instance-at-once";
+const INSTANCE_IDLE_TIMEOUT: &str = "knarr.dev/instance-idle-timeout";
 /// `true`: nothing runs by itself, only exports are called.
 const INVOKE_ONLY: &str = "knarr.dev/invoke-only";
 /// Interfaces and packages, separated by commas; the component may import no others.
@@ -29,6 +33,9 @@ const SPIN_LISTEN: &str = "SPIN_HTTP_LISTEN_ADDR";
 const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
 const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 30_000;
 const REQUESTS_AT_ONCE: usize = 256;
+/// For `wasi:http/service`, as `wasmtime serve` has it.
+const REUSE_DEFAULT: Reuse = Reuse { requests: 128, at_once: 16, idle_ms: 1_000 };
+const INSTANCE_IDLE_MS_MAX: u64 = 60_000;
 const CONNECTIONS: usize = 4096;
 const HTTP_PORT_DEFAULT: u16 = 8080;
 const HTTP_PORT_SPIN: u16 = 80;
@@ -80,7 +87,7 @@ pub fn start(
         listen: serves_http.then(|| listen(sandbox, container, &env)),
         invoke_only,
         env,
-        limits: limits(sandbox, container),
+        limits: limits(sandbox, container, description.workload()),
         egress: egress(sandbox, container),
     };
     StartPlan { spec, sources }
@@ -156,18 +163,38 @@ fn listen(sandbox: &PodSandboxConfig, container: &ContainerConfig, env: &[(Strin
     SocketAddr::new(ip, port)
 }
 
-fn limits(sandbox: &PodSandboxConfig, container: &ContainerConfig) -> Limits {
+fn limits(sandbox: &PodSandboxConfig, container: &ContainerConfig, workload: Workload) -> Limits {
     let memory = container.resources.memory_limit_bytes.or(sandbox.resources.memory_limit_bytes);
-    let timeout = annotation(sandbox, container, REQUEST_TIMEOUT)
-        .and_then(|text| text.trim().trim_end_matches('s').parse::<f64>().ok())
-        .filter(|seconds| *seconds > 0.0 && seconds.is_finite());
     Limits {
         memory_bytes: memory.filter(|bytes| *bytes > 0).unwrap_or(MEMORY_BYTES_DEFAULT),
-        request_timeout_ms: timeout.map_or(REQUEST_TIMEOUT_MS_DEFAULT, |seconds| (seconds * 1000.0).ceil() as u64),
+        request_timeout_ms: milliseconds(sandbox, container, REQUEST_TIMEOUT).unwrap_or(REQUEST_TIMEOUT_MS_DEFAULT),
         requests_at_once: number(sandbox, container, CALLS_AT_ONCE).unwrap_or(REQUESTS_AT_ONCE),
         connections: CONNECTIONS,
         calls_per_second: number(sandbox, container, CALLS_PER_SECOND),
+        reuse: reuse(sandbox, container, workload),
     }
+}
+
+/// A component of 0.2 is made for one request and gets no other unless the pod says that it bears it; it has one at a
+/// time in any case.
+fn reuse(sandbox: &PodSandboxConfig, container: &ContainerConfig, workload: Workload) -> Option<Reuse> {
+    let default = match workload {
+        Workload::HttpService => REUSE_DEFAULT,
+        Workload::HttpProxy => Reuse { requests: 1, at_once: 1, ..REUSE_DEFAULT },
+        Workload::AsyncCommand | Workload::Command | Workload::Start | Workload::Plugin => return None,
+    };
+    let requests = number(sandbox, container, REQUESTS_PER_INSTANCE).unwrap_or(default.requests);
+    let at_once = number(sandbox, container, REQUESTS_PER_INSTANCE_AT_ONCE).unwrap_or(default.at_once);
+    let at_once = if workload == Workload::HttpService { at_once } else { 1 };
+    let idle_ms = milliseconds(sandbox, container, INSTANCE_IDLE_TIMEOUT).unwrap_or(default.idle_ms);
+    let idle_ms = idle_ms.min(INSTANCE_IDLE_MS_MAX);
+    (requests > 1).then_some(Reuse { requests, at_once, idle_ms })
+}
+
+/// An annotation that is a number of seconds above zero.
+fn milliseconds(sandbox: &PodSandboxConfig, container: &ContainerConfig, name: &str) -> Option<u64> {
+    let seconds = annotation(sandbox, container, name)?.trim().trim_end_matches('s').parse::<f64>().ok()?;
+    (seconds > 0.0 && seconds.is_finite()).then(|| (seconds * 1000.0).ceil() as u64)
 }
 
 /// An annotation that is a whole number above zero.

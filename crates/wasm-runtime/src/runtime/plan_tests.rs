@@ -224,6 +224,30 @@ fn a_plugin_runs_nothing_by_itself_and_has_limits_of_its_own() {
 }
 
 #[test]
+fn instances_are_used_again_where_components_are_made_for_it() {
+    let check = |workload: Workload, annotations: &[(&str, &str)], expect: Option<(usize, usize, u64)>| {
+        let mut container = container();
+        for (name, value) in annotations {
+            container.annotations.insert(format!("knarr.dev/{name}"), (*value).to_owned());
+        }
+        let reuse = limits(&sandbox(), &container, workload).reuse;
+        let reuse = reuse.map(|reuse| (reuse.requests, reuse.at_once, reuse.idle_ms));
+        assert_eq!(reuse, expect, "{workload:?} {annotations:?}");
+    };
+    let (service, proxy) = (Workload::HttpService, Workload::HttpProxy);
+    let requests = "requests-per-instance";
+    check(service, &[], Some((128, 16, 1000)));
+    check(service, &[(requests, "1")], None);
+    check(service, &[(requests, "5"), ("requests-per-instance-at-once", "2")], Some((5, 2, 1000)));
+    check(service, &[("instance-idle-timeout", "0.5")], Some((128, 16, 500)));
+    check(service, &[("instance-idle-timeout", "3600s")], Some((128, 16, 60_000)));
+    check(service, &[(requests, "no"), ("instance-idle-timeout", "-1")], Some((128, 16, 1000)));
+    check(proxy, &[], None);
+    check(proxy, &[(requests, "10"), ("requests-per-instance-at-once", "4")], Some((10, 1, 1000)));
+    check(Workload::Command, &[(requests, "10")], None);
+}
+
+#[test]
 fn only_what_was_granted_may_be_imported() {
     let imports = ["wasi:http/types@0.2.4", "wasi:http/outgoing-handler@0.2.4", "wasi:io/streams@0.2.4"];
     let imports = imports.map(str::to_owned);

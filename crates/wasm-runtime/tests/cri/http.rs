@@ -1,5 +1,6 @@
 //! Serving HTTP: answers, traps, deadlines, memory, stopping.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use cri::{ContainerState, RuntimeService};
@@ -80,5 +81,31 @@ async fn a_port_in_use_is_named() {
     let error = world.runtime.start_container(&id).await.unwrap_err();
     assert_eq!(error.reason(), "RunContainerError");
     assert!(error.to_string().contains(&format!("cannot listen on 127.0.0.1:{port}")), "{error}");
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_reads_does_not_end_its_connection() {
+    let world = World::new().await;
+    let port = free_port();
+    world.run(world.pod("unread"), world.container("unread", &fixtures::http_ok(), port)).await;
+    let asking = move || {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let body = "x".repeat(512 << 10);
+        let mut answers = String::new();
+        for number in 1..=3 {
+            let head = format!("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body.as_bytes()).unwrap();
+            while answers.matches("HTTP/1.1 200").count() < number {
+                let mut buffer = [0; 4096];
+                let read = stream.read(&mut buffer).unwrap();
+                assert!(read > 0, "closed after {answers}");
+                answers.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+        }
+    };
+    tokio::task::spawn_blocking(asking).await.unwrap();
     world.clean().await;
 }

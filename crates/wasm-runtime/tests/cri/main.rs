@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[allow(dead_code, reason = "a benchmark uses the rest")]
+mod async_guest;
 mod calls;
 mod capabilities;
 mod commands;
@@ -12,5 +14,6 @@ mod http;
 mod images;
 mod linux_namespace;
 mod lives;
+mod reuse;
 mod streams;
 mod world;

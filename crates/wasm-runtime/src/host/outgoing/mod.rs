@@ -12,13 +12,16 @@ mod neighbours;
 mod pool;
 mod tls;
 
+use std::error::Error as _;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::{Scheme, Uri};
-use http::{Request, Response};
-use http_body_util::BodyExt;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -26,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::host::egress;
+use crate::host::{body, egress};
 use crate::protocol::Egress;
 
 pub use neighbours::Neighbours;
@@ -61,16 +64,9 @@ impl Outgoing {
     }
 
     async fn send(&self, request: Request<WasiBody>, options: RequestOptions) -> Sent {
-        let (mut parts, body) = request.into_parts();
-        let target = match self.target(&parts.uri).await {
-            Ok(target) => target,
-            Err(error) => {
-                discard(body);
-                return Err(error);
-            }
-        };
-        parts.uri = origin_form(&parts.uri);
-        let request = Request::from_parts(parts, body);
+        let mut request = request.map(|body| body::read_to_the_end(body, body::FROM_GUEST));
+        let target = self.target(request.uri()).await?;
+        *request.uri_mut() = origin_form(request.uri());
         let first_byte_timeout = options.first_byte_timeout.unwrap_or(FIRST_BYTE_TIMEOUT);
         if target.server_name.is_none()
             && let Some(neighbour) = self.neighbours.find(&target.addresses)
@@ -103,23 +99,18 @@ impl Outgoing {
         first_byte_timeout: Duration,
     ) -> Result<Response<Incoming>, Error> {
         let deadline = tokio::time::Instant::now() + first_byte_timeout;
+        let mut replayed = false;
         loop {
-            let reused = self.pool.take(&target.addresses, target.server_name.as_deref());
+            let idle = || self.pool.take(&target.addresses, target.server_name.as_deref());
+            let reused = (!replayed).then(idle).flatten();
             let is_reused = reused.is_some();
             let connection = match reused {
                 Some(connection) => connection,
-                None => match tokio::time::timeout(connect_timeout, self.connect(&target)).await {
-                    Ok(Ok(connection)) => connection,
-                    Ok(Err(error)) => {
-                        discard(request.into_body());
-                        return Err(error);
-                    }
-                    Err(_) => {
-                        discard(request.into_body());
-                        return Err(Error::ConnectionTimeout);
-                    }
-                },
+                None => tokio::time::timeout(connect_timeout, self.connect(&target))
+                    .await
+                    .map_err(|_| Error::ConnectionTimeout)??,
             };
+            let replay = is_reused.then(|| replay(&request)).flatten();
             let Connection { to, mut sender, uses } = connection;
             let answered = tokio::time::timeout_at(deadline, sender.try_send_request(request)).await;
             match answered.map_err(|_| Error::ConnectionReadTimeout)? {
@@ -127,9 +118,14 @@ impl Outgoing {
                     self.pool.put(Connection { to, sender, uses: uses + 1 });
                     return Ok(response);
                 }
-                // The other end had closed it while it was idle: nothing of the request was sent.
-                Err(mut refused) => match refused.take_message() {
-                    Some(unsent) if is_reused => request = unsent,
+                // The other end closed it while it was idle: nothing of the request was sent, or it was and nobody
+                // will answer.
+                Err(mut refused) => match (refused.take_message(), replay) {
+                    (Some(unsent), _) if is_reused => request = unsent,
+                    (None, Some(again)) if is_broken(refused.error()) => {
+                        replayed = true;
+                        request = again;
+                    }
                     _ => return Err(refused.into_error().into()),
                 },
             }
@@ -176,11 +172,24 @@ async fn handshake(
     Ok(Connection { to, sender, uses: 0 })
 }
 
-/// Takes what the guest still writes into a request that is not sent. A body that is simply dropped
-/// fails the guest's next write with "closed", and most guests then report that instead of the
-/// reason. It ends with the guest at the latest, since the guest holds the other end.
-fn discard(mut body: WasiBody) {
-    tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+/// A request that may be sent a second time: to ask again changes nothing, and it has no body on its way.
+fn replay(request: &Request<WasiBody>) -> Option<Request<WasiBody>> {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    let has_body = request.headers().contains_key(CONTENT_LENGTH) || request.headers().contains_key(TRANSFER_ENCODING);
+    if !is_safe || has_body {
+        return None;
+    }
+    let mut again = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
+/// Whether the connection ended before there was an answer.
+fn is_broken(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    error.is_incomplete_message() || matches!(io, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
 }
 
 /// Only a proxy wants scheme and authority in the request line.
@@ -251,6 +260,49 @@ mod tests {
         }
     }
 
+    /// A guest sends the head first and ends its empty body a moment later. Where the callee was quicker than that,
+    /// hyper has dropped the body by then.
+    #[tokio::test]
+    async fn an_answer_before_the_end_of_the_body_closes_nothing() {
+        let (port, _) = server(100).await;
+        let outgoing = outgoing(true);
+        let unfinished = || {
+            let (written, frames) = futures::channel::mpsc::channel::<Result<Frame<Bytes>, Error>>(0);
+            let body = StreamBody::new(frames).boxed_unsync();
+            (written, Request::get(format!("http://localhost:{port}/")).body(body).unwrap())
+        };
+        let more = || Ok(Frame::data(Bytes::new()));
+
+        let (mut written, request) = unfinished();
+        let target = outgoing.target(request.uri()).await.unwrap();
+        let answered = outgoing.over_network(target, request, CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT).await.unwrap();
+        assert_eq!(answered.into_body().collect().await.unwrap().to_bytes(), "ok");
+        written.send(more()).await.expect_err("hyper keeps no body that it does not send");
+
+        let (mut written, request) = unfinished();
+        let (answered, _) = outgoing.send(request, RequestOptions::default()).await.unwrap();
+        assert_eq!(answered.into_body().collect().await.unwrap().to_bytes(), "ok");
+        written.send(more()).await.expect("the guest can still end its body");
+    }
+
+    #[test]
+    fn only_what_changes_nothing_is_asked_again() {
+        let check = |method: Method, header: Option<&str>, expect: bool| {
+            let mut request = Request::new(empty());
+            *request.method_mut() = method.clone();
+            if let Some(name) = header {
+                request.headers_mut().insert(name.parse::<http::HeaderName>().unwrap(), "1".parse().unwrap());
+            }
+            assert_eq!(replay(&request).is_some(), expect, "{method} {header:?}");
+        };
+        check(Method::GET, None, true);
+        check(Method::HEAD, Some("accept"), true);
+        check(Method::POST, None, false);
+        check(Method::PUT, None, false);
+        check(Method::GET, Some("content-length"), false);
+        check(Method::GET, Some("transfer-encoding"), false);
+    }
+
     #[test]
     fn the_request_line_has_no_authority() {
         let check = |uri: &str, expect: &str| assert_eq!(origin_form(&uri.parse().unwrap()).to_string(), expect);
@@ -299,6 +351,36 @@ mod tests {
             assert_eq!(get(&outgoing, port).await, "ok");
         }
         assert_eq!(accepted.load(Ordering::Relaxed), 1);
+    }
+
+    /// Takes a request on each connection after its first, and ends the connection instead of an answer.
+    async fn fickle_server() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut buffer = [0; 1024];
+                    let _ = stream.read(&mut buffer).await.unwrap();
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                    let _ = stream.read(&mut buffer).await.unwrap();
+                });
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_with_the_request_is_replaced_for_safe_methods() {
+        let port = fickle_server().await;
+        let outgoing = outgoing(true);
+        for _ in 0..6 {
+            assert_eq!(get(&outgoing, port).await, "ok");
+        }
+        let post = Request::post(format!("http://localhost:{port}/")).body(empty()).unwrap();
+        let refused = outgoing.send(post, RequestOptions::default()).await;
+        assert!(refused.is_err(), "a POST may have been done");
     }
 
     #[tokio::test]
