@@ -24,4 +24,5 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod table;
+pub mod usage;
 pub mod validate;

@@ -20,6 +20,7 @@ mod network;
 mod pod;
 mod rbac;
 mod storage;
+mod usage;
 mod workload;
 
 pub use pod::{pod_status, restarts};
@@ -110,6 +111,7 @@ fn printer(kind: &Kind) -> &'static Printer {
         "IPAddress" => &network::IP_ADDRESS,
         "NetworkPolicy" => &network::NETWORK_POLICY,
         "ServiceCIDR" => &network::SERVICE_CIDR,
+        "NodeMetrics" | "PodMetrics" => &usage::MEASURED,
         "Node" => &cluster::NODE,
         "Namespace" => &cluster::NAMESPACE,
         "ConfigMap" => &cluster::CONFIG_MAP,

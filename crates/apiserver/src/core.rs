@@ -19,6 +19,7 @@ use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
 use crate::quota::turns::Turns;
 use crate::registry::ownership::Ownership;
+use crate::rest::usage::Summaries;
 use crate::subresource::invoke::Routes;
 use crate::traffic::Traffic;
 use crate::wire::accept::Form;
@@ -37,6 +38,8 @@ pub struct Core {
     /// Kinds that users defined.
     pub catalog: CatalogHandle,
     pub traffic: Traffic,
+    /// What nodes said last of what they use.
+    pub summaries: Summaries,
     pub buckets: BucketQueues,
     /// Which pods serve which function.
     pub routes: Routes,
@@ -65,6 +68,7 @@ impl Core {
             token_keys: KeptKeys::default(),
             catalog,
             traffic,
+            summaries: Summaries::default(),
             buckets: BucketQueues::default(),
             routes: Routes::default(),
             connections: Arc::new(Semaphore::new(RELAYED_MAX)),

@@ -372,6 +372,7 @@ async fn verbs(request: &Request, verb: Verb, input: Input) -> Result<Response, 
     if !request.kind.is_stored() {
         return match verb {
             Verb::Create => review(request, input).await,
+            _ if request.kind.group == api::usage::GROUP => usage::answer(request, verb).await,
             _ => components::answer(request, verb).await,
         };
     }

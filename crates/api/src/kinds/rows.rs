@@ -1,12 +1,11 @@
 //! The rows of the kinds table. A new built-in kind starts here.
 
 use k8s_openapi::api::{
-    admissionregistration::v1 as registration,
-    apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization, autoscaling,
-    batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
-    discovery::v1 as discovery, events::v1 as events, flowcontrol::v1 as flowcontrol, networking::v1 as networking,
-    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, resource::v1 as resource, scheduling::v1 as scheduling,
-    storage::v1 as storage,
+    admissionregistration::v1 as registration, apps::v1 as apps, authentication::v1 as authentication,
+    authorization::v1 as authorization, autoscaling, batch::v1 as batch, certificates::v1 as certificates,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
+    flowcontrol::v1 as flowcontrol, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
+    rbac::v1 as rbac, resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
@@ -15,6 +14,7 @@ use super::{Kind, SelectableField, Subresource};
 use crate::bucket::Bucket;
 use crate::function::Function;
 use crate::own;
+use crate::usage::{NodeMetrics, PodMetrics};
 
 const CREATE: &[&str] = &["create"];
 const GET: &[&str] = &["get"];
@@ -291,6 +291,9 @@ pub(super) const ROWS: &[Kind] = &[
         "v1",
         "ServiceCIDR",
     )]),
+    // metrics.k8s.io/v1beta1
+    Kind::of::<NodeMetrics>("").verbs(GET_LIST),
+    Kind::of::<PodMetrics>("").verbs(GET_LIST),
     // knarr.dev/v1alpha1
     Kind::of::<Bucket>("bucket").subresources(BUCKET_SUBRESOURCES).generation(),
     Kind::of::<Function>("function")

@@ -90,7 +90,7 @@ fn field_values() {
 }
 
 /// What `kubectl api-resources` of Kubernetes 1.36 lists of the stable API (but for `admissionregistration.k8s.io`, which
-/// is listed where its rules are), and Knarr's own group after it. One line is
+/// is listed where its rules are) and of its metrics server, and Knarr's own group after it. One line is
 /// group/version, kind, plural, scope, short names, verbs, categories; an indented one a subresource, its kind, verbs.
 #[test]
 fn all_that_people_know_is_there() {

@@ -13,9 +13,11 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::authz::rules_of;
+use crate::config::ApiServerConfig;
 use crate::core::{Core, Request};
 use crate::endpoints;
 use crate::registry::write::{Part, create, update};
+use crate::traffic::schema;
 
 #[derive(Debug, Error)]
 pub enum BootstrapError {
@@ -31,15 +33,22 @@ pub enum BootstrapError {
 /// Roles whose missing rules are added at start carry this (as in Kubernetes).
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
+/// In the order in which they are made.
+fn all(config: &ApiServerConfig) -> Vec<Value> {
+    let mut all = objects::namespaces();
+    all.extend(roles::cluster_roles());
+    all.extend(roles::bindings());
+    all.extend(objects::runtime_classes());
+    all.extend(objects::priority_classes());
+    all.extend(objects::api_service(config));
+    all.extend(objects::api_services());
+    all.extend(schema::default_levels());
+    all.extend(schema::default_schemas());
+    all
+}
+
 pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
-    let mut objects = objects::namespaces();
-    objects.extend(roles::cluster_roles());
-    objects.extend(roles::bindings());
-    objects.extend(objects::runtime_classes());
-    objects.extend(objects::priority_classes());
-    objects.extend(objects::api_service(&core.config));
-    objects.extend(objects::api_services());
-    for object in objects {
+    for object in all(&core.config) {
         ensure(core, object).await?;
     }
     let slice =
@@ -111,15 +120,8 @@ mod tests {
 
     #[test]
     fn every_object_is_of_a_known_kind() {
-        let config = crate::config::ApiServerConfig::new(std::net::Ipv4Addr::LOCALHOST, 6443);
-        let mut objects = objects::namespaces();
-        objects.extend(roles::cluster_roles());
-        objects.extend(roles::bindings());
-        objects.extend(objects::runtime_classes());
-        objects.extend(objects::priority_classes());
-        objects.extend(objects::api_service(&config));
-        objects.extend(objects::api_services());
-        for object in objects {
+        let config = ApiServerConfig::new(std::net::Ipv4Addr::LOCALHOST, 6443);
+        for object in all(&config) {
             assert!(api::kinds::of_object(&object).is_some(), "{object}");
         }
     }

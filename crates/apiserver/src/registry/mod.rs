@@ -35,9 +35,7 @@ pub fn strategy_of(kind: &Kind) -> &'static dyn Strategy {
         ("", "events") | ("events.k8s.io", "events") => &strategy::Cheap,
         ("knarr.dev", "buckets") => &buckets::Buckets,
         ("coordination.k8s.io", "leases") => &strategy::Cheap,
-        ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts") => {
-            &strategy::ReturnsDeleted
-        }
+        ("", "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts") => &strategy::ReturnsDeleted,
         ("apiregistration.k8s.io", "apiservices") => &api_services::ApiServices,
         ("certificates.k8s.io", "certificatesigningrequests") => &certificates::CertificateRequests,
         ("", "resourcequotas") => &quotas::Quotas,

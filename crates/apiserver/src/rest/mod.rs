@@ -5,5 +5,6 @@ pub mod components;
 pub mod list;
 pub mod present;
 pub mod selection;
+pub mod usage;
 pub mod watch;
 pub mod write;

@@ -132,7 +132,8 @@ async fn summary(core: &Core, node: &str) -> Result<Arc<Value>, Status> {
 }
 
 fn parsed(bytes: &Bytes) -> Result<Value, Status> {
-    serde_json::from_slice(bytes).map_err(|error| Status::internal(format!("the node's answer cannot be read: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Status::internal(format!("the node's answer cannot be read: {error}")))
 }
 
 fn node_metrics(node: &Value, summary: &Value) -> Option<Value> {
@@ -196,7 +197,8 @@ mod tests {
 
     #[test]
     fn a_node_and_a_pod_are_measured() {
-        let container = json!({ "name": "main", "cpu": { "usageNanoCores": 250_000 }, "memory": { "workingSetBytes": 2048 } });
+        let container =
+            json!({ "name": "main", "cpu": { "usageNanoCores": 250_000 }, "memory": { "workingSetBytes": 2048 } });
         let summary = summary(container);
         let node = node_metrics(&json!({ "metadata": { "name": "n", "labels": { "a": "b" } } }), &summary).unwrap();
         assert_eq!(node["usage"], json!({ "cpu": "1500m", "memory": "4Ki" }));
