@@ -84,6 +84,7 @@ fn view_rules() -> Vec<Value> {
         rule(READ, &["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"]),
         rule(READ, &["networking.k8s.io"], &["ingresses", "ingresses/status", "networkpolicies"]),
         rule(READ, &["knarr.dev"], KNARR_READ),
+        rule(READ, &["metrics.k8s.io"], &["nodes", "pods"]),
     ]
 }
 
