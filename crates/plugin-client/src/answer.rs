@@ -99,17 +99,13 @@ pub(crate) fn value<T: DeserializeOwned>(text: &[u8]) -> Result<T, CallError> {
     T::deserialize(&value).map_err(|cause| CallError::Unexpected { value, cause })
 }
 
-/// What kube says of a request that did not go well.
-pub(crate) fn of_client(error: kube::Error) -> CallError {
-    match error {
-        kube::Error::Api(status) => {
-            let retry_after_seconds = status.details.as_ref().map(|details| u64::from(details.retry_after_seconds));
-            let (code, reason, message) = (status.code, status.reason.clone(), status.message.clone());
-            let details = Some(Details { retry_after_seconds: retry_after_seconds.filter(|seconds| *seconds > 0) });
-            failure(Status { code, reason, message, details })
-        }
-        error => CallError::Lost(error.to_string()),
-    }
+/// What the server says of a request that is no answer of a function.
+pub(crate) fn refusal(code: u16, text: &[u8]) -> CallError {
+    let status = serde_json::from_slice::<Status>(text).ok().filter(|status| status.code != 0);
+    failure(status.unwrap_or_else(|| {
+        let message = format!("the server answered {code}: {}", String::from_utf8_lossy(text).trim());
+        Status { code, message, ..Status::default() }
+    }))
 }
 
 fn failure(status: Status) -> CallError {

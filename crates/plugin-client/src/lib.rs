@@ -16,20 +16,34 @@ mod stream;
 
 use std::path::Path;
 
-use http::{Request, header};
-use kube::client::Body;
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use kube::client::ConfigExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 pub use answer::CallError;
 pub use stream::CallStream;
 
-/// A cluster and who asks it.
+/// Longest answer, as the server has it.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
+type ResponseBody = UnsyncBoxBody<Bytes, std::io::Error>;
+type Exchange = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, BoxError>;
+
+/// A cluster and who asks it; cheap to clone.
 #[derive(Clone)]
 pub struct Plugins {
-    client: kube::Client,
+    exchange: Exchange,
 }
 
 impl Plugins {
@@ -49,25 +63,29 @@ impl Plugins {
 
     /// Nothing is sent twice by itself: a call that ran out of time has run, and only the caller knows whether it may
     /// run again.
-    pub fn with(mut config: kube::Config) -> Result<Self, CallError> {
-        config.default_retry = false;
-        // A stream of calls stays open as long as the host application wants.
-        config.read_timeout = None;
-        config.write_timeout = None;
-        let client = kube::Client::try_from(config).map_err(|error| CallError::Access(error.to_string()))?;
-        Ok(Self { client })
+    pub fn with(config: kube::Config) -> Result<Self, CallError> {
+        let access = |error: kube::Error| CallError::Access(error.to_string());
+        let connector = config.rustls_https_connector().map_err(access)?;
+        let client = Client::builder(TokioExecutor::new()).build::<_, RequestBody>(connector);
+        let exchange = ServiceBuilder::new()
+            .layer(config.base_uri_layer())
+            .option_layer(config.auth_layer().map_err(access)?)
+            .map_err(|error: hyper_util::client::legacy::Error| -> BoxError { error.into() })
+            .map_response(|response: Response<_>| response.map(boxed))
+            .service(client);
+        Ok(Self { exchange: BoxCloneSyncService::new(exchange) })
     }
 
     pub fn function(&self, namespace: &str, name: &str) -> Function {
         let path = format!("/apis/knarr.dev/v1alpha1/namespaces/{namespace}/functions/{name}/invoke");
-        Function { client: self.client.clone(), path }
+        Function { exchange: self.exchange.clone(), path }
     }
 }
 
 /// A function of the cluster; cheap to clone.
 #[derive(Clone)]
 pub struct Function {
-    client: kube::Client,
+    exchange: Exchange,
     path: String,
 }
 
@@ -78,28 +96,45 @@ impl Function {
     /// only one has the name. What the function gives as `ok` of a `result` is the value; its `err` is
     /// [`CallError::Function`].
     pub async fn call<T: DeserializeOwned>(&self, export: &str, arguments: impl Serialize) -> Result<T, CallError> {
-        let request = self.request("application/json", line(export, arguments)?.into())?;
-        let text = self.client.request_text(request).await.map_err(answer::of_client)?;
-        answer::value(text.as_bytes())
+        let body = Full::new(Bytes::from(line(export, arguments)?)).map_err(|never| match never {});
+        let response = self.send("application/json", body.boxed_unsync()).await?;
+        let lost = |error: BoxError| CallError::Lost(error.to_string());
+        let text = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(lost)?;
+        answer::value(&text.to_bytes())
     }
 
     /// Many calls over one request that stays open: each costs a small part of what a single call does. Calls of
     /// several tasks run at the same time.
-    pub async fn stream(&self) -> Result<CallStream, CallError> {
-        stream::open(self).await
+    ///
+    /// It begins with the first call, which is told of a refusal. Must be called inside a tokio runtime.
+    pub fn stream(&self) -> CallStream {
+        stream::open(self)
     }
 
-    fn request<B>(&self, media_type: &str, body: B) -> Result<Request<B>, CallError> {
-        Request::post(&self.path)
+    /// A request whose answer is one of a function; anything else is an error.
+    async fn send(&self, media_type: &str, body: RequestBody) -> Result<Response<ResponseBody>, CallError> {
+        let request = Request::post(&self.path)
             .header(header::CONTENT_TYPE, media_type)
             .header(header::ACCEPT, media_type)
             .body(body)
-            .map_err(|_| CallError::Access(format!("{} is no path: look at the names in it", self.path)))
+            .map_err(|_| CallError::Access(format!("{} is no path: look at the names in it", self.path)))?;
+        let lost = |error: BoxError| CallError::Lost(error.to_string());
+        let response = self.exchange.clone().oneshot(request).await.map_err(lost)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let code = response.status().as_u16();
+        let text = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(lost)?;
+        Err(answer::refusal(code, &text.to_bytes()))
     }
+}
 
-    async fn send(&self, request: Request<Body>) -> Result<http::Response<Body>, CallError> {
-        self.client.send(request).await.map_err(answer::of_client)
-    }
+fn boxed<B>(body: B) -> ResponseBody
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(std::io::Error::other).boxed_unsync()
 }
 
 /// `{"export": …, "args": …}`

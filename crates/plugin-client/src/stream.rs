@@ -10,20 +10,17 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use kube::client::Body;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
 use super::answer::{CallError, value};
-use super::{Function, line};
+use super::{ANSWER_BYTES_MAX, Function, ResponseBody, line};
 
 /// Calls that wait to be written; a caller beyond waits.
 const WAITING_MAX: usize = 1024;
 /// Calls that are ready together are written together.
 const WRITTEN_TOGETHER: usize = 256;
-/// Longest answer, as the server has it.
-const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A stream of calls; cheap to clone. It ends when the last clone is dropped.
 #[derive(Clone)]
@@ -80,21 +77,19 @@ impl Unanswered {
     }
 }
 
-pub(super) async fn open(function: &Function) -> Result<CallStream, CallError> {
+pub(super) fn open(function: &Function) -> CallStream {
     let (calls, queue) = mpsc::channel(WAITING_MAX);
     let unanswered = Unanswered::default();
-    let body = Body::wrap_body(StreamBody::new(lines(queue, unanswered.clone())));
-    let request = function.request("application/x-ndjson", body)?;
+    let body = StreamBody::new(lines(queue, unanswered.clone())).boxed_unsync();
     let function = function.clone();
     tokio::spawn(async move {
-        let why = match function.send(request).await {
-            Ok(response) if response.status().is_success() => read(response.into_body(), &unanswered).await,
-            Ok(response) => refusal(response).await,
+        let why = match function.send("application/x-ndjson", body).await {
+            Ok(response) => read(response.into_body(), &unanswered).await,
             Err(error) => error.to_string(),
         };
         unanswered.end(&why);
     });
-    Ok(CallStream { calls })
+    CallStream { calls }
 }
 
 /// The body of the request.
@@ -120,17 +115,8 @@ fn lines(
     })
 }
 
-async fn refusal(response: http::Response<Body>) -> String {
-    let status = response.status();
-    let body = http_body_util::Limited::new(response.into_body(), LINE_BYTES_MAX).collect().await;
-    let text = body.map(|body| body.to_bytes()).unwrap_or_default();
-    let message = serde_json::from_slice::<serde_json::Value>(&text).ok();
-    let message = message.as_ref().and_then(|message| message.get("message")?.as_str());
-    message.map_or_else(|| format!("the server answered {status}"), str::to_owned)
-}
-
 /// Hands out answers until there are no more; says why.
-async fn read(body: Body, unanswered: &Unanswered) -> String {
+async fn read(body: ResponseBody, unanswered: &Unanswered) -> String {
     let mut frames = body.into_data_stream();
     let mut open = BytesMut::new();
     while let Some(frame) = frames.next().await {
@@ -142,8 +128,8 @@ async fn read(body: Body, unanswered: &Unanswered) -> String {
             let line = open.split_to(end + 1).freeze();
             unanswered.answer(line);
         }
-        if open.len() > LINE_BYTES_MAX {
-            return format!("an answer is longer than {LINE_BYTES_MAX} bytes");
+        if open.len() > ANSWER_BYTES_MAX {
+            return format!("an answer is longer than {ANSWER_BYTES_MAX} bytes");
         }
     }
     "the stream ended".to_owned()

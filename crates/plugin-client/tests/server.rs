@@ -77,7 +77,7 @@ async fn single_calls() {
 #[tokio::test]
 async fn calls_of_many_tasks_share_a_stream() {
     let shop = plugins().await.function("default", "shop");
-    let stream = shop.stream().await.unwrap();
+    let stream = shop.stream();
     let calls = (0..2000_u64).map(|number| {
         let stream = stream.clone();
         tokio::spawn(async move { stream.call::<u64>("add", (number, 1)).await.map(|sum| sum == number + 1) })
@@ -92,7 +92,7 @@ async fn calls_of_many_tasks_share_a_stream() {
 #[tokio::test]
 async fn a_stream_that_breaks_loses_its_calls_and_says_so() {
     let shop = plugins().await.function("default", "shop");
-    let stream = shop.stream().await.unwrap();
+    let stream = shop.stream();
     let lost = tokio::time::timeout(Duration::from_secs(10), stream.call::<u64>("break", ())).await.unwrap();
     assert!(matches!(lost, Err(CallError::Lost(_))), "{lost:?}");
     let next = tokio::time::timeout(Duration::from_secs(10), stream.call::<u64>("add", (1, 1))).await.unwrap();

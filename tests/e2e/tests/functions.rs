@@ -56,7 +56,7 @@ fn from_a_host_application(cluster: &Cluster) {
         assert!(matches!(&trapped, CallError::Failed { reason, .. } if reason == "Trapped"), "{trapped:?}");
         let refused = calc.call::<u32>("sub", (1, 2)).await.expect_err("there is none");
         assert!(matches!(refused, CallError::Refused { code: 404, .. }), "{refused:?}");
-        let stream = calc.stream().await.expect("a stream");
+        let stream = calc.stream();
         let calls = (0..500_u32).map(|number| {
             let stream = stream.clone();
             tokio::spawn(async move { stream.call::<u32>("add", (number, 1)).await })

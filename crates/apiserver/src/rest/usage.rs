@@ -68,8 +68,9 @@ pub async fn answer(request: &Request, verb: Verb) -> Result<Response, Status> {
         }
         Verb::List => {
             let selection = Selection::new(request.kind, &request.parameters)?;
-            let all = view.range(&prefix(measured_kind, &request.namespace), None);
-            let entries: Vec<Entry> = all.filter(|entry| selection.selects(entry)).cloned().collect();
+            let collection = prefix(measured_kind, &request.namespace);
+            let all = view.range(&collection, None).filter(|entry| selection.selects(entry));
+            let entries: Vec<Entry> = all.cloned().collect();
             let found = measured(&request.core, request.kind, &entries).await;
             let meta = ListMeta { revision: view.revision().0, ..ListMeta::default() };
             Ok(respond::json(StatusCode::OK, presenter.values(found, &meta)))
