@@ -20,75 +20,90 @@ const TARGETS: [&str; 6] = [
     "/api/v1/namespaces/default/bindings",
 ];
 
+const JSON_BODIES: &[&str] = &[
+    "",
+    " ",
+    "{",
+    "}",
+    "[]",
+    "null",
+    "true",
+    "1",
+    "\"x\"",
+    "{\"a\":",
+    "{\"a\":1,}",
+    "{'a':1}",
+    "{\"a\":NaN}",
+    "{\"a\":1e999}",
+    "{\"a\":\"\\ud800\"}",
+    "{\"metadata\":[]}",
+    "{\"metadata\":\"x\"}",
+    "{\"metadata\":{\"name\":1}}",
+    "{\"metadata\":{\"name\":[]}}",
+    "{\"metadata\":{\"labels\":[]}}",
+    "{\"metadata\":{\"labels\":{\"a\":1}}}",
+    "{\"metadata\":{\"creationTimestamp\":5}}",
+    "{\"metadata\":{\"managedFields\":{}}}",
+    "{\"kind\":5}",
+    "{\"apiVersion\":[\"v1\"]}",
+    "{\"spec\":5}",
+    "{\"spec\":[]}",
+    "{\"spec\":\"x\"}",
+    "{}{}",
+    "{\"a\":1}x",
+    "\u{feff}{}",
+    "{\"metadata\":{\"name\":\"a\\u0000b\"}}",
+    "{\"metadata\":{\"name\":\"../../x\"}}",
+    "{\"metadata\":{\"name\":\"a/b\"}}",
+    "{\"metadata\":{\"namespace\":\"other\"}}",
+    "{\"metadata\":{\"resourceVersion\":\"5\",\"name\":\"a\"}}",
+];
+
+const YAML_BODIES: &[&str] = &[
+    "- a",
+    "a: [",
+    "a: {",
+    "a: *x",
+    "\t a: b",
+    "a: b: c",
+    "%YAML 9",
+    "!!binary x",
+    "--- a\n--- b",
+    "\"",
+    "? ",
+    "a: &a [*a]",
+    "metadata:\n  name: 1",
+    "metadata: {name: [a]}",
+    "spec: |\n  x",
+    "kind: !!int x",
+];
+
+const PROTOBUF_BODIES: &[&[u8]] = &[b"", b"k8s", b"{}", b"k8s\x01", b"\0\0\0\0"];
+
+/// Behind the magic.
+const ENVELOPES: &[&[u8]] = &[
+    b"",
+    b"\x0a",
+    b"\x0a\xff\xff\xff\xff\x0f",
+    b"\x0b",
+    b"\x0a\x02\x0a",
+    b"\x12\x02\x0a\x05",
+    b"\xff\xff",
+    // Type meta of a pod, and content that is none.
+    b"\x0a\x09\x0a\x02v1\x12\x03Pod\x12\x01\x08",
+    b"\x0a\x09\x0a\x02v1\x12\x03Pod\x12\x02\x08\x01",
+    b"\x0a\x09\x0a\x02v1\x12\x03Pod\x12\x04\x0a\x02\x0a\x7f",
+    b"\x0a\x09\x0a\x02v1\x12\x03Pod\x12\x03\x0a\x01\xff",
+];
+
 fn corpus() -> Vec<(&'static str, Vec<u8>)> {
-    let text = |kind, text: &str| (kind, text.as_bytes().to_vec());
-    let mut all: Vec<(&str, Vec<u8>)> = [
-        "",
-        " ",
-        "{",
-        "}",
-        "[]",
-        "null",
-        "true",
-        "1",
-        "\"x\"",
-        "{\"a\":",
-        "{\"a\":1,}",
-        "{'a':1}",
-        "{\"a\":NaN}",
-        "{\"a\":1e999}",
-        "{\"a\":\"\\ud800\"}",
-        "{\"metadata\":[]}",
-        "{\"metadata\":\"x\"}",
-        "{\"metadata\":{\"name\":1}}",
-        "{\"metadata\":{\"name\":[]}}",
-        "{\"metadata\":{\"labels\":[]}}",
-        "{\"metadata\":{\"labels\":{\"a\":1}}}",
-        "{\"metadata\":{\"creationTimestamp\":5}}",
-        "{\"metadata\":{\"managedFields\":{}}}",
-        "{\"kind\":5}",
-        "{\"apiVersion\":[\"v1\"]}",
-        "{\"spec\":5}",
-        "{\"spec\":[]}",
-        "{\"spec\":\"x\"}",
-        "{}{}",
-        "{\"a\":1}x",
-        "\u{feff}{}",
-        "{\"metadata\":{\"name\":\"a\\u0000b\"}}",
-        "{\"metadata\":{\"name\":\"../../x\"}}",
-        "{\"metadata\":{\"name\":\"a/b\"}}",
-        "{\"metadata\":{\"namespace\":\"other\"}}",
-        "{\"metadata\":{\"resourceVersion\":\"5\",\"name\":\"a\"}}",
-    ]
-    .iter()
-    .map(|body| text(JSON, body))
-    .collect();
+    let mut all: Vec<(&str, Vec<u8>)> = Vec::new();
+    all.extend(JSON_BODIES.iter().map(|body| (JSON, body.as_bytes().to_vec())));
     all.push((JSON, b"{\"a\":\"\xff\xfe\"}".to_vec()));
     all.push((JSON, vec![0; 64]));
     all.push((JSON, [vec![b'['; 100_000], vec![b']'; 100_000]].concat()));
     all.push((JSON, "{\"a\":".repeat(50_000).into_bytes()));
-    all.extend(
-        [
-            "- a",
-            "a: [",
-            "a: {",
-            "a: *x",
-            "\t a: b",
-            "a: b: c",
-            "%YAML 9",
-            "!!binary x",
-            "--- a\n--- b",
-            "\"",
-            "? ",
-            "a: &a [*a]",
-            "metadata:\n  name: 1",
-            "metadata: {name: [a]}",
-            "spec: |\n  x",
-            "kind: !!int x",
-        ]
-        .iter()
-        .map(|body| text(YAML, body)),
-    );
+    all.extend(YAML_BODIES.iter().map(|body| (YAML, body.as_bytes().to_vec())));
     // Each level is ten of the one below.
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
@@ -97,20 +112,8 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     }
     all.push((YAML, laughs.into_bytes()));
     all.push((YAML, "[".repeat(100_000).into_bytes()));
-    let magic = b"k8s\0";
-    for body in [&b""[..], b"k8s", b"{}", b"k8s\x01", b"\0\0\0\0"] {
-        all.push((PROTOBUF, body.to_vec()));
-    }
-    for tail in
-        [&b""[..], b"\x0a", b"\x0a\xff\xff\xff\xff\x0f", b"\x0b", b"\x0a\x02\x0a", b"\x12\x02\x0a\x05", b"\xff\xff"]
-    {
-        all.push((PROTOBUF, [&magic[..], tail].concat()));
-    }
-    // Type meta of a pod, and content that is none.
-    let type_meta = b"\x0a\x0b\x0a\x02v1\x12\x03Pod";
-    for raw in [&b"\x12\x01\x08"[..], b"\x12\x02\x08\x01", b"\x12\x04\x0a\x02\x0a\x7f", b"\x12\x03\x0a\x01\xff"] {
-        all.push((PROTOBUF, [&magic[..], &type_meta[..], raw].concat()));
-    }
+    all.extend(PROTOBUF_BODIES.iter().map(|body| (PROTOBUF, body.to_vec())));
+    all.extend(ENVELOPES.iter().map(|envelope| (PROTOBUF, [&b"k8s\0"[..], *envelope].concat())));
     all
 }
 

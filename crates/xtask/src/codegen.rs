@@ -237,7 +237,8 @@ fn json_names(dir: &Path) -> Result<Names> {
                 continue;
             }
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            let Some((_, rest)) = text.split_once("\npub struct ") else { continue };
+            let declared = text.split_once("\npub struct ").or_else(|| text.split_once("\npub enum "));
+            let Some((_, rest)) = declared else { continue };
             let of = rest.split([' ', '{', '<', '(']).next().unwrap_or("");
             let fields = text.lines().filter_map(|line| {
                 let (json, _) = line.trim().split_once(" => Field::Key_")?;

@@ -1,7 +1,8 @@
-//! Certificates: signs approved requests for certificates by which clients of the API prove who they are.
+//! Certificates: signs approved requests for certificates by which clients of the API prove who they are, and lets old
+//! requests go.
 //!
-//! Follows `pkg/controller/certificates/signer` for the signer `kubernetes.io/kube-apiserver-client`; other signers are
-//! others' work. Who may approve is decided by the API server.
+//! Follows `pkg/controller/certificates/{signer,cleaner}` for the signer `kubernetes.io/kube-apiserver-client`; other
+//! signers are others' work. Who may approve is decided by the API server.
 
 mod observe;
 mod plan;

@@ -7,7 +7,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use reconcile::{Cache, Clock, Controller, Freshness, ObserveError, Plan};
 
 use super::ClientSigner;
-use super::plan::{Verdict, answered, verdict};
+use super::plan::{Verdict, answered, kept, verdict};
 use crate::setup::Setup;
 
 pub struct CertificateController {
@@ -41,7 +41,7 @@ impl Controller for CertificateController {
     async fn plan(&self, key: &String) -> Result<Plan, ObserveError> {
         let Some(request) = self.requests.get_in("", key) else { return Ok(Plan::nothing("the request is gone")) };
         let answer = match verdict(&request) {
-            Verdict::Nothing(why) => return Ok(Plan::nothing(why)),
+            Verdict::Nothing(why) => return Ok(kept(&request, why, self.clock.now())),
             Verdict::Refuse(why) => Err(why),
             Verdict::Sign { request_pem, longest } => self.signer.sign(&request_pem, longest),
         };

@@ -1,4 +1,4 @@
-//! Whether a request is signed, and what is said then. Pure.
+//! Whether a request is signed, what is said then, and how long it is kept. Pure.
 
 use std::time::Duration;
 
@@ -6,12 +6,16 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use reconcile::clock::elapsed;
 use reconcile::{ApiAction, Plan};
 
 pub const SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 /// The longest life of a certificate, and that of one which asks for nothing else.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const SHORTEST: Duration = Duration::from_secs(600);
+/// So long a request stays that was decided about, and one that nobody looks at.
+const DECIDED_KEPT: Duration = Duration::from_secs(60 * 60);
+const PENDING_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// What a client's certificate may be for; the first has to be asked for.
 const USAGES: [&str; 3] = ["client auth", "digital signature", "key encipherment"];
 
@@ -46,6 +50,22 @@ pub fn verdict(request: &CertificateSigningRequest) -> Verdict {
         Ok(request_pem) => Verdict::Sign { request_pem, longest },
         Err(_) => Verdict::Refuse("the request is no PEM".to_owned()),
     }
+}
+
+/// Lets a request go when it has been kept long enough, whoever its signer is.
+#[must_use]
+pub fn kept(request: &CertificateSigningRequest, why: &str, now: Timestamp) -> Plan {
+    let conditions = request.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let decided = conditions.filter_map(|condition| condition.last_update_time.as_ref()).map(|time| time.0).max();
+    let made = request.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    let (since, longest) = decided.map_or((made, PENDING_KEPT), |decided| (decided, DECIDED_KEPT));
+    let left = longest.saturating_sub(elapsed(since, now));
+    if left.is_zero() {
+        return Plan::of(vec![ApiAction::delete(request)], format!("{why}: kept long enough"));
+    }
+    let mut plan = Plan::nothing(why);
+    plan.requeue_within(left);
+    plan
 }
 
 /// Writes the certificate, or why there is none.
@@ -106,6 +126,26 @@ mod tests {
             let found = verdict(&request(json!({ "usages": usages }), &["Approved"]));
             assert!(matches!(found, Verdict::Refuse(_)), "{usages}: {found:?}");
         }
+    }
+
+    #[test]
+    fn requests_are_not_kept_for_ever() {
+        let check = |status: Value, second: i64, expect: &str| {
+            let mut object = serde_json::to_value(request(json!({}), &[])).expect("a request");
+            object["metadata"]["creationTimestamp"] = "1970-01-01T00:00:00Z".into();
+            object["status"] = status;
+            let request = serde_json::from_value(object).expect("a request");
+            let now = Timestamp::from_second(second).expect("a time");
+            assert_eq!(kept(&request, "pending", now).render(), expect, "{second}");
+        };
+        check(json!({}), 3600, "pending\n  again after 82800s");
+        check(json!({}), 86_400, "pending: kept long enough\n  delete certificatesigningrequests/r");
+        let denied = || {
+            let at = "1970-01-01T01:00:00Z";
+            json!({ "conditions": [{ "type": "Denied", "status": "True", "lastUpdateTime": at }] })
+        };
+        check(denied(), 3601, "pending\n  again after 3599s");
+        check(denied(), 7200, "pending: kept long enough\n  delete certificatesigningrequests/r");
     }
 
     #[test]
