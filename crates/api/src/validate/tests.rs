@@ -412,6 +412,12 @@ fn workloads() {
         deployment(json!({ "strategy": { "type": "Recreate", "rollingUpdate": {} } })),
         &["spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"],
     );
+    let mut mounting = deployment(json!({ "volumeClaimTemplates": [{ "metadata": { "name": "data" },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } } }] }));
+    mounting["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] =
+        json!([{ "name": "data", "mountPath": "/d" }, { "name": "none", "mountPath": "/n" }]);
+    let missing = "spec.template.spec.containers[0].volumeMounts[1].name: Not found: \"none\"";
+    check("apps/v1", "StatefulSet", mounting, &[missing]);
     let moved = deployment(json!({ "selector": { "matchExpressions": [{ "key": "app", "operator": "Exists" }] } }));
     check_update(
         "apps/v1",
