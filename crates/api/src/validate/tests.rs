@@ -391,16 +391,6 @@ fn workloads() {
         once.clone(),
         &["spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""],
     );
-    let rolling = |limits: Value| json!({ "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": limits } });
-    let daemons = |limits: Value, expect: &[&str]| check("apps/v1", "DaemonSet", deployment(rolling(limits)), expect);
-    let path = "spec.updateStrategy.rollingUpdate";
-    daemons(json!({ "maxSurge": 1, "maxUnavailable": 0 }), &[]);
-    let both = format!("{path}.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero");
-    daemons(json!({ "maxSurge": 1 }), &[&both]);
-    let none = format!("{path}.maxUnavailable: Required value: cannot be 0 when maxSurge is 0");
-    daemons(json!({ "maxUnavailable": 0 }), &[&none]);
-    let none = format!("{path}.maxUnavailable: Invalid value: 0: cannot be 0");
-    check("apps/v1", "StatefulSet", deployment(rolling(json!({ "maxUnavailable": 0 }))), &[&none]);
     check(
         "apps/v1",
         "Deployment",
@@ -434,6 +424,26 @@ fn workloads() {
         spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', \
         'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"],
     );
+}
+
+#[test]
+fn daemon_and_stateful_sets() {
+    let rolling = |limits: Value| json!({ "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": limits } });
+    let daemons = |limits: Value, expect: &[&str]| check("apps/v1", "DaemonSet", deployment(rolling(limits)), expect);
+    let path = "spec.updateStrategy.rollingUpdate";
+    daemons(json!({ "maxSurge": 1, "maxUnavailable": 0 }), &[]);
+    let both = format!("{path}.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero");
+    daemons(json!({ "maxSurge": 1 }), &[&both]);
+    let none = format!("{path}.maxUnavailable: Required value: cannot be 0 when maxSurge is 0");
+    daemons(json!({ "maxUnavailable": 0 }), &[&none]);
+    let none = format!("{path}.maxUnavailable: Invalid value: 0: cannot be 0");
+    check("apps/v1", "StatefulSet", deployment(rolling(json!({ "maxUnavailable": 0 }))), &[&none]);
+    let mut mounting = deployment(json!({ "volumeClaimTemplates": [{ "metadata": { "name": "data" },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } } }] }));
+    mounting["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] =
+        json!([{ "name": "data", "mountPath": "/d" }, { "name": "none", "mountPath": "/n" }]);
+    let missing = "spec.template.spec.containers[0].volumeMounts[1].name: Not found: \"none\"";
+    check("apps/v1", "StatefulSet", mounting, &[missing]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::at::{At, Errors};
 use super::{pod, text};
 use crate::selector::LabelSelector;
+use crate::status::{FieldError, FieldErrorKind};
 
 const STATEFUL_SET_RULE: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', \
 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' \
@@ -136,7 +137,17 @@ pub(super) fn stateful_set(object: &At, errors: &mut Errors) {
     for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
         errors.not_negative(&spec.get(field));
     }
-    selected_template(&spec, "StatefulSet", errors);
+    let mut of_template = Errors::default();
+    selected_template(&spec, "StatefulSet", &mut of_template);
+    let claims = spec.get("volumeClaimTemplates");
+    errors.0.extend(of_template.0.into_iter().filter(|error| !is_claimed(error, &claims)));
+}
+
+/// A mount of a volume that a claim template will bring.
+fn is_claimed(error: &FieldError, claims: &At) -> bool {
+    error.kind == FieldErrorKind::NotFound
+        && error.path.contains(".volumeMounts[")
+        && claims.list().iter().any(|claim| claim.pointer("/metadata/name") == Some(&error.value))
 }
 
 pub(super) fn stateful_set_update(new: &At, old: &At, errors: &mut Errors) {

@@ -94,7 +94,12 @@ impl<'a> Round<'a> {
         let successes = ends.filter_map(|end| end.last_transition_time.as_ref());
         let newest = successes.chain(&self.status.last_successful_time).map(|time| time.0).max();
         self.status.last_successful_time = newest.map(Time);
-        let listed: Vec<ObjectReference> = self.active.iter().map(|job| events::reference(job.as_ref())).collect();
+        // As it was listed first: a Job's progress is no news of its CronJob.
+        let listed = |job: &&Arc<Job>| {
+            let known = before.iter().find(|listed| listed.uid == job.metadata.uid);
+            known.cloned().unwrap_or_else(|| events::reference(job.as_ref()))
+        };
+        let listed: Vec<ObjectReference> = self.active.iter().map(listed).collect();
         self.status.active = (!listed.is_empty()).then_some(listed);
     }
 
