@@ -1,5 +1,7 @@
 //! ValidatingAdmissionPolicies over the whole server: matching, parameters, actions, messages.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use apiserver::UserInfo;
