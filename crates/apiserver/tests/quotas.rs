@@ -1,5 +1,7 @@
 //! LimitRanges, quotas and default storage classes, over the whole server.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use std::time::Duration;

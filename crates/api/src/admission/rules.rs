@@ -17,10 +17,13 @@ pub struct Asked<'a> {
     pub name: &'a str,
 }
 
+/// The value of a label.
+pub type LabelOf<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
 /// What selectors look at.
 pub struct Selected<'a> {
     /// Of the namespace of the request, or of the namespace that it is about; `None` for all that is in none.
-    pub namespace: Option<&'a dyn Fn(&str) -> Option<String>>,
+    pub namespace: Option<&'a LabelOf<'a>>,
     pub object: Option<&'a Value>,
     pub old: Option<&'a Value>,
 }
@@ -229,7 +232,7 @@ mod tests {
         let check = |of: Value, namespace: Option<&str>, object: Value, expect: bool| {
             let labels = |key: &str| namespace.filter(|_| key == "team").map(str::to_owned);
             let selected = Selected {
-                namespace: namespace.is_some().then_some(&labels as &dyn Fn(&str) -> Option<String>),
+                namespace: namespace.is_some().then_some(&labels as &LabelOf<'_>),
                 object: Some(&object),
                 old: None,
             };

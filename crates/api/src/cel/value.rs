@@ -163,7 +163,7 @@ impl<'a> Val<'a> {
         }
     }
 
-    pub fn len(&self) -> Option<usize> {
+    pub(super) fn len(&self) -> Option<usize> {
         match self {
             Self::Text(text) => Some(text.chars().count()),
             Self::Bytes(bytes) => Some(bytes.len()),

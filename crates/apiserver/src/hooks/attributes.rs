@@ -1,7 +1,7 @@
 //! What a request looks like to policies and webhooks: its operation, its objects in the version asked for, and the
 //! `request` of an AdmissionReview.
 
-use api::admission::rules::{Asked, Selected};
+use api::admission::rules::{Asked, LabelOf, Selected};
 use api::kinds::convert::convert;
 use api::kinds::{KINDS, Kind};
 use api::meta;
@@ -112,7 +112,7 @@ pub fn with_selected<T>(review: &Review<'_>, object: Option<&Value>, ask: impl F
     };
     let namespace = review.view.get(&key(core_kind("namespaces"), "", &review.request.namespace));
     let of_namespace = |label: &str| namespace?.facets.label(label).map(str::to_owned);
-    let labels: Option<&dyn Fn(&str) -> Option<String>> = if is_namespace(review) {
+    let labels: Option<&LabelOf<'_>> = if is_namespace(review) {
         Some(&of_object)
     } else if review.request.kind.namespaced {
         Some(&of_namespace)

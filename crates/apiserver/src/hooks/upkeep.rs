@@ -1,6 +1,7 @@
 //! Keeps what is registered in step with the store: one task owns it, requests read a published value.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
@@ -15,6 +16,8 @@ use crate::object::encode::decode;
 use crate::object::facets::ObjectFacets;
 
 const PREFIX: &str = "/registry/admissionregistration.k8s.io/";
+/// How long the writer of a registration waits for it to be in force.
+const IN_FORCE: Duration = Duration::from_secs(5);
 
 /// Reads what is registered.
 #[derive(Clone)]
@@ -28,11 +31,12 @@ impl HooksHandle {
         self.published.load()
     }
 
-    /// Returns when what was registered at this revision is in force here, or the task ended.
+    /// Returns when what was registered at this revision is in force here, or the task ended, or it takes too long:
+    /// the registration is written in any case.
     pub async fn reached(&self, revision: Revision) {
         let mut seen = self.seen.clone();
         // An error means that the task ended with the server; nobody waits for it then.
-        let _ = seen.wait_for(|seen| *seen >= revision).await;
+        let _ = tokio::time::timeout(IN_FORCE, seen.wait_for(|seen| *seen >= revision)).await;
     }
 }
 

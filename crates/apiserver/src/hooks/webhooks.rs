@@ -45,7 +45,7 @@ pub struct Webhook {
 
 /// What is asked.
 enum Called {
-    Server(WebhookClient),
+    Server(Box<WebhookClient>),
     Function(FunctionHook),
 }
 
@@ -59,7 +59,7 @@ impl Webhook {
         let called = if function::is_named(configuration, text("name")) {
             FunctionHook::read(config).map(Called::Function)
         } else {
-            WebhookClient::new(config, dialer).map(Called::Server)
+            WebhookClient::new(config, dialer).map(|client| Called::Server(Box::new(client)))
         };
         if let Err(why) = &called {
             let configuration = api::meta::name(configuration);

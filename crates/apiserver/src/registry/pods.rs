@@ -2,11 +2,13 @@
 
 use api::kinds::Kind;
 use api::pod::qos_class;
+use api::status::Status;
 use serde_json::{Value, json};
 
 use super::Strategy;
-use super::strategy::copy_member;
+use super::strategy::{Allocation, copy_member};
 use super::write::Part;
+use crate::core::{Core, Snapshot};
 
 /// `spec.terminationGracePeriodSeconds` when unset.
 const GRACE_PERIOD_SECONDS: i64 = 30;
@@ -16,6 +18,14 @@ pub struct Pods;
 impl Strategy for Pods {
     fn prepare_for_create(&self, _kind: &Kind, object: &mut Value) {
         object["status"] = json!({ "phase": "Pending", "qosClass": qos_class(object) });
+    }
+
+    /// Admission may have filled in requests and limits since the phase was set.
+    fn allocate(&self, _: &Core, _: &Snapshot, new: &mut Value, old: Option<&Value>) -> Result<Allocation, Status> {
+        if old.is_none() {
+            new["status"]["qosClass"] = qos_class(new).into();
+        }
+        Ok(Allocation::default())
     }
 
     /// Labels and annotations may ride along with a status; the rest stays.
