@@ -77,7 +77,7 @@ mod tests {
         params.distinguished_name.push(DnType::CommonName, "jane");
         params.distinguished_name.push(DnType::OrganizationName, "dev");
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let signed = authority.sign(&request(&params), Duration::from_secs(900)).unwrap();
+        let signed = ClientSigner::sign(&authority, &request(&params), Duration::from_secs(900)).unwrap();
         let der = certificates(&signed).unwrap().remove(0);
         let user = apiserver::from_certificate(&der).unwrap();
         assert_eq!(user, apiserver::UserInfo::authenticated("jane", ["dev"]));
@@ -98,13 +98,13 @@ mod tests {
         let mut nameless = nobody.clone();
         nameless.distinguished_name = rcgen::DistinguishedName::new();
         for bad in ["nonsense".to_owned(), request(&nameless)] {
-            assert!(authority.sign(&bad, Duration::from_secs(900)).is_err(), "{bad}");
+            assert!(ClientSigner::sign(&authority, &bad, Duration::from_secs(900)).is_err(), "{bad}");
         }
         // Another key than the one that signed the request.
         let mut forged = request(&nobody);
         let at = forged.len() / 2;
         let other = if forged.as_bytes()[at] == b'A' { "B" } else { "A" };
         forged.replace_range(at..=at, other);
-        assert!(authority.sign(&forged, Duration::from_secs(900)).is_err());
+        assert!(ClientSigner::sign(&authority, &forged, Duration::from_secs(900)).is_err());
     }
 }
