@@ -385,15 +385,15 @@ async fn nodes_are_drained_as_budgets_allow() {
         "",
         &[
             "node/n1 cordoned",
-            "pod/one evicted",
-            "error when evicting pods/\"two\"",
+            " evicted",
+            "error when evicting pods/",
             "Cannot evict pod as it would violate the pod's disruption budget.",
         ],
     )
     .await;
-    k.ok("get pod two", "", &["Running"]).await;
+    k.ok("get pods", "", &["Running"]).await;
     k.ok("delete pdb b", "", &["deleted"]).await;
-    k.ok(drain, "", &["pod/two evicted", "node/n1 drained"]).await;
+    k.ok(drain, "", &[" evicted", "node/n1 drained"]).await;
     k.stop.cancel();
 }
 
@@ -413,8 +413,8 @@ async fn rarer_kinds() {
     // As protobuf.
     k.ok("certificate approve bob", "", &["approved"]).await;
     k.ok("get csr bob", "", &["Approved"]).await;
-    let volume = "{apiVersion: v1, kind: PersistentVolume, metadata: {name: v}, spec: {capacity: {storage: 1Gi}, \
-                  accessModes: [ReadWriteOnce], hostPath: {path: /v}}}";
+    let volume = "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: v}\nspec: {capacity: {storage: 1Gi}, \
+                  accessModes: [ReadWriteOnce], hostPath: {path: /v}}";
     k.ok("apply -f -", volume, &["created"]).await;
     k.ok("get pv", "", &["1Gi", "RWO", "Retain"]).await;
     k.ok("apply -f -", POD, &["pod/p created"]).await;

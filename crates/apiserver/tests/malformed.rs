@@ -179,17 +179,7 @@ async fn malformed_patches_are_refused() {
 
 /// Every place of an object takes every kind of nonsense.
 fn disturbed(object: &Value) -> Vec<Value> {
-    let nonsense = [
-        Value::Null,
-        json!(true),
-        json!(-1),
-        json!(1e300),
-        json!(""),
-        json!("\u{0}ä"),
-        json!([]),
-        json!([{}]),
-        json!({}),
-    ];
+    let nonsense = [Value::Null, json!(true), json!(-1), json!("\u{0}ä"), json!([{}]), json!({})];
     let mut pointers = Vec::new();
     collect(object, String::new(), &mut pointers);
     let mut all = Vec::new();

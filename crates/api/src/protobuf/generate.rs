@@ -137,7 +137,9 @@ impl Generator {
                 ([varint(u64::from(tag) << 3 | 1), value.to_bits().to_le_bytes().to_vec()].concat(), value.into())
             }
             FieldKind::Message(name) => {
-                let (bytes, value) = self.message(messages::by_name(name).expect("closed"), depth + 1);
+                // Schemas have schemas in many places: fewer levels of them do.
+                let deeper = if name == super::special::SCHEMA { 2 } else { 1 };
+                let (bytes, value) = self.message(messages::by_name(name).expect("closed"), depth + deeper);
                 (delimited(tag, &bytes), value)
             }
         }
