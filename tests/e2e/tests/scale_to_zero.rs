@@ -8,8 +8,11 @@ use e2e::{Cluster, eventually};
 fn a_deployment_wakes_for_connections_and_sleeps_again() {
     let Some(cluster) = Cluster::up() else { return };
     cluster.push_examples();
-    cluster.kubectl("create deployment web --image=registry.local/hello:v1 --port=8080 --replicas=0").ok();
+    // Once by hand, so that the component is compiled.
+    cluster.kubectl("create deployment web --image=registry.local/hello:v1 --port=8080").ok();
+    cluster.wait_rollout("web");
     cluster.kubectl("expose deployment web --port=80 --target-port=8080").ok();
+    cluster.kubectl("scale deployment web --replicas=0").ok();
     // Without the annotation it is as everywhere.
     eventually("the Service refuses", || match cluster.ask("web", 80, "/") {
         Err(error) if error.to_string().contains("refused") => Ok(()),

@@ -107,10 +107,11 @@ async fn serve(
         let work = store.run_concurrent(async |accessor| {
             let (running, last_deadline) = (FuturesUnordered::new(), instance.pace.get());
             let (held_bytes, quiet_since) = (None, None);
-            let proxy = &proxy;
+            let (proxy, is_quiet, handler) = (&proxy, &is_quiet, handler(&proxy));
             let worker = Worker {
                 accessor,
                 proxy,
+                handler,
                 server,
                 instance,
                 has,
@@ -119,8 +120,9 @@ async fn serve(
                 last_deadline,
                 held_bytes,
                 quiet_since,
+                is_quiet,
             };
-            worker.run(jobs, &is_quiet).await
+            worker.run(jobs).await
         });
         watch(pin!(work), instance).await
     };
@@ -221,6 +223,8 @@ type Running<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = wasmtime::Result
 struct Worker<'a> {
     accessor: &'a Accessor<ComponentState>,
     proxy: &'a Proxy,
+    /// Its function that handles requests.
+    handler: Func,
     server: &'a Arc<Server>,
     instance: &'a Arc<Instance>,
     has: &'a Has,
@@ -232,24 +236,23 @@ struct Worker<'a> {
     held_bytes: Option<u64>,
     /// Since when it waits for requests.
     quiet_since: Option<Instant>,
+    /// The same for who ends it from outside.
+    is_quiet: &'a AtomicBool,
 }
 
 impl<'a> Worker<'a> {
-    async fn run(mut self, jobs: &mut UnboundedReceiver<Job>, is_quiet: &AtomicBool) -> wasmtime::Result<()> {
-        let handler = handler(self.proxy);
+    async fn run(mut self, jobs: &mut UnboundedReceiver<Job>) -> wasmtime::Result<()> {
         let mut end = pin!(self.instance.end.clone().cancelled_owned());
-        poll_fn(|cx| self.poll(cx, jobs, &handler, end.as_mut(), is_quiet)).await
+        poll_fn(|cx| self.poll(cx, jobs, end.as_mut())).await
     }
 
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         jobs: &mut UnboundedReceiver<Job>,
-        handler: &Func,
         end: Pin<&mut impl Future<Output = ()>>,
-        is_quiet: &AtomicBool,
     ) -> Poll<wasmtime::Result<()>> {
-        is_quiet.store(false, Ordering::Relaxed);
+        self.is_quiet.store(false, Ordering::Relaxed);
         loop {
             if let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx) {
                 match done {
@@ -258,7 +261,7 @@ impl<'a> Worker<'a> {
                 }
                 continue;
             }
-            let is_ready = self.accessor.poll_ready_for_concurrent_call(*handler, cx).is_ready();
+            let is_ready = self.accessor.poll_ready_for_concurrent_call(self.handler, cx).is_ready();
             self.instance.load().is_busy = !is_ready;
             if let Poll::Ready(Some(job)) = jobs.poll_recv(cx) {
                 self.begin(job);
@@ -278,7 +281,7 @@ impl<'a> Worker<'a> {
         if self.has_had_enough() || end.poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        is_quiet.store(true, Ordering::Relaxed);
+        self.is_quiet.store(true, Ordering::Relaxed);
         let since = *self.quiet_since.get_or_insert_with(Instant::now);
         self.instance.pace.set(since + Duration::from_millis(self.reuse().idle_ms));
         Poll::Pending
