@@ -120,7 +120,6 @@ pub fn stabilized(
 }
 
 /// What of a change may happen now; the reason says what limits it.
-#[must_use]
 pub fn limited(
     spec: &HorizontalPodAutoscalerSpec,
     past: &Past,
