@@ -70,6 +70,9 @@ pub fn to_text(steps: &[Step]) -> String {
     text
 }
 
+/// How lines begin that only some versions of kubectl print.
+const OF_SOME_CLIENTS: [&str; 3] = ["WARNING: version difference", "Kustomize Version", "Warning: resource "];
+
 /// What differs from run to run, and what stands for it. In this order.
 static VARIABLE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     let rules = [
@@ -97,8 +100,8 @@ static VARIABLE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
 pub fn normalised(output: &str) -> String {
     let mut lines = Vec::new();
     for line in output.lines() {
-        // Which client it is does not matter; kubectl 1.32 warns that the server is newer.
-        if line.starts_with("WARNING: version difference") || line.starts_with("Kustomize Version") {
+        // Which client it is does not matter; 1.32 warns that the server is newer, 1.36 of a rollback.
+        if OF_SOME_CLIENTS.iter().any(|start| line.starts_with(start)) {
             continue;
         }
         let indent = line.len() - line.trim_start_matches(' ').len();
