@@ -14,10 +14,21 @@ pub const VERSION: &str = "v1beta1";
 
 /// What a node uses.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics")]
 pub struct NodeMetrics {
+    /// The versioned schema of this representation of an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub api_version: Option<String>,
+    /// The REST resource this object represents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub kind: Option<String>,
+    /// Standard object's metadata.
     pub metadata: ObjectMeta,
     /// When it was measured.
+    #[schemars(with = "Time")]
     pub timestamp: Option<Time>,
     /// The rate of CPU is a mean over this time before `timestamp`.
     pub window: String,
@@ -27,10 +38,21 @@ pub struct NodeMetrics {
 
 /// What the containers of a pod use.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics")]
 pub struct PodMetrics {
+    /// The versioned schema of this representation of an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub api_version: Option<String>,
+    /// The REST resource this object represents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub kind: Option<String>,
+    /// Standard object's metadata.
     pub metadata: ObjectMeta,
     /// When it was measured.
+    #[schemars(with = "Time")]
     pub timestamp: Option<Time>,
     /// The rate of CPU is a mean over this time before `timestamp`.
     pub window: String,
@@ -39,6 +61,7 @@ pub struct PodMetrics {
 
 /// What one container uses.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.ContainerMetrics")]
 pub struct ContainerMetrics {
     pub name: String,

@@ -292,8 +292,8 @@ pub(super) const ROWS: &[Kind] = &[
         "ServiceCIDR",
     )]),
     // metrics.k8s.io/v1beta1
-    Kind::of::<NodeMetrics>("").verbs(GET_LIST),
-    Kind::of::<PodMetrics>("").verbs(GET_LIST),
+    Kind::of::<NodeMetrics>("nodemetrics").verbs(GET_LIST),
+    Kind::of::<PodMetrics>("podmetrics").verbs(GET_LIST),
     // knarr.dev/v1alpha1
     Kind::of::<Bucket>("bucket").subresources(BUCKET_SUBRESOURCES).generation(),
     Kind::of::<Function>("function")

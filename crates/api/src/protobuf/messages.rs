@@ -1,7 +1,6 @@
 //! The field table: which number of which message is which JSON field.
 //!
-//! `messages.txt` is made by `cargo xtask codegen`; `messages_newer.txt` has, by hand, what Kubernetes' published files
-//! have and the crate that the command reads does not have yet. A line without indent names a message; the
+//! `messages.txt` is made by `cargo xtask codegen`. A line without indent names a message; the
 //! indented lines below it are its fields: number, wire kind, JSON name, and the target message.
 
 use std::collections::HashMap;
@@ -51,7 +50,7 @@ impl Message {
 
 static MESSAGES: LazyLock<HashMap<String, Message>> = LazyLock::new(|| parse(TABLE));
 
-const TABLE: &str = concat!(include_str!("messages.txt"), include_str!("messages_newer.txt"));
+const TABLE: &str = include_str!("messages.txt");
 
 #[cfg(test)]
 impl Message {

@@ -133,18 +133,13 @@ impl Rule {
 impl GroupResources {
     fn matches(&self, record: &Record) -> bool {
         let named = takes(&self.resource_names, |name| name == record.name);
-        let full = if record.subresource.is_empty() {
-            record.resource.clone()
-        } else {
-            format!("{}/{}", record.resource, record.subresource)
-        };
-        let subresource = format!("*/{}", record.subresource);
-        let all = format!("{}/*", record.resource);
-        let is = |wanted: &str| {
-            wanted == "*"
-                || wanted == full
-                || wanted == all
-                || (!record.subresource.is_empty() && wanted == subresource)
+        let is = |wanted: &str| match wanted.split_once('/') {
+            None => wanted == "*" || (wanted == record.resource && record.subresource.is_empty()),
+            Some((resource, subresource)) => {
+                !record.subresource.is_empty()
+                    && (resource == "*" || resource == record.resource)
+                    && (subresource == "*" || subresource == record.subresource)
+            }
         };
         self.group == record.group && named && takes(&self.resources, is)
     }
