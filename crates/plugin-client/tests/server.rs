@@ -35,17 +35,22 @@ async fn single(body: axum::body::Bytes) -> Response {
     (code, axum::Json(object)).into_response()
 }
 
+/// Lines come in parts that are cut anywhere.
 fn stream(body: Body) -> Response {
-    let lines = body.into_data_stream().map(|part| {
-        let part = part.expect("a part");
-        let answers: String = part
+    let mut open = Vec::new();
+    let lines = body.into_data_stream().map(move |part| {
+        open.extend_from_slice(&part.expect("a part"));
+        let whole = open.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines: Vec<u8> = open.drain(..whole).collect();
+        let calls: Vec<Value> = lines
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice::<Value>(line).expect("whole lines are written"))
-            .map(|call| format!("{}\n", answer(&call)))
+            .map(|line| serde_json::from_slice(line).expect("a line is a call"))
             .collect();
-        let breaks = part.windows(7).any(|window| window == b"\"break\"");
-        if breaks { Err(std::io::Error::other("gone")) } else { Ok(answers) }
+        if calls.iter().any(|call| call["export"] == "break") {
+            return Err(std::io::Error::other("gone"));
+        }
+        Ok(calls.iter().map(|call| format!("{}\n", answer(call))).collect::<String>())
     });
     Body::from_stream(lines).into_response()
 }
