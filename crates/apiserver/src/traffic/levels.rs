@@ -19,7 +19,8 @@ const WAIT: Duration = Duration::from_secs(15);
 
 pub struct Levels {
     schemas: Vec<FlowSchema>,
-    count: usize,
+    /// Of the levels; they never change, so that nobody needs the lock to read them.
+    names: Vec<String>,
     inner: Mutex<Inner>,
 }
 
@@ -79,10 +80,10 @@ impl Drop for Seat {
 impl Levels {
     pub fn new(configuration: Configuration) -> Self {
         let Configuration { schemas, levels, seats } = configuration;
-        let count = levels.len();
+        let names = levels.iter().map(|level| level.name.clone()).collect();
         let seats = Seats::new(seats, levels);
         let inner = Mutex::new(Inner { seats, waiting: HashMap::new(), next_ticket: 0 });
-        Self { schemas, count, inner }
+        Self { schemas, names, inner }
     }
 
     /// The first schema that matches, by precedence. A configuration always has one that takes the rest.
@@ -94,9 +95,8 @@ impl Levels {
     }
 
     /// Names of the schema and its level.
-    pub fn names(&self, place: Place) -> (String, String) {
-        let level = self.lock().seats.config(place.level).name.clone();
-        (self.schemas[place.schema].name.clone(), level)
+    pub fn names(&self, place: Place) -> (&str, &str) {
+        (&self.schemas[place.schema].name, &self.names[place.level])
     }
 
     pub async fn seat(self: &Arc<Self>, place: Place) -> Result<Seat, NoSeat> {
@@ -128,7 +128,7 @@ impl Levels {
             let config = inner.seats.config(level);
             LevelState { name: config.name.clone(), nominal: config.nominal, executing, waiting }
         };
-        (0..self.count).map(state).collect()
+        (0..self.names.len()).map(state).collect()
     }
 
     fn leave(&self, level: usize) {

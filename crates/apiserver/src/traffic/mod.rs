@@ -59,12 +59,12 @@ impl Traffic {
         let (schema, level) = levels.names(place);
         match levels.seat(place).await {
             Ok(seat) => {
-                self.metrics.dispatched(&schema, &level);
+                self.metrics.dispatched(schema, level);
                 let is_write = !matches!(asked.verb, "get" | "list" | "watch");
                 Ok(Admitted { _seat: seat, _in_flight: self.metrics.in_flight(is_write) })
             }
             Err(no_seat) => {
-                self.metrics.rejected(&schema, &level, no_seat.reason());
+                self.metrics.rejected(schema, level, no_seat.reason());
                 Err(Status::too_many_requests("too many requests, please try again later", 1))
             }
         }
