@@ -63,8 +63,15 @@ pub struct TlsNodeConnector {
 impl TlsNodeConnector {
     /// `tls` trusts the cluster's CA and presents the API server's certificate. Its ALPN must be empty.
     pub fn new(tls: rustls::ClientConfig) -> Self {
-        let connector =
-            hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        // What is streamed both ways (calls, terminals) comes in small parts, each awaited.
+        tcp.set_nodelay(true);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_http1()
+            .wrap_connector(tcp);
         Self { client: Client::builder(TokioExecutor::new()).build(connector) }
     }
 }

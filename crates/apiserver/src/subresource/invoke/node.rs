@@ -1,7 +1,10 @@
 //! One pod's side of calls: a POST to its node's endpoint.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
+use futures::FutureExt;
 use http::header;
 use http_body_util::{BodyExt, Limited};
 
@@ -13,6 +16,8 @@ use crate::subresource::node_connector::{NodeConnectError, address_of};
 /// Longest answer to a single call.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 const ERROR_BYTES_MAX: usize = 16 << 10;
+/// How long the end of an answer may come after its line.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A call without an answer.
 #[derive(Debug)]
@@ -70,6 +75,7 @@ pub async fn one(request: &Request, pod: &PodRoute, call: Body) -> Result<Vec<u8
             if whole.moved && line.is_empty() {
                 return Err(CallError::NotBegun(format!("pod {} is stopping", pod.name)));
             }
+            drain(body);
             return Ok(line);
         }
         if answers.pending() > ANSWER_BYTES_MAX {
@@ -77,6 +83,15 @@ pub async fn one(request: &Request, pod: &PodRoute, call: Body) -> Result<Vec<u8
         }
     }
     Err(CallError::Lost("the answer broke off".to_owned()))
+}
+
+/// Reads an answer to its end, so that its connection serves the next call: a new one costs a TLS handshake.
+fn drain(mut body: Body) {
+    let mut rest = Box::pin(async move { while let Some(Ok(_)) = body.frame().await {} });
+    // Mostly the end came with the line.
+    if rest.as_mut().now_or_never().is_none() {
+        tokio::spawn(tokio::time::timeout(DRAIN_TIME_MAX, rest));
+    }
 }
 
 /// What is sent over an open stream.
