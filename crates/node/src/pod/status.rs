@@ -149,6 +149,12 @@ impl Render<'_> {
             let running = Some(ContainerStateRunning { started_at });
             return (ContainerState { running, ..Default::default() }, last);
         }
+        // How it ended is still being read. It is shown as it was until then: a pod that ran never waits to begin.
+        if record.uncollected().is_some()
+            && let Some(running) = self.shown_running(&container.name)
+        {
+            return (running, last);
+        }
         let waiting = self.waiting(container, record, role);
         match (record.terminated.clone().filter(|_| record.uncollected().is_none()), waiting) {
             (Some(terminated), Some(waiting)) => (
@@ -161,6 +167,12 @@ impl Render<'_> {
                 (ContainerState { waiting, ..Default::default() }, last)
             }
         }
+    }
+
+    fn shown_running(&self, name: &str) -> Option<ContainerState> {
+        let shown = self.previous?;
+        let mut all = shown.init_container_statuses.iter().chain(&shown.container_statuses).flatten();
+        all.find(|status| status.name == name)?.state.clone().filter(|state| state.running.is_some())
     }
 
     /// Why the container waits, when there is more to say than that it is being made.

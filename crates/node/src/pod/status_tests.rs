@@ -186,3 +186,13 @@ fn ephemeral_containers_are_told_that_they_do_not_start() {
     let again = status(&pod, &state, Some(&first), NOW + 60);
     assert_eq!(again.ephemeral_container_statuses, first.ephemeral_container_statuses, "said once");
 }
+
+/// Between a container's end and the reading of its last words nothing is said of it but that it is not ready.
+#[test]
+fn a_container_that_ended_does_not_wait_to_begin() {
+    let pod = pod(false);
+    let shown = status(&pod, &state(&pod, Some(running())), None, NOW);
+    assert_eq!(line(&shown), "Running, ready True, running -");
+    let ended = status(&pod, &state(&pod, Some(exited(0))), Some(&shown), NOW);
+    assert_eq!(line(&ended), "Running, ready False, running -");
+}

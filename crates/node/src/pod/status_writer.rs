@@ -1,10 +1,14 @@
 //! Writes the status of one pod: newest wins, retried until the server took it or the pod is gone.
+//!
+//! A start goes through half a dozen states within some ten milliseconds. What nobody acts upon waits a moment for the
+//! next one, so that a pod that starts quickly is written once.
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::PodStatus;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -15,10 +19,41 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// Fields that this writer owns and that may vanish again.
 const OPTIONAL: [&str; 5] = ["reason", "message", "podIP", "podIPs", "initContainerStatuses"];
 
+/// How long a status that is not urgent waits for a newer one.
+const HOLD: Duration = Duration::from_millis(200);
+
+/// When a status is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    Now,
+    /// Within [`HOLD`].
+    Soon,
+}
+
+/// Traffic is sent by readiness, and Jobs go on by last phases; all else is for people to read.
+pub fn pace(before: Option<&PodStatus>, after: &PodStatus) -> Pace {
+    let is_last = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let urgent = is_ready(after) != before.is_some_and(is_ready) || is_last(after) != before.is_some_and(is_last);
+    if urgent { Pace::Now } else { Pace::Soon }
+}
+
+fn is_ready(status: &PodStatus) -> bool {
+    status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 /// Handle to the writer of one pod.
 pub struct StatusWriter {
-    newest: watch::Sender<(u64, Value)>,
+    newest: watch::Sender<Newest>,
     written: watch::Receiver<u64>,
+}
+
+/// What was handed over, counted.
+#[derive(Debug, Clone, Default)]
+struct Newest {
+    serial: u64,
+    /// The newest one that does not wait.
+    urgent: u64,
+    body: Value,
 }
 
 /// Waits for what was handed over so far.
@@ -38,7 +73,7 @@ impl Flush {
 impl StatusWriter {
     /// Starts the writer; it ends when the handle is dropped and the newest status is written.
     pub fn spawn(client: Client, namespace: &str, name: &str, uid: &str) -> Self {
-        let (newest, inbox) = watch::channel((0, Value::Null));
+        let (newest, inbox) = watch::channel(Newest::default());
         let (progress, written) = watch::channel(0);
         let worker = Worker {
             api: Api::namespaced(client, namespace),
@@ -51,16 +86,21 @@ impl StatusWriter {
         Self { newest, written }
     }
 
-    pub fn write(&self, status: &PodStatus) {
+    pub fn write(&self, status: &PodStatus, pace: Pace) {
         let body = body(status);
-        self.newest.send_modify(|(serial, newest)| {
-            *serial += 1;
-            *newest = body;
+        self.newest.send_modify(|newest| {
+            newest.serial += 1;
+            newest.body = body;
+            if pace == Pace::Now {
+                newest.urgent = newest.serial;
+            }
         });
     }
 
+    /// Nothing waits any more.
     pub fn flush(&self) -> Flush {
-        Flush { until: self.newest.borrow().0, written: self.written.clone() }
+        self.newest.send_if_modified(|newest| std::mem::replace(&mut newest.urgent, newest.serial) != newest.serial);
+        Flush { until: self.newest.borrow().serial, written: self.written.clone() }
     }
 }
 
@@ -79,17 +119,21 @@ struct Worker {
     api: Api<Pod>,
     name: String,
     uid: String,
-    inbox: watch::Receiver<(u64, Value)>,
+    inbox: watch::Receiver<Newest>,
     progress: watch::Sender<u64>,
 }
 
 impl Worker {
     async fn run(mut self) {
         while self.inbox.changed().await.is_ok() {
+            self.hold().await;
             let mut wait = RETRY_FIRST;
             loop {
-                let (serial, status) = self.inbox.borrow_and_update().clone();
-                match self.patch(status).await {
+                let Newest { serial, body, .. } = self.inbox.borrow_and_update().clone();
+                if serial == *self.progress.borrow() {
+                    break;
+                }
+                match self.patch(body).await {
                     Ok(()) => {
                         self.progress.send_replace(serial);
                         break;
@@ -111,8 +155,81 @@ impl Worker {
         }
     }
 
+    /// Waits for something urgent, or for as long as the rest may wait.
+    async fn hold(&mut self) {
+        let written = *self.progress.borrow();
+        let urgent = self.inbox.wait_for(|newest| newest.urgent > written);
+        // The handle may be gone: what it gave last is written at once.
+        let _ = tokio::time::timeout(HOLD, urgent).await;
+    }
+
     async fn patch(&self, status: Value) -> Result<(), kube::Error> {
         let body = json!({"metadata": {"uid": self.uid}, "status": status});
         self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&body)).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn only_what_others_act_upon_is_urgent() {
+        let status = |phase: &str, ready: &str| -> PodStatus {
+            let conditions = json!([{ "type": "Ready", "status": ready }]);
+            serde_json::from_value(json!({ "phase": phase, "conditions": conditions })).unwrap()
+        };
+        let check = |before: Option<(&str, &str)>, after: (&str, &str), expect: Pace| {
+            let before = before.map(|(phase, ready)| status(phase, ready));
+            assert_eq!(pace(before.as_ref(), &status(after.0, after.1)), expect, "{before:?} {after:?}");
+        };
+        check(None, ("Pending", "False"), Pace::Soon);
+        check(Some(("Pending", "False")), ("Running", "False"), Pace::Soon);
+        check(Some(("Pending", "False")), ("Running", "True"), Pace::Now);
+        check(Some(("Running", "True")), ("Running", "True"), Pace::Soon);
+        check(Some(("Running", "True")), ("Running", "False"), Pace::Now);
+        check(Some(("Running", "False")), ("Succeeded", "False"), Pace::Now);
+        check(None, ("Failed", "False"), Pace::Now);
+    }
+
+    /// A server that tells what it was sent.
+    fn server() -> (Client, mpsc::UnboundedReceiver<Value>) {
+        let (sent, requests) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let sent = sent.clone();
+            async move {
+                let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                sent.send(serde_json::from_slice(&body).unwrap_or_default()).ok();
+                let answer = serde_json::to_vec(&Pod::default()).unwrap_or_default();
+                Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(answer)))
+            }
+        });
+        (Client::new(service, "default"), requests)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_of_a_quick_start_is_written_alone() {
+        let (client, mut requests) = server();
+        let writer = StatusWriter::spawn(client, "ns", "p", "u");
+        let status = |phase: &str| PodStatus { phase: Some(phase.to_owned()), ..PodStatus::default() };
+        let mut next = async || requests.recv().await.unwrap()["status"]["phase"].clone();
+        writer.write(&status("Pending"), Pace::Soon);
+        writer.write(&status("Running"), Pace::Now);
+        assert_eq!(next().await, "Running");
+        let began = tokio::time::Instant::now();
+        writer.write(&status("Waiting"), Pace::Soon);
+        assert_eq!(next().await, "Waiting");
+        assert!(began.elapsed() >= HOLD);
+        let began = tokio::time::Instant::now();
+        writer.write(&status("Last"), Pace::Soon);
+        writer.flush().wait().await;
+        assert!(began.elapsed() < HOLD);
+        assert_eq!(next().await, "Last");
+        drop(writer);
+        assert!(requests.recv().await.is_none());
     }
 }

@@ -27,7 +27,7 @@ use super::plan::{finished, plan};
 use super::spec::PodView;
 use super::state::{Inventory, Observed, PodState};
 use super::status::{Before, is_overruled, pod_status};
-use super::status_writer::StatusWriter;
+use super::status_writer::{Pace, StatusWriter, pace};
 use crate::config::Handler;
 use crate::inventory::take_inventory;
 use crate::probe::{self, Finding, ProbeKind, ProbeReport, ProbeTask, Verdict};
@@ -313,7 +313,8 @@ impl PodWorker {
             self.insisted_at = Some(now);
         }
         if insists || self.last_status.as_ref() != Some(&status) {
-            writer.write(&status);
+            let pace = if insists { Pace::Now } else { pace(self.last_status.as_ref(), &status) };
+            writer.write(&status, pace);
             self.last_status = Some(status);
         }
     }
