@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::Resource;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Narration};
 use serde_json::json;
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use reconcile::clock::elapsed;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, ObjectKey, Outcome, PatchBody, Plan};
 
 /// After this time an unseen creation counts as created and gone.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, PatchBody, Plan, Target};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -49,6 +49,16 @@ impl World {
     pub fn get<K: Resource<DynamicType = ()> + DeserializeOwned>(&self, name: &str) -> Option<Arc<K>> {
         let value = self.objects.get(&(K::plural(&()).into_owned(), name.to_owned()))?;
         Some(Arc::new(serde_json::from_value(value.clone()).unwrap()))
+    }
+
+    /// The whole of a pod, as it was created.
+    pub fn whole(&self, pod: &Pod) -> &Value {
+        &self.objects[&("pods".to_owned(), pod.metadata.name.clone().unwrap())]
+    }
+
+    /// The image of its first container.
+    pub fn image(&self, pod: &Pod) -> String {
+        self.whole(pod)["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()
     }
 
     pub fn edit(&mut self, resource: &str, name: &str, change: impl FnOnce(&mut Value)) {

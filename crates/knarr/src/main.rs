@@ -30,6 +30,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // The allocator asks for huge pages, and each holds little: 30 MB of an idle server. Where the kernel does not know
+    // the call, that is all that is lost. Containers have their own choice back, see `container_runtime`.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     if let Some(code) = internal() {
         return code;
     }

@@ -20,6 +20,7 @@ use crate::config::Handler;
 use crate::inventory::take_inventory;
 use crate::pod::execute::NodeContext;
 use crate::pod::state::Inventory;
+use crate::pod::watched::Watched;
 use crate::pod::worker::{Notice, Start, WorkerHandle, spawn_worker};
 
 /// The net under runtime events.
@@ -90,7 +91,7 @@ struct Supervisor {
     shutdown: CancellationToken,
 }
 
-type PodEvent = Result<watcher::Event<Pod>, watcher::Error>;
+type PodEvent = Result<watcher::Event<Watched>, watcher::Error>;
 
 impl Supervisor {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
@@ -117,7 +118,7 @@ impl Supervisor {
 
     fn pod_events(&self) -> impl Stream<Item = PodEvent> + Send + use<> {
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.context.config.node_name));
-        watcher(Api::<Pod>::all(self.context.client.clone()), config).default_backoff()
+        watcher(Api::<Watched>::all(self.context.client.clone()), config).default_backoff()
     }
 
     fn runtime_events(&self) -> SelectAll<futures::stream::BoxStream<'static, (Handler, ContainerEvent)>> {
@@ -152,14 +153,15 @@ impl Supervisor {
         match event {
             Ok(watcher::Event::Init) => self.listing = Some(BTreeSet::new()),
             Ok(watcher::Event::InitApply(pod)) => {
+                let pod = Pod::from(pod);
                 if let (Some(listing), Some(uid)) = (&mut self.listing, &pod.metadata.uid) {
                     listing.insert(uid.clone());
                 }
                 self.apply(pod);
             }
             Ok(watcher::Event::InitDone) => self.on_listed(),
-            Ok(watcher::Event::Apply(pod)) => self.apply(pod),
-            Ok(watcher::Event::Delete(pod)) => self.vanish(pod.metadata.uid.as_deref().unwrap_or_default()),
+            Ok(watcher::Event::Apply(pod)) => self.apply(pod.into()),
+            Ok(watcher::Event::Delete(pod)) => self.vanish(Pod::from(pod).metadata.uid.as_deref().unwrap_or_default()),
             Err(error) => tracing::warn!(%error, "the watch of pods broke; it begins again"),
         }
     }

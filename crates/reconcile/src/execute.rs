@@ -191,7 +191,7 @@ impl Executor {
 /// The part of any answer that matters here; a bare `Status` has none of it.
 #[derive(Debug, Default, Deserialize)]
 struct Envelope {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::head::metadata")]
     metadata: ObjectMeta,
 }
 

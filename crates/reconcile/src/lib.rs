@@ -11,6 +11,8 @@ pub mod clock;
 pub mod controller;
 pub mod events;
 pub mod execute;
+pub mod head;
+pub mod pod;
 pub mod reflector;
 pub mod work_queue;
 

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    NodeSelector, Pod, PodAffinityTerm, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint,
+    NodeSelector, PodAffinityTerm, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 use reconcile::ObjectKey;
+use reconcile::pod::Pod;
 
 use crate::resources::Resources;
 
@@ -132,7 +133,7 @@ impl PodFacts {
         let key = ObjectKey::of(pod);
         let labels = pod.metadata.labels.clone().unwrap_or_default();
         let owners = pod.metadata.owner_references.iter().flatten();
-        let affinity = spec.affinity.clone().unwrap_or_default();
+        let affinity = spec.affinity.as_deref().cloned().unwrap_or_default();
         let nodes = affinity.node_affinity.unwrap_or_default();
         let near = affinity.pod_affinity.unwrap_or_default();
         let far = affinity.pod_anti_affinity.unwrap_or_default();

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
+use reconcile::pod::Pod;
 use reconcile::{BackoffLimits, ObjectKey};
 
 use crate::facts::PodFacts;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
+use reconcile::pod::{Container, PodSpec};
 
 pub const CPU: &str = "cpu";
 pub const MEMORY: &str = "memory";

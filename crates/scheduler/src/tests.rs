@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::node::v1::RuntimeClass;
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 
 use crate::cycle::schedule;

@@ -12,9 +12,10 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use reconcile::pod::Pod;
 use reconcile::{
     ApiAction, Cache, CancellationToken, Change, Executor, Narration, Note, ObjectKey, PatchBody, Plan, Reflector,
     Target,

@@ -31,6 +31,8 @@ pub fn launch(process: &ProcessSpec, filter: Option<&[u8]>) -> Setup<Never> {
     let env: Vec<CString> =
         env.iter().map(|(name, value)| c_string(&format!("{name}={value}"))).collect::<Setup<_>>()?;
     own_streams(&identity);
+    // Knarr lives without huge pages; what a program does is its own affair.
+    sys::prctl(libc::PR_SET_THP_DISABLE, 0).attempt(|| "allow huge pages".to_owned())?;
     give_up(process, filter, &identity)?;
     // A change of user clears this; the container's program must not outlive its shim.
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)

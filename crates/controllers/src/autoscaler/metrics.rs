@@ -10,9 +10,9 @@ use std::time::Duration;
 use api::quantity::Quantity;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{MetricTarget, MetricValueStatus};
-use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
 use reconcile::clock::elapsed;
+use reconcile::pod::{Container, Pod};
 
 use crate::pods::{condition, is_terminating, phase};
 

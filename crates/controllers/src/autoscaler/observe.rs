@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler};
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::core::GroupVersionKind;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Cache, Clock, Controller, Freshness, ObjectKey, ObserveError, Outcome, Plan, Target};
 use serde::Deserialize;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::Pod;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Target};
 use serde_json::{Value, json};
 

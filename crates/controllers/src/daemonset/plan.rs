@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use reconcile::clock::elapsed;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Note, Plan};
 
 use super::eligible::{Eligibility, eligibility};

@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec,
-    Toleration,
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod as WholePod, PodSpec,
+    PodTemplateSpec, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::history::REVISION_HASH;
 use crate::pods::controller_reference;
+use reconcile::pod::Pod;
 
 const NAME_FIELD: &str = "metadata.name";
 
@@ -64,13 +65,13 @@ pub fn tolerant(template: &PodTemplateSpec) -> PodSpec {
 }
 
 #[must_use]
-pub fn new_pod(set: &DaemonSet, template: &PodTemplateSpec, node: &str, hash: &str) -> Pod {
+pub fn new_pod(set: &DaemonSet, template: &PodTemplateSpec, node: &str, hash: &str) -> WholePod {
     let meta = template.metadata.clone().unwrap_or_default();
     let mut labels = meta.labels.unwrap_or_default();
     labels.insert(REVISION_HASH.to_owned(), hash.to_owned());
     let mut spec = tolerant(template);
     pin(spec.affinity.get_or_insert_default(), node);
-    Pod {
+    WholePod {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", set.metadata.name.as_deref().unwrap_or_default())),
             namespace: set.metadata.namespace.clone(),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use proptest::prelude::*;
 use reconcile::Plan;
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 
 use super::eligible::{Eligibility, eligibility};
@@ -108,7 +109,7 @@ impl Fixture {
     /// `node image`, with `!` for one that is asked to end.
     fn pods(&self) -> Vec<String> {
         let shown = |pod: Arc<Pod>| {
-            let image = pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
+            let image = self.world.image(&pod);
             let mark = if pod.metadata.deletion_timestamp.is_some() { "!" } else { "" };
             format!("{} {image}{mark}", node_of(&pod).unwrap_or("?"))
         };

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 
 use super::plan::{Observed, plan};

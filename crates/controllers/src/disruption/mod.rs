@@ -8,9 +8,9 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Resource;
+use reconcile::pod::Pod;
 use reconcile::{Cache, Change, ObjectKey, Reflector, WorkQueue};
 
 use self::observe::DisruptionController;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use api::function::Function;
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use kube::core::{Selector, SelectorExt};
+use reconcile::pod::Pod;
 use reconcile::{Cache, Clock, Controller, Freshness, ObjectKey, ObserveError, Plan};
 
 use super::plan::{Member, Observed, Owner, plan};

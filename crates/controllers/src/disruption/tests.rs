@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use reconcile::ApiAction;
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 
 use super::observe::selector;

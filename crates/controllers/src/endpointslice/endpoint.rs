@@ -1,8 +1,9 @@
 //! What one pod contributes to a Service: an endpoint, and the ports it serves on. Pure.
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use reconcile::pod::Pod;
 
 use crate::pods::{is_ready, is_terminal, is_terminating};
 

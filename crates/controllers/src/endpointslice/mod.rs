@@ -13,7 +13,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
+use reconcile::pod::Pod;
 use reconcile::{Change, ObjectKey, Snapshot, WorkQueue};
 
 use self::observe::EndpointSliceController;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use reconcile::pod::Pod;
 use reconcile::{Cache, Controller, Freshness, ObjectKey, ObserveError, Plan};
 
 use super::plan::{MANAGED_BY, MANAGER, Observed, plan};

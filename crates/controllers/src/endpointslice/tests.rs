@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 
 use super::plan::{ENDPOINTS_MAX, Observed, plan};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::function::Function;
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Pod;
+use reconcile::pod::Pod;
 use reconcile::{Cache, Clock, Controller, Freshness, ObjectKey, ObserveError, Plan};
 
 use super::plan::{Observed, plan};

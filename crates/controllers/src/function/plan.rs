@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::function::{EXPORTS_CONDITION, Function, FunctionExport, FunctionStatus, REVISION_LABEL};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Narration, Note, Plan};
 
 use super::pod::{new_pod, revision};

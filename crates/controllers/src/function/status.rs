@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use api::function::{EXPORTS_CONDITION, FunctionSpec, FunctionStatus};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use reconcile::pod::Pod;
 
 use super::plan::{Observed, Stage, exports_of, of_revision, replicas};
 use crate::pods::{condition, is_active, is_ready};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use api::function::Function;
-use k8s_openapi::api::core::v1::Pod;
 use reconcile::ApiAction;
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 
 use super::plan::{Observed, plan};
@@ -49,13 +49,13 @@ impl Case {
 
     fn pods(&self) -> Vec<String> {
         let alive = |pod: &Arc<Pod>| pod.metadata.deletion_timestamp.is_none();
-        let image = |pod: Arc<Pod>| pod.spec.clone().unwrap().containers[0].image.clone().unwrap();
+        let image = |pod: Arc<Pod>| self.0.image(&pod);
         self.0.all::<Pod>().into_iter().filter(alive).map(image).collect()
     }
 
     fn ready(&mut self, image: &str, exports: &str) {
         for pod in self.0.all::<Pod>() {
-            if pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some(image) {
+            if self.0.image(&pod) == image {
                 let name = pod.metadata.name.clone().unwrap();
                 self.0.set_ready(&name, true);
                 self.0.edit("pods", &name, |pod| {

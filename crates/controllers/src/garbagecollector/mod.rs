@@ -10,10 +10,9 @@ mod tests;
 use std::sync::{Arc, Mutex};
 
 use api::kinds::Kind;
-use futures::StreamExt;
-use kube::core::{DynamicObject, PartialObjectMeta};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client};
+use reconcile::head::Head;
 use reconcile::{CancellationToken, Change, Freshness, Reflector, TaskTracker, WorkQueue};
 
 use self::graph::{Attention, Graph, Item, ItemKey, UNKNOWN_OWNER_GRACE};
@@ -27,8 +26,6 @@ const WORKERS: usize = 16;
 /// Kinds that own nothing, are owned by nobody worth waiting for, and change all the time.
 const IGNORED: &[&str] = &["events", "leases"];
 
-type Metadata = PartialObjectMeta<DynamicObject>;
-
 /// Watches the metadata of every kind and starts the workers.
 pub fn start(setup: &mut Setup) {
     let (queue, graph) = (WorkQueue::default(), Arc::new(Mutex::new(Graph::default())));
@@ -39,7 +36,8 @@ pub fn start(setup: &mut Setup) {
     }
     let Watching { client, graph, queue, .. } = watching.clone();
     setup.customs.subscribe(move |kind, until| drop(watching.watch(kind, until)));
-    let collector = GarbageCollector { client, graph, caches, customs: setup.customs.known() };
+    let collector =
+        GarbageCollector { client, absent: Mutex::default(), graph, caches, customs: setup.customs.known() };
     setup.run(collector, queue, "garbage-collector-controller", WORKERS);
 }
 
@@ -54,28 +52,16 @@ struct Watching {
 
 impl Watching {
     fn watch(&self, kind: &'static Kind, until: CancellationToken) -> Arc<dyn Freshness> {
-        let mut reflector: Reflector<Metadata> = Reflector::new(kind.resource);
+        let mut reflector: Reflector<Head> = Reflector::new(kind.resource);
         let cache = Arc::new(reflector.cache());
         follow(&mut reflector, kind, &self.graph, &self.queue);
-        let objects: Api<Metadata> = Api::all_with(self.client.clone(), &api_resource(kind));
-        let metadata = watcher(objects, watcher::Config::default());
-        // Only references and finalizers matter; the rest would be most of the memory.
-        let slim = metadata.modify(|object: &mut Metadata| {
-            object.metadata.annotations = None;
-            object.metadata.labels = None;
-            object.metadata.managed_fields = None;
-        });
-        self.tracker.spawn(reflector.run(slim.boxed(), until));
+        let objects: Api<Head> = Api::all_with(self.client.clone(), &api_resource(kind));
+        reflector.spawn(objects, watcher::Config::default(), &self.tracker, until);
         cache
     }
 }
 
-fn follow(
-    reflector: &mut Reflector<Metadata>,
-    kind: &'static Kind,
-    graph: &Arc<Mutex<Graph>>,
-    queue: &WorkQueue<ItemKey>,
-) {
+fn follow(reflector: &mut Reflector<Head>, kind: &'static Kind, graph: &Arc<Mutex<Graph>>, queue: &WorkQueue<ItemKey>) {
     let (graph, queue) = (Arc::clone(graph), queue.clone());
     reflector.subscribe(move |change| {
         let key = ItemKey::of(kind, &change.object().metadata);

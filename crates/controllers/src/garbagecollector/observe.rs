@@ -1,5 +1,6 @@
 //! The truth about one object: itself and its unknown owners are read from the server, never taken from the graph.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::kinds::by_kind;
@@ -13,8 +14,35 @@ use super::plan::{Dependent, Observed, Owner, plan};
 use crate::customs::KnownCustoms;
 use crate::kinds::dynamic_api;
 
+/// Owners that are remembered to be gone.
+const ABSENT_MAX: usize = 512;
+
+/// Owners that the server did not have, newest last. A uid is given once, so that what is gone stays gone; the many
+/// dependents of one owner cost one request for it.
+#[derive(Default)]
+pub struct AbsentOwners {
+    known: VecDeque<(ItemKey, String)>,
+}
+
+impl AbsentOwners {
+    fn has(&self, key: &ItemKey, uid: &str) -> bool {
+        self.known.iter().any(|(absent, of)| of == uid && absent == key)
+    }
+
+    fn add(&mut self, key: ItemKey, uid: &str) {
+        if self.has(&key, uid) {
+            return;
+        }
+        if self.known.len() == ABSENT_MAX {
+            self.known.pop_front();
+        }
+        self.known.push_back((key, uid.to_owned()));
+    }
+}
+
 pub struct GarbageCollector {
     pub client: Client,
+    pub absent: Mutex<AbsentOwners>,
     pub graph: Arc<Mutex<Graph>>,
     pub caches: Vec<Arc<dyn Freshness>>,
     pub customs: KnownCustoms,
@@ -23,6 +51,10 @@ pub struct GarbageCollector {
 impl GarbageCollector {
     pub fn graph(&self) -> MutexGuard<'_, Graph> {
         self.graph.lock().expect("no holder of the graph's lock can panic")
+    }
+
+    fn absent(&self) -> MutexGuard<'_, AbsentOwners> {
+        self.absent.lock().expect("no holder of the absent owners' lock can panic")
     }
 
     async fn live(&self, key: &ItemKey) -> Result<Option<ObjectMeta>, ObserveError> {
@@ -47,9 +79,15 @@ impl GarbageCollector {
             return Ok(Owner::Lives);
         }
         let key = ItemKey { kind, namespace: namespace.to_owned(), name: reference.name.clone() };
+        if self.absent().has(&key, &reference.uid) {
+            return Ok(Owner::Absent);
+        }
         let live = self.live(&key).await?.filter(|meta| meta.uid.as_ref() == Some(&reference.uid));
         Ok(match live {
-            None => Owner::Absent,
+            None => {
+                self.absent().add(key, &reference.uid);
+                Owner::Absent
+            }
             Some(meta) if Item::of(&meta).waits_for_dependents() => Owner::Leaving,
             Some(_) => Owner::Lives,
         })
@@ -93,5 +131,26 @@ impl Controller for GarbageCollector {
         let uid = meta.as_ref().and_then(|meta| meta.uid.as_deref()).unwrap_or_default();
         let dependents = self.dependents(uid);
         Ok(plan(&Observed { key: key.clone(), meta, owners, dependents }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_absent_owner_is_forgotten_first() {
+        let kind = by_kind("apps", "v1", "ReplicaSet").unwrap();
+        let key = |name: &str| ItemKey { kind, namespace: "ns".into(), name: name.into() };
+        let mut absent = AbsentOwners::default();
+        absent.add(key("web"), "u");
+        absent.add(key("web"), "u");
+        assert!(absent.has(&key("web"), "u") && !absent.has(&key("web"), "v") && !absent.has(&key("api"), "u"));
+        for number in 1..ABSENT_MAX {
+            absent.add(key("web"), &number.to_string());
+        }
+        assert!(absent.has(&key("web"), "u"));
+        absent.add(key("web"), "one more");
+        assert!(!absent.has(&key("web"), "u") && absent.has(&key("web"), "1"));
     }
 }

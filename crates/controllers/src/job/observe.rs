@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use reconcile::pod::Pod;
 use reconcile::{Cache, Clock, Controller, Freshness, ObjectKey, ObserveError, Outcome, Plan};
 
 use super::plan::{Observed, plan};

@@ -114,7 +114,7 @@ fn exceeds_backoff_limit(spec: &JobSpec, tally: &Tally) -> bool {
     if limit == 0 { restarted > 0 } else { restarted >= limit }
 }
 
-fn init_restarts(pod: &k8s_openapi::api::core::v1::Pod) -> i32 {
+fn init_restarts(pod: &reconcile::pod::Pod) -> i32 {
     let statuses = pod.status.as_ref().and_then(|status| status.init_container_statuses.as_ref());
     statuses.into_iter().flatten().map(|container| container.restart_count).sum()
 }

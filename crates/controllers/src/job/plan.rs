@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use reconcile::clock::elapsed;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Note, Plan, Propagation};
 
 use super::outcome::{self, COMPLETE, FAILED, Outcome, SUSPENDED, is_suspended};

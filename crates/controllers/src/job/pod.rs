@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod as WholePod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, PatchBody, Target};
 use serde_json::json;
 
@@ -59,7 +60,7 @@ pub fn is_failed(spec: &JobSpec, pod: &Pod) -> bool {
 #[must_use]
 pub fn finished_at(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
-    let ended = |status: &k8s_openapi::api::core::v1::ContainerStatus| {
+    let ended = |status: &reconcile::pod::ContainerStatus| {
         Some(status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0)
     };
     let not_ready = || {
@@ -108,14 +109,14 @@ pub fn ends_its_index(spec: &JobSpec, pod: &Pod) -> bool {
 
 /// A new pod; `before` is the failed pod of the same index that it replaces.
 #[must_use]
-pub fn new_pod(job: &Job, spec: &JobSpec, index: Option<i32>, before: Option<&Pod>) -> Pod {
+pub fn new_pod(job: &Job, spec: &JobSpec, index: Option<i32>, before: Option<&Pod>) -> WholePod {
     let template = spec.template.metadata.clone().unwrap_or_default();
     let name = job.metadata.name.as_deref().unwrap_or_default();
     let mut finalizers = template.finalizers.unwrap_or_default();
     if !finalizers.iter().any(|finalizer| finalizer == TRACKING) {
         finalizers.push(TRACKING.to_owned());
     }
-    let mut pod = Pod {
+    let mut pod = WholePod {
         metadata: ObjectMeta {
             generate_name: Some(prefix(name, index)),
             namespace: job.metadata.namespace.clone(),
@@ -158,7 +159,7 @@ fn prefix(name: &str, index: Option<i32>) -> String {
 }
 
 /// Makes `pod` the one of an index: label, annotation, hostname, variable.
-fn number(pod: &mut Pod, job: &str, index: i32) {
+fn number(pod: &mut WholePod, job: &str, index: i32) {
     let text = index.to_string();
     pod.metadata.annotations.get_or_insert_default().insert(INDEX.to_owned(), text.clone());
     pod.metadata.labels.get_or_insert_default().insert(INDEX.to_owned(), text);

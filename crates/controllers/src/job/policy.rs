@@ -3,7 +3,7 @@
 use k8s_openapi::api::batch::v1::{
     JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern, SuccessPolicy,
 };
-use k8s_openapi::api::core::v1::Pod;
+use reconcile::pod::Pod;
 
 use super::indexes::{self, Indexes};
 use crate::pods::condition;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::Pod;
 use reconcile::ApiAction;
 use reconcile::clock::elapsed;
+use reconcile::pod::Pod;
 
 use super::outcome::is_suspended;
 use super::pod::untrack;

@@ -8,8 +8,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{JobSpec, JobStatus, UncountedTerminatedPods};
-use k8s_openapi::api::core::v1::Pod;
 use reconcile::ApiAction;
+use reconcile::pod::Pod;
 
 use super::indexes::{self, Indexes};
 use super::pod::{attempts_before, ends_its_index, finished_at, index, is_failed, is_tracked, untrack};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Plan};
 use serde_json::{Value, json};
 
@@ -189,7 +189,7 @@ fn every_index_runs_once() {
     let spec = pod.spec.as_ref().unwrap();
     assert_eq!(spec.hostname.as_deref(), Some("sum-0"));
     assert_eq!(pod.metadata.generate_name.as_deref(), Some("sum-0-"));
-    let env = serde_json::to_value(spec.containers[0].env.as_ref().unwrap()).unwrap();
+    let env = &fixture.world.whole(pod)["spec"]["containers"][0]["env"];
     assert_eq!(env[0]["name"], "JOB_COMPLETION_INDEX");
     assert_eq!(
         env[0]["valueFrom"]["fieldRef"]["fieldPath"],

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+use reconcile::pod::Pod;
 
 /// Pods which say nothing about lost nodes stay so long, as Kubernetes' admission writes it into them.
 const TOLERATED_BY_DEFAULT: Duration = Duration::from_secs(300);

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
+use reconcile::pod::Pod;
 use reconcile::{Cache, Clock, Controller, Freshness, ObserveError, Plan};
 
 use super::plan::{Observed, is_ready, plan};

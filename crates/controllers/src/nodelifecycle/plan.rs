@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use reconcile::clock::elapsed;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Note, PatchBody, Plan, Target};
 use serde_json::json;
 

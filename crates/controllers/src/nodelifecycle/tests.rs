@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use reconcile::ApiAction;
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 
 use super::plan::{Observed, plan};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Cache, Clock, Controller, Freshness, ObjectKey, ObserveError, Outcome, Plan};
 
 use super::plan::{Failure, Observed, plan};

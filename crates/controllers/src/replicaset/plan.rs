@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::Pod as WholePod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Narration, Plan};
 use serde_json::json;
 
@@ -192,10 +193,10 @@ fn narration(replica_set: &ReplicaSet, verb: &'static str, done: &str) -> Narrat
     }
 }
 
-fn new_pod(replica_set: &ReplicaSet, spec: &ReplicaSetSpec) -> Option<Pod> {
+fn new_pod(replica_set: &ReplicaSet, spec: &ReplicaSetSpec) -> Option<WholePod> {
     let template = spec.template.as_ref()?;
     let meta = template.metadata.clone().unwrap_or_default();
-    Some(Pod {
+    Some(WholePod {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", replica_set.metadata.name.as_deref().unwrap_or_default())),
             namespace: replica_set.metadata.namespace.clone(),

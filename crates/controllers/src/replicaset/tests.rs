@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use reconcile::ApiAction;
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 
 use super::plan::{Failure, Observed, plan, ranked};

@@ -1,8 +1,9 @@
 //! What makes a pod the pod of an ordinal: name, labels, hostname, revision. Pure.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod as WholePod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Narration, events};
 use serde_json::json;
 
@@ -42,7 +43,7 @@ pub fn revision(pod: &Pod) -> &str {
 }
 
 #[must_use]
-pub fn new_pod(set: &StatefulSet, spec: &StatefulSetSpec, from: (&PodTemplateSpec, &str), ordinal: i32) -> Pod {
+pub fn new_pod(set: &StatefulSet, spec: &StatefulSetSpec, from: (&PodTemplateSpec, &str), ordinal: i32) -> WholePod {
     let (template, revision) = from;
     let meta = template.metadata.clone().unwrap_or_default();
     let name = format!("{}-{ordinal}", set_name(set));
@@ -54,7 +55,7 @@ pub fn new_pod(set: &StatefulSet, spec: &StatefulSetSpec, from: (&PodTemplateSpe
     pod_spec.hostname = Some(name.clone());
     pod_spec.subdomain = spec.service_name.clone().filter(|service| !service.is_empty());
     storage::mount(set, spec, ordinal, &mut pod_spec);
-    Pod {
+    WholePod {
         metadata: ObjectMeta {
             name: Some(name),
             namespace: set.metadata.namespace.clone(),

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PodTemplateSpec};
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Note, Plan};
 
 use super::identity::{self, creation, deletion, name, new_pod, ordinal, set_name};
@@ -192,9 +193,10 @@ impl<'a> Round<'a> {
             (&self.spec.template, self.history.present.name.as_str())
         };
         let pod = new_pod(self.set, self.spec, from, ordinal);
-        let what = format!("Pod {}", name(&pod));
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let what = format!("Pod {name}");
         self.actions.push(ApiAction::create(&pod).narrated(creation(self.set, &what)));
-        Some(format!("creating {}", name(&pod)))
+        Some(format!("creating {name}"))
     }
 
     fn tend(&mut self, pod: &Arc<Pod>, ordinal: i32) -> Option<String> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
-use k8s_openapi::api::core::v1::Pod;
+use reconcile::pod::Pod;
 
 use super::identity::revision;
 use super::plan::{Health, Round};

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use proptest::prelude::*;
 use reconcile::Plan;
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 
 use super::identity::revision;
@@ -90,7 +91,7 @@ impl Fixture {
     /// `name image`, with `!` for one that is asked to end.
     fn pods(&self) -> Vec<String> {
         let shown = |pod: Arc<Pod>| {
-            let image = pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
+            let image = self.world.image(&pod);
             let mark = if pod.metadata.deletion_timestamp.is_some() { "!" } else { "" };
             format!("{} {image}{mark}", pod.metadata.name.clone().unwrap())
         };
@@ -259,7 +260,7 @@ fn each_pod_has_claims_of_its_own() {
     assert_eq!(claims.len(), 2);
     assert_eq!(serde_json::to_value(&claims[0].metadata.labels).unwrap(), json!({ "app": "db", "l": "m" }));
     assert!(claims[0].metadata.owner_references.is_none());
-    let volumes = serde_json::to_value(&fixture.world.all::<Pod>()[1].spec.as_ref().unwrap().volumes).unwrap();
+    let volumes = &fixture.world.whole(&fixture.world.all::<Pod>()[1])["spec"]["volumes"];
     assert_eq!(volumes[0]["persistentVolumeClaim"]["claimName"], "data-db-1");
     fixture.edit(|spec| spec["replicas"] = 1.into());
     fixture.roll();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSetSpec;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use reconcile::pod::Pod;
 
 use super::identity::{deletion, name, revision, start};
 use super::plan::{Health, Round};

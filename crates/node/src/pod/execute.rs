@@ -445,7 +445,7 @@ impl Execution<'_> {
     async fn delete_object(&self) -> Attempt {
         let pod = self.pod()?;
         let view = PodView::new(pod);
-        let api = Api::<Pod>::namespaced(self.context.client.clone(), view.namespace());
+        let api = Api::<reconcile::pod::Pod>::namespaced(self.context.client.clone(), view.namespace());
         let preconditions = Preconditions { uid: Some(view.uid().to_owned()), ..Default::default() };
         let parameters = DeleteParams {
             grace_period_seconds: Some(0),

@@ -13,6 +13,7 @@ pub mod spec;
 pub mod state;
 pub mod status;
 pub mod status_writer;
+pub mod watched;
 pub mod worker;
 
 #[cfg(test)]
