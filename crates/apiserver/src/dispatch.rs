@@ -345,13 +345,6 @@ async fn kind_of(core: &Core, path: &ResourcePath) -> Result<(&'static Kind, Opt
         }
     };
     let custom = found.ok_or_else(Status::unknown_resource)?;
-    if custom.definition.needs_webhook(custom.at) {
-        return Err(Status::not_implemented(format!(
-            "conversion webhook for {}: Knarr does not call conversion webhooks; only the version {} is served",
-            custom.definition.name,
-            custom.definition.storage_api_version(),
-        )));
-    }
     Ok((custom.kind(), Some(custom)))
 }
 

@@ -24,6 +24,7 @@ mod housekeeping;
 mod identity;
 mod object;
 mod quota;
+mod reach;
 mod registry;
 mod rest;
 mod serve;

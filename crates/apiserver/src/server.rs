@@ -17,12 +17,12 @@ use crate::custom::catalog::spawn_catalog_upkeep;
 use crate::custom::keeper::spawn_keeper;
 use crate::dispatch::dispatch;
 use crate::endpoints;
-use crate::hooks::client::Dialer;
 use crate::hooks::upkeep::spawn_hooks_upkeep;
 use crate::housekeeping::spawn_housekeeping;
 use crate::identity::UserInfo;
 use crate::object::facets::ObjectFacets;
 use crate::quota;
+use crate::reach::Dialer;
 
 #[derive(Debug, Error)]
 pub enum ApiServerError {
@@ -43,8 +43,8 @@ impl ApiServer {
             return Err(ApiServerError::ServiceRange { range: config.service_cidr.to_string() });
         }
         let rbac = spawn_rbac_upkeep(store.clone(), config.shutdown.clone());
-        let catalog = spawn_catalog_upkeep(store.clone(), config.shutdown.clone());
         let dialer = Dialer { store: store.clone(), nodes: Arc::clone(&config.nodes) };
+        let catalog = spawn_catalog_upkeep(store.clone(), dialer.clone(), config.shutdown.clone());
         let hooks = spawn_hooks_upkeep(store.clone(), dialer, config.shutdown.clone());
         let core = Arc::new(Core::new(store, config, Kept { rbac, catalog, hooks }));
         spawn_housekeeping(core.clone());

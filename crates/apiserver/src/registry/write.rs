@@ -147,7 +147,7 @@ async fn create_once(
         return Ok(Attempt::Exists(name));
     }
     let allocation = strategy.allocate(&request.core, view, &mut object, None)?;
-    form::close(request, &mut object);
+    form::close(request, &mut object).await?;
     let encoded = encode_within(&mut object, OBJECT_BYTES_MAX)?;
     if request.parameters.dry_run {
         return Ok(Attempt::Dry(Written { bytes: encoded.stamped(""), warnings }));
@@ -200,7 +200,7 @@ async fn update_once(
     change: &impl Fn(&Value) -> Result<Value, Status>,
 ) -> Result<Update, Status> {
     let entry = request.find(view)?;
-    let old = form::opened(request, &entry.value);
+    let old = form::opened(request, &entry).await?;
     let (new, mut warnings) = prepare_update(request, part, (&old, duplicates), change)?;
     let review = Review {
         request,
@@ -297,7 +297,7 @@ async fn decide_update(
         return Ok(Decided { change, warnings });
     }
     let allocation = strategy.allocate(&request.core, review.view, &mut new, Some(old))?;
-    form::close(request, &mut new);
+    form::close(request, &mut new).await?;
     let encoded = encode_within(&mut new, OBJECT_BYTES_MAX)?;
     let answer = encoded.stamped(meta::resource_version(old));
     ops.push(Op::Put { key, value: encoded.bytes, stamp_at: Some(encoded.stamp_at) });

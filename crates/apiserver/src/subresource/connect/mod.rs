@@ -5,10 +5,10 @@
 
 mod proxied_name;
 mod proxy;
-mod relay;
+pub mod relay;
 pub mod service;
 mod streams;
-mod untrusting;
+pub mod untrusting;
 
 use std::sync::Arc;
 
