@@ -24,6 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use store::Store;
+use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -56,10 +57,17 @@ pub enum Place {
 }
 
 /// The certificate by which this server proves to others who it is.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Identity {
     pub certificate_pem: String,
     pub key_pem: String,
+}
+
+/// Never the key.
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identity")
+    }
 }
 
 /// Whose certificate is good, and whether one of our own is shown.
@@ -170,7 +178,8 @@ impl Reach {
     async fn connect(&self) -> Result<Line, DialError> {
         let to = match &self.place {
             Place::Url { host, port } => To::Address { host: host.clone(), port: *port },
-            Place::Service { namespace, name, port } => behind(&self.dialer.store.view(), namespace, name, *port)?,
+            Place::Service { namespace, name, port } => behind(&self.dialer.store.view(), namespace, name, *port)
+                .map_err(|absent| format!("service {name:?}: {absent}"))?,
         };
         match to {
             To::Address { host, port } => {
@@ -197,10 +206,26 @@ impl Reach {
     }
 }
 
+/// Where a connection goes.
 #[derive(Debug, PartialEq, Eq)]
-enum To {
+pub enum To {
     Address { host: String, port: u16 },
     Pod { node: NodeAddress, path: String },
+}
+
+/// Why nobody is behind a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Absent {
+    #[error("service not found")]
+    Service,
+    #[error("no service port {port} found")]
+    Port { port: u16 },
+    #[error("no endpoints available")]
+    Slices,
+    #[error("no endpoints available with port name {port_name:?}")]
+    Endpoints { port_name: String },
+    #[error("{why}")]
+    Node { why: String },
 }
 
 fn slice_kind() -> &'static Kind {
@@ -208,26 +233,29 @@ fn slice_kind() -> &'static Kind {
 }
 
 /// Somebody ready behind a Service.
-fn behind(view: &Snapshot, namespace: &str, name: &str, port: u16) -> Result<To, String> {
+pub fn behind(view: &Snapshot, namespace: &str, name: &str, port: u16) -> Result<To, Absent> {
     let service = view.get(&key(core_kind("services"), namespace, name));
-    let service = decode(&service.ok_or_else(|| format!("service {name:?} not found"))?.value);
+    let service = decode(&service.ok_or(Absent::Service)?.value);
     if service.pointer("/spec/type").and_then(Value::as_str) == Some("ExternalName") {
         let host = service.pointer("/spec/externalName").and_then(Value::as_str).unwrap_or("").to_owned();
         return Ok(To::Address { host, port });
     }
-    let port = port_name(&service, name, &port.to_string())?;
+    let port_name = port_name(&service, name, &port.to_string()).map_err(|_| Absent::Port { port })?;
     let folder = prefix(slice_kind(), namespace);
     let entries = view.range(&folder, None).filter(|entry| entry.facets.label(SERVICE_LABEL) == Some(name));
     let slices: Vec<Value> = entries.map(|entry| decode(&entry.value)).collect();
-    let pods = backends(&slices, &port);
+    if slices.is_empty() {
+        return Err(Absent::Slices);
+    }
+    let pods = backends(&slices, &port_name);
     if !pods.is_empty() {
         let pod = &pods[rand::random_range(0..pods.len())];
-        let node = address_in(view, &pod.node).map_err(|status| status.message)?;
+        let node = address_in(view, &pod.node).map_err(|status| Absent::Node { why: status.message })?;
         return Ok(To::Pod { node, path: format!("/dial/{namespace}/{}/{}", pod.pod, pod.port) });
     }
-    let plain = addresses(&slices, &port);
+    let plain = addresses(&slices, &port_name);
     if plain.is_empty() {
-        return Err(format!("no endpoints available for service {name:?}"));
+        return Err(Absent::Endpoints { port_name });
     }
     let (host, port) = plain[rand::random_range(0..plain.len())].clone();
     Ok(To::Address { host, port })

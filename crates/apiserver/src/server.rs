@@ -7,6 +7,7 @@ use axum::Router;
 use store::Store;
 use thiserror::Error;
 
+use crate::aggregation::{self, front_proxy};
 use crate::authz::{Attributes, authorize, spawn_rbac_upkeep};
 use crate::bootstrap::{self, BootstrapError};
 use crate::bucket;
@@ -28,6 +29,8 @@ use crate::reach::Dialer;
 pub enum ApiServerError {
     #[error("the service range {range} has no room: at least 16 addresses are needed")]
     ServiceRange { range: String },
+    #[error("opening what extension servers know this server by")]
+    FrontProxy(#[source] Status),
 }
 
 /// A cheap handle.
@@ -45,8 +48,13 @@ impl ApiServer {
         let rbac = spawn_rbac_upkeep(store.clone(), config.shutdown.clone());
         let dialer = Dialer { store: store.clone(), nodes: Arc::clone(&config.nodes) };
         let catalog = spawn_catalog_upkeep(store.clone(), dialer.clone(), config.shutdown.clone());
-        let hooks = spawn_hooks_upkeep(store.clone(), dialer, config.shutdown.clone());
-        let core = Arc::new(Core::new(store, config, Kept { rbac, catalog, hooks }));
+        let hooks = spawn_hooks_upkeep(store.clone(), dialer.clone(), config.shutdown.clone());
+        let front_proxy = match &config.front_proxy {
+            Some(mint) => Some(front_proxy::open(&store, &**mint).await.map_err(ApiServerError::FrontProxy)?),
+            None => None,
+        };
+        let core = Arc::new(Core::new(store, config, Kept { rbac, catalog, hooks }, front_proxy));
+        aggregation::upkeep::spawn_upkeep(&core, dialer);
         spawn_housekeeping(core.clone());
         spawn_keeper(core.clone());
         endpoints::spawn_upkeep(core.clone());

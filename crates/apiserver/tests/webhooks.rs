@@ -242,7 +242,7 @@ async fn failures_follow_the_failure_policy() {
     let nobody = json!({ "url": "https://127.0.0.1:1/x", "caBundle": hook.bundle });
     check(nobody, json!({}), "Connection refused").await;
     let absent = json!({ "service": { "namespace": "default", "name": "absent" }, "caBundle": hook.bundle });
-    check(absent, json!({}), "service \"absent\" not found").await;
+    check(absent, json!({}), "service \"absent\": service not found").await;
 }
 
 #[tokio::test]

@@ -34,6 +34,11 @@ impl CatalogHandle {
         self.published.load()
     }
 
+    /// Told whenever the catalog is another one.
+    pub fn changes(&self) -> watch::Receiver<Revision> {
+        self.seen.clone()
+    }
+
     /// Who converts the objects of a definition.
     pub fn converter(&self, definition: &str) -> Option<Arc<Converter>> {
         self.converters.load().get(definition).cloned()

@@ -17,6 +17,7 @@ use super::meta::{
 };
 use super::{Strategy, ownership, strategy_of};
 use crate::admission::{self, Operation, Review};
+use crate::aggregation;
 use crate::core::{Request, Snapshot, key, unwritten};
 use crate::custom::form;
 use crate::hooks;
@@ -322,6 +323,9 @@ pub async fn propose(request: &Request, txn: Txn) -> Result<Proposed, Status> {
             // Whoever is told that a policy or a webhook is registered finds it in force.
             if request.kind.group == hooks::GROUP {
                 request.core.hooks.reached(revision).await;
+            }
+            if request.kind.group == aggregation::GROUP {
+                request.core.aggregation.reached(revision).await;
             }
             let bytes = entries.first().and_then(Option::as_ref).map(|entry| entry.value.clone()).unwrap_or_default();
             Ok(Proposed::Applied(bytes))

@@ -4,7 +4,7 @@
 //! node (`streams`) or what runs there (`proxy`): bytes are relayed both ways (`relay`) and not looked at.
 
 mod proxied_name;
-mod proxy;
+pub mod proxy;
 pub mod relay;
 pub mod service;
 mod streams;
