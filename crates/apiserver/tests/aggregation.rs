@@ -16,7 +16,6 @@ use harness::pki::{Mint, authority};
 use harness::server::{Asked, Server, failure, json as answer};
 use harness::{Cluster, admin};
 use http::{Request, Response, header};
-use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

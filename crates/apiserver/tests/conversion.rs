@@ -235,15 +235,15 @@ async fn failures_name_the_converter() {
     let server = Server::start(converter).await;
     let cluster = cluster(&server, "v1").await;
     let new = |name: &str| json!({ "apiVersion": "example.com/v1", "kind": "Host", "metadata": { "name": name }, "spec": { "host": "h" } });
+    cluster
+        .post(OLD, old("bad", "x"))
+        .await
+        .refused(500, "conversion webhook for example.com/v1beta1, Kind=Host failed: bad objects are not converted");
     cluster.post(NEW, new("bad")).await.expect(201);
     let why = "conversion webhook for example.com/v1, Kind=Host failed: bad objects are not converted";
     cluster.get(&format!("{OLD}/bad")).await.refused(500, why);
     cluster.get(OLD).await.refused(500, why);
     cluster.get(&format!("{NEW}/bad")).await.expect(200);
-    cluster
-        .post(OLD, old("bad", "x"))
-        .await
-        .refused(500, "conversion webhook for example.com/v1beta1, Kind=Host failed: bad objects are not converted");
     let mut watch = cluster.watch(&format!("{OLD}?watch=true&resourceVersion=1")).await;
     let (event, object) = watch.next().await.unwrap();
     assert_eq!((event.as_str(), object["message"].as_str()), ("ERROR", Some(why)));

@@ -34,7 +34,7 @@ const BATCH_MAX: usize = 500;
 const BATCHES_AT_ONCE: usize = 4;
 /// Converted objects that are remembered for one definition.
 const REMEMBERED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What is remembered is forgotten after one to two of these: a converter may have been replaced by a better one.
+/// What is remembered is asked for anew after this time: a converter may have been replaced by a better one.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
 /// By the names of definitions.
@@ -114,31 +114,29 @@ pub fn converters<'a>(
 type Key = (Bytes, Revision, &'static str);
 type Slot = Arc<OnceCell<Entry>>;
 
-/// Two generations: what nobody asked for while one grew old is forgotten with the next.
+/// Two generations: what nobody asked for while one grew is forgotten with the next.
 #[derive(Default)]
 struct Remembered {
-    young: HashMap<Key, Slot>,
-    old: HashMap<Key, Slot>,
+    young: HashMap<Key, (Slot, Instant)>,
+    old: HashMap<Key, (Slot, Instant)>,
     young_bytes: usize,
-    since: Option<Instant>,
 }
 
 impl Remembered {
     /// Whoever comes first fills it; `bytes` is about what it will hold.
     fn slot(&mut self, key: Key, bytes: usize, now: Instant) -> Slot {
-        let is_over = self.since.is_some_and(|since| now.duration_since(since) >= REMEMBERED_FOR);
-        if is_over || self.young_bytes + bytes > REMEMBERED_BYTES_MAX / 2 {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
-            self.since = None;
-        }
-        if let Some(slot) = self.young.get(&key) {
+        let is_good = |(_, made): &&(Slot, Instant)| now.duration_since(*made) < REMEMBERED_FOR;
+        if let Some((slot, _)) = self.young.get(&key).filter(is_good) {
             return slot.clone();
         }
-        let slot = self.old.get(&key).cloned().unwrap_or_default();
-        self.since.get_or_insert(now);
+        let kept = self.old.get(&key).filter(is_good).cloned();
+        if self.young_bytes + bytes > REMEMBERED_BYTES_MAX / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        let (slot, made) = kept.unwrap_or_else(|| (Slot::default(), now));
         self.young_bytes += bytes;
-        self.young.insert(key, slot.clone());
+        self.young.insert(key, (slot.clone(), made));
         slot
     }
 }
@@ -315,10 +313,8 @@ mod tests {
         remembered.slot(key("d"), REMEMBERED_BYTES_MAX / 2, now);
         assert!(!Arc::ptr_eq(&first, &remembered.slot(key("a"), 10, now)));
         let held = remembered.slot(key("t"), 1, now);
-        let later = now + REMEMBERED_FOR;
-        remembered.slot(key("u"), 1, later);
-        remembered.slot(key("u"), 1, later + REMEMBERED_FOR);
-        assert!(!Arc::ptr_eq(&held, &remembered.slot(key("t"), 1, later + REMEMBERED_FOR)), "its time is over");
+        assert!(Arc::ptr_eq(&held, &remembered.slot(key("t"), 1, now + REMEMBERED_FOR / 2)));
+        assert!(!Arc::ptr_eq(&held, &remembered.slot(key("t"), 1, now + REMEMBERED_FOR)), "its time is over");
     }
 
     #[test]

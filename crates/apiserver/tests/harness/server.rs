@@ -97,6 +97,7 @@ impl Server {
             connections: server.connections.clone(),
             broken: server.broken.clone(),
             reply: Arc::new(reply),
+            stop: server.stop.clone(),
         };
         let stop = server.stop.clone();
         tokio::spawn(async move {
@@ -133,6 +134,7 @@ struct Line {
     connections: Arc<AtomicUsize>,
     broken: Arc<AtomicBool>,
     reply: Reply,
+    stop: CancellationToken,
 }
 
 impl Line {
@@ -144,12 +146,16 @@ impl Line {
         let Ok(tls) = self.acceptor.accept(stream).await else { return };
         self.connections.fetch_add(1, Ordering::SeqCst);
         let certified = tls.get_ref().1.peer_certificates().is_some();
+        let stop = self.stop.clone();
         let service = hyper::service::service_fn(move |request| {
             let line = self.clone();
             async move { line.answer(request, certified).await }
         });
         let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service);
-        let _ = connection.with_upgrades().await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = connection.with_upgrades() => {}
+        }
     }
 
     async fn answer(
