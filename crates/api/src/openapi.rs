@@ -95,7 +95,7 @@ pub(crate) fn root_path(kind: &Kind) -> String {
 }
 
 /// The same on every run of one build: `DefaultHasher::new` has fixed keys.
-pub(crate) fn content_hash(document: &[u8]) -> String {
+pub fn content_hash(document: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     hasher.write(document);
     format!("{:016X}", hasher.finish())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregation::front_proxy::FrontProxyMint;
 use crate::subresource::node_connector::{NoNodes, NodeConnector};
 use crate::traffic::audit::AuditLog;
 
@@ -78,6 +79,10 @@ pub struct ApiServerConfig {
     pub audit: Option<AuditLog>,
     /// How requests for logs and streams reach a node's own endpoint.
     pub nodes: Arc<dyn NodeConnector>,
+    /// The authority of clients' certificates, PEM, for extension servers that check them too.
+    pub client_ca_pem: Option<String>,
+    /// Makes the certificate by which extension servers know this one; without it they are asked without.
+    pub front_proxy: Option<Arc<dyn FrontProxyMint>>,
     /// Ends watches and background tasks.
     pub shutdown: CancellationToken,
 }
@@ -92,6 +97,8 @@ impl ApiServerConfig {
             version: Version::default(),
             audit: None,
             nodes: Arc::new(NoNodes),
+            client_ca_pem: None,
+            front_proxy: None,
             shutdown: CancellationToken::new(),
         }
     }

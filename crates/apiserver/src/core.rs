@@ -9,6 +9,8 @@ use bytes::Bytes;
 use store::{ProposeError, Revision, Store, View};
 use tokio::sync::Semaphore;
 
+use crate::aggregation::Aggregation;
+use crate::aggregation::front_proxy::FrontProxy;
 use crate::authn::keys::KeptKeys;
 use crate::authz::RbacHandle;
 use crate::bucket::BucketQueues;
@@ -37,6 +39,10 @@ pub struct Core {
     pub hooks: HooksHandle,
     /// Kinds that users defined.
     pub catalog: CatalogHandle,
+    /// Groups that others serve.
+    pub aggregation: Aggregation,
+    /// What this server shows to those others.
+    pub front_proxy: Option<FrontProxy>,
     pub traffic: Traffic,
     /// What nodes said last of what they use.
     pub summaries: Summaries,
@@ -57,7 +63,12 @@ pub struct Kept {
 }
 
 impl Core {
-    pub fn new(store: Store<ObjectFacets>, config: ApiServerConfig, kept: Kept) -> Self {
+    pub fn new(
+        store: Store<ObjectFacets>,
+        config: ApiServerConfig,
+        kept: Kept,
+        front_proxy: Option<FrontProxy>,
+    ) -> Self {
         let Kept { rbac, catalog, hooks } = kept;
         let traffic = Traffic::open(store.clone(), &config);
         Self {
@@ -67,6 +78,8 @@ impl Core {
             rbac,
             token_keys: KeptKeys::default(),
             catalog,
+            aggregation: Aggregation::default(),
+            front_proxy,
             traffic,
             summaries: Summaries::default(),
             buckets: BucketQueues::default(),

@@ -1,6 +1,7 @@
 //! What this server serves: `/api`, `/apis`, resource lists, aggregated discovery, OpenAPI.
 //!
-//! Everything is made from the kinds table and the catalog of custom kinds. Pure but for the answer's HTTP form.
+//! Everything is made from the kinds table, the catalog of custom kinds and what extension servers said of themselves.
+//! Pure but for the answer's HTTP form.
 
 use api::custom::Catalog;
 use api::kinds::{KINDS, Kind};
@@ -10,6 +11,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
+use crate::aggregation::{Remote, Remotes};
 use crate::core::Core;
 use crate::wire::accept::Form;
 use crate::wire::respond;
@@ -21,12 +23,12 @@ const OPENAPI_V2_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.
 pub fn answer(path: &str, form: Form, core: &Core) -> Result<Response, Status> {
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let aggregated = form == Form::Discovery;
-    let catalog = core.catalog.current();
-    let kinds = &kinds(&catalog);
+    let (catalog, remotes) = (core.catalog.current(), core.aggregation.current());
+    let served = &Served::new(&catalog, &remotes);
     match segments.as_slice() {
-        [] => Ok(respond::value(&json!({ "paths": paths(kinds) }))),
-        ["api"] if aggregated => Ok(aggregate(kinds, |group| group.is_empty())),
-        ["apis"] if aggregated => Ok(aggregate(kinds, |group| !group.is_empty())),
+        [] => Ok(respond::value(&json!({ "paths": paths(served) }))),
+        ["api"] if aggregated => Ok(aggregate(served, |group| group.is_empty())),
+        ["apis"] if aggregated => Ok(aggregate(served, |group| !group.is_empty())),
         ["api"] => {
             let address = format!("{}:{}", core.config.advertise_address, core.config.advertise_port);
             Ok(respond::value(&json!({ "kind": "APIVersions", "versions": ["v1"],
@@ -34,21 +36,23 @@ pub fn answer(path: &str, form: Form, core: &Core) -> Result<Response, Status> {
         }
         ["apis"] => {
             let groups: Vec<Value> =
-                groups(kinds).into_iter().filter(|g| !g.is_empty()).map(|group| group_value(kinds, group)).collect();
+                served.groups().into_iter().filter(|g| !g.is_empty()).map(|group| group_value(served, group)).collect();
             Ok(respond::value(&json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })))
         }
-        ["api", version] => resources(kinds, "", version),
-        ["apis", group] if groups(kinds).iter().any(|g| g == group) => {
-            let mut value = group_value(kinds, group);
+        ["api", version] => resources(served, "", version),
+        ["apis", group] if served.groups().iter().any(|g| g == group) => {
+            let mut value = group_value(served, group);
             value["kind"] = "APIGroup".into();
             value["apiVersion"] = "v1".into();
             Ok(respond::value(&value))
         }
-        ["apis", group, version] => resources(kinds, group, version),
-        ["openapi", "v3"] => Ok(respond::value(&openapi_index(&catalog))),
+        ["apis", group, version] => resources(served, group, version),
+        ["openapi", "v3"] => Ok(respond::value(&openapi_index(&catalog, &remotes))),
         ["openapi", "v3", rest @ ..] => {
             let path = rest.join("/");
-            let document = api::openapi::group_version(&path).or_else(|| catalog.document(&path));
+            let of_others = remotes.v3_documents().into_iter().find(|(of, _)| *of == path);
+            let document = of_others.map(|(_, v3)| v3.document.clone());
+            let document = document.or_else(|| api::openapi::group_version(&path)).or_else(|| catalog.document(&path));
             let document = document.ok_or_else(Status::unknown_resource)?;
             Ok(respond::json(StatusCode::OK, document))
         }
@@ -60,54 +64,75 @@ pub fn answer(path: &str, form: Form, core: &Core) -> Result<Response, Status> {
 /// kind that v3 does not have, and what Argo CD learns types from.
 pub fn openapi_v2(headers: &HeaderMap, core: &Core) -> Response {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let catalog = core.catalog.current();
-    let document = catalog.v2();
+    let document = core.aggregation.v2(&core.catalog.current());
     if accept.contains(OPENAPI_V2_ASKED) || accept.contains(OPENAPI_V2_PROTOBUF) {
-        return respond::typed(StatusCode::OK, OPENAPI_V2_PROTOBUF, document.protobuf.clone());
+        return respond::typed(StatusCode::OK, OPENAPI_V2_PROTOBUF, document.protobuf);
     }
-    respond::json(StatusCode::OK, document.json.clone())
+    respond::json(StatusCode::OK, document.json)
 }
 
-/// Built-in kinds, then custom ones.
-fn kinds(catalog: &Catalog) -> Vec<&'static Kind> {
-    KINDS.iter().chain(catalog.served().into_iter().map(api::custom::Custom::kind)).collect()
+/// What is served here, and what by others.
+struct Served<'a> {
+    /// Built-in kinds, then custom ones; not those that others serve.
+    kinds: Vec<&'static Kind>,
+    remotes: &'a Remotes,
 }
 
-fn openapi_index(catalog: &Catalog) -> Value {
+impl<'a> Served<'a> {
+    fn new(catalog: &Catalog, remotes: &'a Remotes) -> Self {
+        let customs = catalog.served().into_iter().map(api::custom::Custom::kind);
+        let here = |kind: &&'static Kind| remotes.find(kind.group, kind.version).is_none();
+        Self { kinds: KINDS.iter().chain(customs).filter(here).collect(), remotes }
+    }
+
+    /// In the order of the table; "" is the core group.
+    fn groups(&self) -> Vec<&'a str> {
+        let mut groups: Vec<&'a str> = Vec::new();
+        for group in self.kinds.iter().map(|kind| kind.group).chain(self.remotes.groups()) {
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        groups
+    }
+
+    /// The first version listed is the preferred one.
+    fn versions(&self, group: &str) -> Vec<Version<'a>> {
+        let mut versions: Vec<Version<'a>> = Vec::new();
+        for kind in self.kinds.iter().filter(|kind| kind.group == group) {
+            if !versions.iter().any(|version| version.name == kind.version) {
+                versions.push(Version { name: kind.version, remote: None });
+            }
+        }
+        let of_others = self.remotes.versions(group).iter();
+        versions.extend(of_others.map(|remote| Version { name: &remote.version, remote: Some(&**remote) }));
+        versions
+    }
+}
+
+/// A version of a group, and who serves it if it is not this server.
+struct Version<'a> {
+    name: &'a str,
+    remote: Option<&'a Remote>,
+}
+
+fn openapi_index(catalog: &Catalog, remotes: &Remotes) -> Value {
     let mut index = api::openapi::index();
+    let url = |path: &str, hash: &str| json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") });
     for (path, hash) in catalog.documents() {
-        index["paths"][path] = json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") });
+        index["paths"][path] = url(path, hash);
+    }
+    for (path, document) in remotes.v3_documents() {
+        index["paths"][&path] = url(&path, &document.hash);
     }
     index
 }
 
-/// In the order of the table; "" is the core group.
-fn groups(kinds: &[&'static Kind]) -> Vec<&'static str> {
-    let mut groups = Vec::new();
-    for kind in kinds {
-        if !groups.contains(&kind.group) {
-            groups.push(kind.group);
-        }
-    }
-    groups
-}
-
-/// The first version listed is the preferred one.
-fn versions(kinds: &[&'static Kind], group: &str) -> Vec<&'static str> {
-    let mut versions = Vec::new();
-    for kind in kinds.iter().filter(|k| k.group == group) {
-        if !versions.contains(&kind.version) {
-            versions.push(kind.version);
-        }
-    }
-    versions
-}
-
-fn paths(kinds: &[&'static Kind]) -> Vec<String> {
+fn paths(served: &Served<'_>) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for group in groups(kinds).into_iter().filter(|g| !g.is_empty()) {
+    for group in served.groups().into_iter().filter(|g| !g.is_empty()) {
         paths.push(format!("/apis/{group}"));
-        paths.extend(versions(kinds, group).into_iter().map(|version| format!("/apis/{group}/{version}")));
+        paths.extend(served.versions(group).into_iter().map(|version| format!("/apis/{group}/{}", version.name)));
     }
     paths.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
     paths
@@ -117,18 +142,19 @@ fn group_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
-fn group_value(kinds: &[&'static Kind], group: &str) -> Value {
-    let versions: Vec<Value> = versions(kinds, group)
+fn group_value(served: &Served<'_>, group: &str) -> Value {
+    let versions: Vec<Value> = served
+        .versions(group)
         .into_iter()
-        .map(|version| json!({ "groupVersion": group_version(group, version), "version": version }))
+        .map(|version| json!({ "groupVersion": group_version(group, version.name), "version": version.name }))
         .collect();
     json!({ "name": group, "preferredVersion": versions[0], "versions": versions })
 }
 
-/// The plain list of one version: `APIResourceList`.
-fn resources(kinds: &[&'static Kind], group: &str, version: &str) -> Result<Response, Status> {
+/// The plain list of one version: `APIResourceList`. Those of others are asked of them.
+fn resources(served: &Served<'_>, group: &str, version: &str) -> Result<Response, Status> {
     let mut list = Vec::new();
-    for kind in kinds.iter().filter(|k| k.group == group && k.version == version) {
+    for kind in served.kinds.iter().filter(|k| k.group == group && k.version == version) {
         let mut value = json!({ "name": kind.resource, "singularName": kind.singular, "namespaced": kind.namespaced,
             "kind": kind.kind, "verbs": kind.verbs });
         if !kind.short_names.is_empty() {
@@ -156,19 +182,15 @@ fn resources(kinds: &[&'static Kind], group: &str, version: &str) -> Result<Resp
 }
 
 /// KEP-3352: everything in one answer.
-fn aggregate(kinds: &[&'static Kind], wanted: impl Fn(&str) -> bool) -> Response {
-    let items: Vec<Value> = groups(kinds)
+fn aggregate(served: &Served<'_>, wanted: impl Fn(&str) -> bool) -> Response {
+    let items: Vec<Value> = served
+        .groups()
         .into_iter()
         .filter(|group| wanted(group))
         .map(|group| {
-            let versions: Vec<Value> = versions(kinds, group)
-                .into_iter()
-                .map(|version| {
-                    let kinds = kinds.iter().filter(|k| k.group == group && k.version == version);
-                    json!({ "version": version, "freshness": "Current",
-                        "resources": kinds.map(|kind| aggregated_kind(kind)).collect::<Vec<_>>() })
-                })
-                .collect();
+            let versions = served.versions(group);
+            let versions: Vec<Value> =
+                versions.iter().map(|version| aggregated_version(served, group, version)).collect();
             let metadata = if group.is_empty() { json!({}) } else { json!({ "name": group }) };
             json!({ "metadata": metadata, "versions": versions })
         })
@@ -176,6 +198,21 @@ fn aggregate(kinds: &[&'static Kind], wanted: impl Fn(&str) -> bool) -> Response
     let list = json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {},
         "items": items });
     respond::typed(StatusCode::OK, Form::Discovery.content_type(), respond::to_bytes(&list))
+}
+
+fn aggregated_version(served: &Served<'_>, group: &str, version: &Version<'_>) -> Value {
+    if let Some(remote) = version.remote {
+        // Stale: what it served when it answered last, if it ever did.
+        let freshness = if remote.is_available() { "Current" } else { "Stale" };
+        let mut value = json!({ "version": version.name, "freshness": freshness });
+        if let Some(resources) = &remote.found.load().resources {
+            value["resources"] = Value::from((**resources).clone());
+        }
+        return value;
+    }
+    let kinds = served.kinds.iter().filter(|k| k.group == group && k.version == version.name);
+    json!({ "version": version.name, "freshness": "Current",
+        "resources": kinds.map(|kind| aggregated_kind(kind)).collect::<Vec<_>>() })
 }
 
 fn aggregated_kind(kind: &Kind) -> Value {
@@ -207,11 +244,13 @@ mod tests {
 
     #[test]
     fn groups_and_versions() {
-        let kinds = &kinds(&Catalog::default());
-        assert_eq!(groups(kinds)[0], "");
-        assert!(groups(kinds).contains(&"apps"));
-        assert_eq!(versions(kinds, "autoscaling"), ["v2", "v1"]);
-        assert!(paths(kinds).contains(&"/apis/apps/v1".to_owned()));
+        let (catalog, remotes) = (Catalog::default(), Remotes::default());
+        let served = &Served::new(&catalog, &remotes);
+        assert_eq!(served.groups()[0], "");
+        assert!(served.groups().contains(&"apps"));
+        let versions: Vec<&str> = served.versions("autoscaling").iter().map(|version| version.name).collect();
+        assert_eq!(versions, ["v2", "v1"]);
+        assert!(paths(served).contains(&"/apis/apps/v1".to_owned()));
     }
 
     #[test]

@@ -18,6 +18,8 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request as HttpRequest, StatusCode, Uri, header};
 use hyper::upgrade::OnUpgrade;
 
+use crate::aggregation::Remote;
+use crate::aggregation::forward::{self, Forward};
 use crate::authz::{Attributes, authorize, reviews};
 use crate::client::AsLeader;
 use crate::core::{Core, Request};
@@ -27,7 +29,7 @@ use crate::registry::write::Part;
 use crate::rest::write::Input;
 use crate::rest::{components, list, usage, watch, write};
 use crate::serve::PeerAddress;
-use crate::subresource::connect::{self, Connect};
+use crate::subresource::connect::{self, Connect, relay};
 use crate::traffic::audit::Arrived;
 use crate::traffic::schema::Asked;
 use crate::traffic::{Admitted, Outcome, Record, known_subresource, metrics};
@@ -114,7 +116,7 @@ async fn answer(core: Arc<Core>, request: HttpRequest<Body>, record: &mut Record
     let user = impersonated(&core, user, &parts.headers)?;
     record.impersonated = Some(user.clone()).filter(|acting| Some(acting) != record.user.as_ref());
     match target {
-        Target::NonResource => non_resource(&core, &user, &parts, record).await,
+        Target::NonResource => non_resource(&core, &user, parts, record).await,
         Target::Resource(path) => {
             let parameters = Parameters::parse(&parts.uri)?;
             let as_leader = parts.extensions.get::<AsLeader>().is_some();
@@ -151,7 +153,7 @@ fn impersonated(core: &Core, user: UserInfo, headers: &HeaderMap) -> Result<User
     Ok(UserInfo::authenticated(name, groups))
 }
 
-async fn non_resource(core: &Core, user: &UserInfo, parts: &Parts, record: &mut Record) -> Result<Response, Status> {
+async fn non_resource(core: &Core, user: &UserInfo, parts: Parts, record: &mut Record) -> Result<Response, Status> {
     let path = parts.uri.path();
     let verb = method_name(&parts.method);
     let asked = Asked { user: &user.name, groups: &user.groups, verb, path, ..Asked::default() };
@@ -169,6 +171,12 @@ async fn non_resource(core: &Core, user: &UserInfo, parts: &Parts, record: &mut 
     if path == "/metrics" {
         return Ok(respond::typed(StatusCode::OK, metrics::MEDIA_TYPE, metrics::text(core)));
     }
+    if let Some(remote) = of_another(core, path) {
+        let Parts { method, uri, headers, .. } = parts;
+        let (body, user) = (Body::empty(), user.clone());
+        let forward = Forward { method, uri, headers, body, upgrade: None, user, is_long_running: false };
+        return forward::forward(core, &remote, forward).await;
+    }
     // Whoever was told that a kind is established finds it.
     core.catalog.caught_up(&core.store.view()).await;
     if path == "/openapi/v2" {
@@ -179,6 +187,15 @@ async fn non_resource(core: &Core, user: &UserInfo, parts: &Parts, record: &mut 
     }
     let form = negotiate(&parts.headers).unwrap_or(Form::Object);
     discovery::answer(path, form, core)
+}
+
+/// Who answers for `/apis/<group>/<version>`, if it is not this server.
+fn of_another(core: &Core, path: &str) -> Option<Arc<Remote>> {
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    match (segments.next(), segments.next(), segments.next(), segments.next()) {
+        (Some("apis"), Some(group), Some(version), None) => core.aggregation.find(group, version),
+        _ => None,
+    }
 }
 
 /// One resource request on its way.
@@ -202,10 +219,16 @@ impl Exchange {
             .ok_or_else(Status::method_not_allowed)?;
         let verb = subresource::verb(&self.path, verb);
         record.verb = verb.name();
-        record.is_long_running = verb == Verb::Watch || subresource::is_long_running(&self.path.subresource);
+        let remote = self.core.aggregation.find(&self.path.group, &self.path.version);
+        record.is_long_running = verb == Verb::Watch
+            || subresource::is_long_running(&self.path.subresource)
+            || (remote.is_some() && relay::wants_upgrade(&self.headers));
         let _admitted = if record.is_long_running { None } else { Some(self.admit(verb).await?) };
         self.authorize(verb)?;
         record.is_allowed = true;
+        if let Some(remote) = remote {
+            return self.forward(&remote, method, body, record.is_long_running).await;
+        }
         let (kind, custom) = kind_of(&self.core, &self.path).await?;
         record.kind = Some(kind);
         if connect::is_connection(&self.path.subresource) {
@@ -238,6 +261,19 @@ impl Exchange {
             return subresource::answer(&request, verb, input).await;
         }
         verbs(&request, verb, input).await
+    }
+
+    /// To the extension server that serves the group version.
+    async fn forward(
+        self,
+        remote: &Remote,
+        method: &Method,
+        body: Body,
+        is_long_running: bool,
+    ) -> Result<Response, Status> {
+        let Self { core, user, headers, uri, upgrade, .. } = self;
+        let forward = Forward { method: method.clone(), uri, headers, body, upgrade, user, is_long_running };
+        forward::forward(&core, remote, forward).await
     }
 
     /// What the path says, for who counts and logs.
@@ -345,13 +381,6 @@ async fn kind_of(core: &Core, path: &ResourcePath) -> Result<(&'static Kind, Opt
         }
     };
     let custom = found.ok_or_else(Status::unknown_resource)?;
-    if custom.definition.needs_webhook(custom.at) {
-        return Err(Status::not_implemented(format!(
-            "conversion webhook for {}: Knarr does not call conversion webhooks; only the version {} is served",
-            custom.definition.name,
-            custom.definition.storage_api_version(),
-        )));
-    }
     Ok((custom.kind(), Some(custom)))
 }
 

@@ -62,6 +62,13 @@ pub enum CertificateError {
     NoCommonName,
 }
 
+/// The common name of a DER certificate.
+pub fn common_name(der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let mut names = certificate.subject().iter_common_name().filter_map(|attribute| attribute.as_str().ok());
+    names.find(|name| !name.is_empty()).map(str::to_owned)
+}
+
 /// The user a DER certificate names. The caller has verified its chain.
 pub fn from_certificate(der: &[u8]) -> Result<UserInfo, CertificateError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(CertificateError::Parse)?;

@@ -7,6 +7,7 @@
 //! May not know: nodes' insides, controllers, how the store agrees and keeps.
 
 mod admission;
+mod aggregation;
 mod authn;
 mod authz;
 mod bootstrap;
@@ -24,6 +25,7 @@ mod housekeeping;
 mod identity;
 mod object;
 mod quota;
+mod reach;
 mod registry;
 mod rest;
 mod serve;
@@ -32,11 +34,15 @@ mod subresource;
 mod traffic;
 mod wire;
 
+pub use aggregation::HeaderNames;
+pub use aggregation::front_proxy::FrontProxyMint;
+pub use authn::request_header::RequestHeader;
 pub use bootstrap::BootstrapError;
 pub use client::InProcessClient;
 pub use config::{ApiServerConfig, Cidr, Version};
 pub use identity::{AUTHENTICATED, CertificateError, MASTERS, UserInfo, from_certificate};
 pub use object::facets::ObjectFacets;
+pub use reach::Identity;
 pub use serve::serve;
 pub use server::{ApiServer, ApiServerError};
 pub use subresource::node_connector::{NoNodes, NodeAddress, NodeConnectError, NodeConnector, TlsNodeConnector};

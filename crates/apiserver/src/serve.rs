@@ -15,11 +15,11 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::identity::{UserInfo, from_certificate};
+use crate::authn::request_header::RequestHeader;
+use crate::identity::UserInfo;
 
 /// Most connections at the same time; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -37,7 +37,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serves until `shutdown`; then stops accepting, lets requests end, and returns.
-pub async fn serve(listener: TcpListener, mut tls: ServerConfig, router: Router, shutdown: CancellationToken) {
+///
+/// `proxies` are believed what they say of users. The TLS server has to accept their authority besides that of users.
+pub async fn serve(
+    listener: TcpListener,
+    mut tls: ServerConfig,
+    router: Router,
+    proxies: Option<Arc<RequestHeader>>,
+    shutdown: CancellationToken,
+) {
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -53,8 +61,8 @@ pub async fn serve(listener: TcpListener, mut tls: ServerConfig, router: Router,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (acceptor, router) = (acceptor.clone(), router.clone());
-                let connection = Connection { acceptor, router, peer, _permit: permit };
+                let (acceptor, router, proxies) = (acceptor.clone(), router.clone(), proxies.clone());
+                let connection = Connection { acceptor, router, proxies, peer, _permit: permit };
                 tokio::spawn(connection.run(stream, graceful.watcher()));
             }
             Err(error) => {
@@ -76,6 +84,7 @@ pub struct PeerAddress(pub SocketAddr);
 struct Connection {
     acceptor: TlsAcceptor,
     router: Router,
+    proxies: Option<Arc<RequestHeader>>,
     peer: SocketAddr,
     _permit: OwnedSemaphorePermit,
 }
@@ -95,12 +104,13 @@ impl Connection {
                 return;
             }
         };
-        let user = user_of(&stream);
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let caller = RequestHeader::caller(self.proxies.as_ref(), chain);
         let peer = PeerAddress(self.peer);
         let router = self.router.map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().remove::<UserInfo>();
             request.extensions_mut().insert(peer);
-            if let Some(user) = user.clone() {
+            if let Some(user) = caller.user_of(request.headers()) {
                 request.extensions_mut().insert(user);
             }
             request.map(axum::body::Body::new)
@@ -130,16 +140,4 @@ fn connection_builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
-}
-
-/// The user of the verified client certificate; the `ServerConfig` has verified its chain.
-fn user_of(stream: &TlsStream<TcpStream>) -> Option<UserInfo> {
-    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
-    match from_certificate(certificate) {
-        Ok(user) => Some(user),
-        Err(error) => {
-            tracing::debug!(%error, "client certificate names no user");
-            None
-        }
-    }
 }

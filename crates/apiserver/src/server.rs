@@ -7,6 +7,7 @@ use axum::Router;
 use store::Store;
 use thiserror::Error;
 
+use crate::aggregation::{self, front_proxy};
 use crate::authz::{Attributes, authorize, spawn_rbac_upkeep};
 use crate::bootstrap::{self, BootstrapError};
 use crate::bucket;
@@ -17,17 +18,19 @@ use crate::custom::catalog::spawn_catalog_upkeep;
 use crate::custom::keeper::spawn_keeper;
 use crate::dispatch::dispatch;
 use crate::endpoints;
-use crate::hooks::client::Dialer;
 use crate::hooks::upkeep::spawn_hooks_upkeep;
 use crate::housekeeping::spawn_housekeeping;
 use crate::identity::UserInfo;
 use crate::object::facets::ObjectFacets;
 use crate::quota;
+use crate::reach::Dialer;
 
 #[derive(Debug, Error)]
 pub enum ApiServerError {
     #[error("the service range {range} has no room: at least 16 addresses are needed")]
     ServiceRange { range: String },
+    #[error("opening what extension servers know this server by")]
+    FrontProxy(#[source] Status),
 }
 
 /// A cheap handle.
@@ -43,10 +46,15 @@ impl ApiServer {
             return Err(ApiServerError::ServiceRange { range: config.service_cidr.to_string() });
         }
         let rbac = spawn_rbac_upkeep(store.clone(), config.shutdown.clone());
-        let catalog = spawn_catalog_upkeep(store.clone(), config.shutdown.clone());
         let dialer = Dialer { store: store.clone(), nodes: Arc::clone(&config.nodes) };
-        let hooks = spawn_hooks_upkeep(store.clone(), dialer, config.shutdown.clone());
-        let core = Arc::new(Core::new(store, config, Kept { rbac, catalog, hooks }));
+        let catalog = spawn_catalog_upkeep(store.clone(), dialer.clone(), config.shutdown.clone());
+        let hooks = spawn_hooks_upkeep(store.clone(), dialer.clone(), config.shutdown.clone());
+        let front_proxy = match &config.front_proxy {
+            Some(mint) => Some(front_proxy::open(&store, &**mint).await.map_err(ApiServerError::FrontProxy)?),
+            None => None,
+        };
+        let core = Arc::new(Core::new(store, config, Kept { rbac, catalog, hooks }, front_proxy));
+        aggregation::upkeep::spawn_upkeep(&core, dialer);
         spawn_housekeeping(core.clone());
         spawn_keeper(core.clone());
         endpoints::spawn_upkeep(core.clone());

@@ -339,18 +339,6 @@ async fn roles_name_custom_kinds_like_all_others() {
 }
 
 #[tokio::test]
-async fn conversion_by_webhook_is_refused_clearly() {
-    let cluster = Cluster::new().await;
-    let mut webhook = definition();
-    webhook["spec"]["conversion"] = json!({ "strategy": "Webhook", "webhook": { "conversionReviewVersions": ["v1"],
-        "clientConfig": { "url": "https://example.com/convert" } } });
-    cluster.post(DEFINITIONS, webhook).await.expect(201);
-    eventually("served", async || cluster.get(TABS).await.code == 200).await;
-    let refused = cluster.get("/apis/stable.example.com/v1beta1/crontabs").await.expect(501);
-    assert!(refused["message"].as_str().unwrap().contains("does not call conversion webhooks"), "{refused}");
-}
-
-#[tokio::test]
 async fn watches_end_with_the_definition() {
     let cluster = with_definition().await;
     cluster.post(TABS, tab("a", json!({ "cronSpec": "*" }))).await.expect(201);

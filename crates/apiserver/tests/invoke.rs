@@ -363,3 +363,46 @@ async fn a_function_stands_for_a_webhook() {
     let answer = case.cluster.post(maps, harness::config_map("m")).await.expect(500);
     assert!(answer["message"].as_str().unwrap().contains("does not give a result<string, string>"), "{answer}");
 }
+
+#[tokio::test]
+async fn functions_convert_custom_objects() {
+    let case = Case::new().await;
+    case.pod("p", "r1", true).await;
+    case.serve("r1").await;
+    let version = |name: &str, storage: bool| {
+        json!({ "name": name, "served": true, "storage": storage,
+            "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } } })
+    };
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "tabs.example.com", "annotations": { "conversion.knarr.dev/function": "true" } },
+        "spec": { "group": "example.com", "scope": "Cluster", "names": { "plural": "tabs", "kind": "Tab" },
+            "versions": [version("v1", true), version("v2", false)],
+            "conversion": { "strategy": "Webhook", "webhook": { "conversionReviewVersions": ["v1"],
+                "clientConfig": { "service": { "namespace": "default", "name": "calc", "path": "convert#tabs" } } } } } });
+    case.cluster.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await.expect(201);
+    let tab = json!({ "apiVersion": "example.com/v1", "kind": "Tab", "metadata": { "name": "t" }, "old": 1 });
+    let mut made = Value::Null;
+    for _ in 0..200 {
+        made = case.cluster.post("/apis/example.com/v1/tabs", tab.clone()).await.body;
+        if made["kind"] == "Tab" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let converted = json!([{ "apiVersion": "example.com/v2", "kind": "Tab", "new": 1,
+        "metadata": { "name": "t", "uid": made["metadata"]["uid"] } }]);
+    case.node.tell("p", Behaviour::Says(json!({ "result": converted.to_string() }).to_string()));
+    let read = case.cluster.get("/apis/example.com/v2/tabs/t").await.expect(200);
+    assert_eq!((&read["new"], &read["old"], &read["apiVersion"]), (&json!(1), &Value::Null, &json!("example.com/v2")));
+    assert_eq!(read["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    case.cluster
+        .patch("/apis/example.com/v1/tabs/t", "application/merge-patch+json", json!({ "old": 2 }))
+        .await
+        .expect(200);
+    case.node.tell("p", Behaviour::Says(json!({ "error": "no such form" }).to_string()));
+    case.cluster
+        .get("/apis/example.com/v2/tabs/t")
+        .await
+        .refused(500, "conversion webhook for example.com/v1, Kind=Tab failed: function default/calc: no such form");
+}

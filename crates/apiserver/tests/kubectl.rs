@@ -86,7 +86,7 @@ impl Session {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
-        tokio::spawn(apiserver::serve(listener, tls(&pki), cluster.server.router(), stop.clone()));
+        tokio::spawn(apiserver::serve(listener, tls(&pki), cluster.server.router(), None, stop.clone()));
         let home = tempfile::tempdir().expect("a directory");
         let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).expect("a file");
         write("ca.pem", &pki.ca);

@@ -127,6 +127,12 @@ pub struct UpArgs {
     /// Which requests that are: an audit.k8s.io/v1 Policy [default: all]
     #[arg(long, value_name = "FILE", requires = "audit_log")]
     pub audit_policy: Option<PathBuf>,
+    /// Believe proxies with a client certificate of these authorities (PEM) which user they name in headers
+    #[arg(long, value_name = "FILE")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names of those certificates, separated by commas [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "requestheader_client_ca_file")]
+    pub requestheader_allowed_names: Vec<String>,
     /// Leave the workloads running when this process stops
     #[arg(long)]
     pub keep_workloads: bool,

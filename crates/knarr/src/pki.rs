@@ -24,7 +24,10 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 
+mod front_proxy;
 mod signer;
+
+pub use front_proxy::FrontProxyCertificates;
 
 /// Life of the certificate authority.
 const CA_YEARS: i64 = 10;
@@ -124,15 +127,18 @@ impl Authority {
     pub fn open(dir: &Path, name: AuthorityName) -> Result<Self, PkiError> {
         let (certificate_path, key_path) = name.paths(dir);
         if !certificate_path.exists() {
-            write_authority(dir, (&certificate_path, &key_path), &create(name)?)?;
+            write_authority(dir, (&certificate_path, &key_path), &create(name.common_name())?)?;
         }
         let read = |path: &Path| {
             fs::read_to_string(path).map_err(|source| PkiError::File { attempt: "read", path: path.to_owned(), source })
         };
         let certificate_pem = read(&certificate_path)?;
-        let unusable = |why: String| PkiError::Authority { path: certificate_path.clone(), why };
-        let key = KeyPair::from_pem(&read(&key_path)?).map_err(|e| unusable(format!("its key: {e}")))?;
-        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(|e| unusable(e.to_string()))?;
+        Self::of(certificate_pem, &read(&key_path)?).map_err(|why| PkiError::Authority { path: certificate_path, why })
+    }
+
+    fn of(certificate_pem: String, key_pem: &str) -> Result<Self, String> {
+        let key = KeyPair::from_pem(key_pem).map_err(|e| format!("its key: {e}"))?;
+        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(|e| e.to_string())?;
         Ok(Self { issuer, certificate_pem })
     }
 
@@ -199,8 +205,26 @@ impl Authority {
     /// client may come without one (and is then anonymous). The authority's own certificate is sent
     /// along: a newcomer that knows only its fingerprint verifies the server by it.
     pub fn server_config(&self, leaf: &Leaf, required: bool) -> Result<ServerConfig, PkiError> {
+        self.server_config_with(leaf, required, &[])
+    }
+
+    /// As [`Self::server_config`], for clients of other authorities too.
+    pub fn server_config_with(
+        &self,
+        leaf: &Leaf,
+        required: bool,
+        others: &[CertificateDer<'static>],
+    ) -> Result<ServerConfig, PkiError> {
         let tls = |e: &dyn std::fmt::Display| PkiError::Tls { why: e.to_string() };
-        let builder = WebPkiClientVerifier::builder(Arc::new(self.roots()?));
+        let mut roots = self.roots()?;
+        for other in others {
+            if certificates(&self.certificate_pem)?.contains(other) {
+                let why = "an authority of the front proxies is the cluster's own, whose clients are users".to_owned();
+                return Err(PkiError::Tls { why });
+            }
+            roots.add(other.clone()).map_err(|e| tls(&e))?;
+        }
+        let builder = WebPkiClientVerifier::builder(Arc::new(roots));
         let builder = if required { builder } else { builder.allow_unauthenticated() };
         let verifier = builder.build().map_err(|e| tls(&e))?;
         let mut chain = certificates(&leaf.certificate_pem)?;
@@ -245,8 +269,7 @@ fn leaf_params(common_name: &str, usage: ExtendedKeyUsagePurpose) -> Certificate
     params
 }
 
-fn create(name: AuthorityName) -> Result<Leaf, PkiError> {
-    let subject = name.common_name();
+fn create(subject: &str) -> Result<Leaf, PkiError> {
     let mint = |source| PkiError::Mint { subject: subject.to_owned(), source };
     let mut params = CertificateParams::default();
     let now = OffsetDateTime::now_utc();

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
 use super::definition::{Custom, Definition, Version};
 use super::names::compare_versions;
@@ -117,6 +118,15 @@ impl Catalog {
     /// The OpenAPI v2 document of everything, built-in kinds included; made when it is asked for the first time.
     pub fn v2(&self) -> &v2::Document {
         self.v2.get_or_init(|| v2::document(openapi::v2_definitions(&self.served())))
+    }
+}
+
+impl Catalog {
+    /// As [`Self::v2`], with the schemas of what others serve; those of this server's kinds stay as they are.
+    pub fn v2_with(&self, others: Map<String, Value>) -> v2::Document {
+        let mut all = others;
+        all.extend(openapi::v2_definitions(&self.served()));
+        v2::document(all)
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::check::check;
 use super::columns::Column;
+use super::conversion::{Conversion, FUNCTION_ANNOTATION};
 use super::prune::{default, prune};
 use super::schema::Schema;
 use crate::cel;
@@ -32,10 +33,8 @@ pub struct Definition {
     pub established: bool,
     /// It is being deleted: nothing is created any more.
     pub terminating: bool,
-    /// Objects change their form from version to version, which somebody else would have to do.
-    pub converts_by_webhook: bool,
-    /// Objects may be kept in other versions than the present one.
-    pub stored_in_many: bool,
+    /// Who changes objects from version to version; `None` where they change nothing but their `apiVersion`.
+    pub conversion: Option<Conversion>,
     /// What all of the above was made from, so that it is not made again.
     source: Value,
 }
@@ -104,15 +103,9 @@ impl Definition {
             storage,
             established: super::names::is_true(object, "Established"),
             terminating: !meta::deletion_timestamp(object).is_empty(),
-            converts_by_webhook: text(object, "/spec/conversion/strategy") == "Webhook",
-            stored_in_many: list(object, "/status/storedVersions").count() > 1,
+            conversion: Conversion::read(object),
             source,
         })
-    }
-
-    /// Whether serving a version takes a conversion that only a webhook can do.
-    pub fn needs_webhook(&self, at: usize) -> bool {
-        self.converts_by_webhook && (at != self.storage || self.stored_in_many)
     }
 
     /// Whether compiling this object would give the same again.
@@ -128,6 +121,11 @@ impl Definition {
         self.storage().kind.api_version()
     }
 
+    /// The version of an `apiVersion`, served or not.
+    pub fn by_stored(&self, api_version: &str) -> Option<usize> {
+        self.versions.iter().position(|version| version.kind.is_api_version(api_version))
+    }
+
     pub fn by_api_version(&self, api_version: &str) -> Option<usize> {
         self.versions.iter().position(|version| version.served && version.kind.is_api_version(api_version))
     }
@@ -138,7 +136,7 @@ fn source(object: &Value) -> Value {
         "spec": object.get("spec"),
         "names": object.pointer("/status/acceptedNames"),
         "established": super::names::is_true(object, "Established"),
-        "stored": object.pointer("/status/storedVersions"),
+        "converter": meta::annotation(object, FUNCTION_ANNOTATION),
         "deleting": !meta::deletion_timestamp(object).is_empty(),
         "uid": meta::uid(object),
     })

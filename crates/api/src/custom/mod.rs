@@ -12,6 +12,7 @@
 mod catalog;
 mod check;
 mod columns;
+pub mod conversion;
 mod definition;
 pub mod format;
 pub mod names;

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::columns::is_path;
+use super::conversion::REVIEW_VERSIONS;
 use super::names::is_true;
 use super::structural::check_schema;
 use crate::meta::{self, RFC1035_RULE, SUBDOMAIN_RULE, is_dns_1035_label, is_dns_subdomain};
@@ -270,6 +271,42 @@ fn check_selectable(version: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// Who converts, and in which versions he is asked.
+fn check_converter(webhook: &Value, errors: &mut Vec<FieldError>) {
+    let at = |field: &str| format!("spec.conversion.webhook.{field}");
+    let present = |value: &&Value| !value.is_null();
+    match webhook.get("clientConfig").filter(present) {
+        None => errors.push(FieldError::required(at("clientConfig"), "required when strategy is set to Webhook")),
+        Some(client) => match (client.get("url").filter(present), client.get("service").filter(present)) {
+            (None, None) | (Some(_), Some(_)) => {
+                let why = "exactly one of url or service is required";
+                errors.push(FieldError::required(at("clientConfig"), why));
+            }
+            (Some(url), None) => {
+                if !url.as_str().is_some_and(|url| url.starts_with("https://")) {
+                    let why = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
+                    errors.push(FieldError::invalid(at("clientConfig.url"), url.clone(), why));
+                }
+            }
+            (None, Some(service)) => {
+                for field in ["namespace", "name"] {
+                    if text(service, field).is_empty() {
+                        errors.push(FieldError::required(at(&format!("clientConfig.service.{field}")), ""));
+                    }
+                }
+            }
+        },
+    }
+    let versions: Vec<&str> =
+        list(webhook, "conversionReviewVersions").filter_map(|(_, version)| version.as_str()).collect();
+    if versions.is_empty() {
+        errors.push(FieldError::required(at("conversionReviewVersions"), ""));
+    } else if !versions.iter().any(|version| REVIEW_VERSIONS.contains(version)) {
+        let why = format!("must include at least one of {}", REVIEW_VERSIONS.join(", "));
+        errors.push(FieldError::invalid(at("conversionReviewVersions"), versions.join(","), why));
+    }
+}
+
 fn check_conversion(conversion: &Value, errors: &mut Vec<FieldError>) {
     let webhook = conversion.get("webhook").filter(|webhook| !webhook.is_null());
     match (text(conversion, "strategy"), webhook) {
@@ -284,13 +321,7 @@ fn check_conversion(conversion: &Value, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::required("spec.conversion.webhook", why));
         }
         ("Webhook", Some(webhook)) => {
-            if webhook.get("clientConfig").is_none_or(Value::is_null) {
-                let why = "required when strategy is set to Webhook";
-                errors.push(FieldError::required("spec.conversion.webhook.clientConfig", why));
-            }
-            if list(webhook, "conversionReviewVersions").next().is_none() {
-                errors.push(FieldError::required("spec.conversion.webhook.conversionReviewVersions", ""));
-            }
+            check_converter(webhook, errors);
         }
         (other, _) => {
             errors.push(FieldError::not_supported("spec.conversion.strategy", other, &["None", "Webhook"]));

@@ -23,7 +23,10 @@ pub fn document(more: Map<String, Value>) -> Document {
     let kinds: Vec<&Kind> = KINDS.iter().collect();
     let mut definitions = schemas::schemas(&kinds);
     definitions.values_mut().for_each(downgrade);
-    definitions.extend(more);
+    for (name, schema) in more {
+        // What is known here is not said otherwise by somebody else.
+        definitions.entry(name).or_insert(schema);
+    }
     let json = json!({ "swagger": "2.0", "info": { "title": "Kubernetes", "version": "v1.36.0" }, "paths": {},
         "definitions": definitions });
     Document { json: json.to_string().into(), protobuf: encode(&definitions) }

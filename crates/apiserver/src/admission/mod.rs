@@ -119,15 +119,15 @@ pub async fn mutate(review: &Review<'_>, object: &mut Value) -> Result<Vec<Strin
     if review.request.subresource.is_empty() {
         PLUGINS.iter().try_for_each(|plugin| plugin.mutate(review, object))?;
     }
-    mutations::mutate(review, object)?;
+    mutations::mutate(review, object).await?;
     webhooks::mutate(review, Some(object)).await
 }
 
 /// Shows a connection, with its options as the object, to users' policies and webhooks.
 pub async fn connect(review: &Review<'_>, mut options: Value) -> Result<(), Status> {
-    mutations::mutate(review, &mut options)?;
+    mutations::mutate(review, &mut options).await?;
     webhooks::mutate(review, Some(&mut options)).await?;
-    policies::validate(review, Some(&options))?;
+    policies::validate(review, Some(&options)).await?;
     webhooks::validate(review, Some(&options)).await.map(drop)
 }
 
@@ -137,7 +137,7 @@ pub async fn validate(review: &Review<'_>, object: Option<&Value>) -> Result<Con
     for plugin in PLUGINS {
         all.extend(plugin.validate(review, object)?);
     }
-    all.extend(Consequences::warned(policies::validate(review, object)?));
+    all.extend(Consequences::warned(policies::validate(review, object).await?));
     if object.is_none() {
         // Mutating webhooks may refuse a deletion; there is nothing that they could change.
         all.extend(Consequences::warned(webhooks::mutate(review, None).await?));

@@ -1,11 +1,12 @@
 //! Authentication: whose request is it?
 //!
-//! Owns: the order. A verified client certificate comes first (`identity`), then a bearer token (`token`,
-//! `service_account`); a request with neither is anonymous. May not know: what the user may do.
+//! Owns: the order. A verified client certificate comes first (`identity`), or what a proxy says whose certificate is one
+//! of those that are believed (`request_header`), then a bearer token (`service_account`); a request with neither is anonymous. May not know: what the user may do.
 
 pub mod claims;
 pub mod discovery;
 pub mod keys;
+pub mod request_header;
 pub mod service_account;
 
 use api::status::Status;

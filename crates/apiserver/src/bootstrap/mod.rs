@@ -42,13 +42,15 @@ fn all(config: &ApiServerConfig) -> Vec<Value> {
     all.extend(objects::priority_classes());
     all.extend(objects::api_service(config));
     all.extend(objects::api_services());
+    all.extend(roles::namespaced());
     all.extend(schema::default_levels());
     all.extend(schema::default_schemas());
     all
 }
 
 pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
-    for object in all(&core.config) {
+    let published = objects::extension_authentication(&core.config, core.front_proxy.as_ref());
+    for object in all(&core.config).into_iter().chain(published) {
         ensure(core, object).await?;
     }
     let slice =
@@ -69,10 +71,21 @@ async fn ensure(core: &Arc<Core>, object: Value) -> Result<(), BootstrapError> {
         }
     } else if api::meta::annotation(&object, AUTOUPDATE) == Some("true") && object.get("rules").is_some() {
         update(&request, Part::Main, Vec::new(), |present| Ok(reconciled(present, &object))).await.map(drop)
+    } else if kind.resource == "configmaps" {
+        update(&request, Part::Main, Vec::new(), |present| Ok(with_data(present, &object))).await.map(drop)
     } else {
         Ok(())
     };
     result.map_err(|cause| BootstrapError::Create { kind: kind.kind.to_owned(), name, cause })
+}
+
+/// The stored ConfigMap with what it has to say; what else is in it stays.
+fn with_data(present: &Value, wanted: &Value) -> Value {
+    let mut new = present.clone();
+    for (key, value) in wanted.get("data").and_then(Value::as_object).into_iter().flatten() {
+        new["data"][key] = value.clone();
+    }
+    new
 }
 
 /// The stored role with the wanted rules that it lacks; rules that an administrator added stay. Rules that are those of

@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
+use crate::aggregation::HeaderNames;
+use crate::aggregation::front_proxy::{self, FrontProxy};
 use crate::config::ApiServerConfig;
+
+/// The ConfigMap that extension servers read.
+pub const EXTENSION_AUTHENTICATION: &str = "extension-apiserver-authentication";
 
 pub fn namespaces() -> Vec<Value> {
     ["default", "kube-system", "kube-public", "kube-node-lease"]
@@ -46,6 +51,33 @@ pub fn api_service(config: &ApiServerConfig) -> Vec<Value> {
         "clusterIP": config.service_cidr.at(1).to_string(), "type": "ClusterIP", "sessionAffinity": "None",
         "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": config.advertise_port }] } });
     vec![service]
+}
+
+/// What extension servers read before they serve: whose clients to believe, and who may name a user to them.
+pub fn extension_authentication(config: &ApiServerConfig, front_proxy: Option<&FrontProxy>) -> Vec<Value> {
+    let mut data = serde_json::Map::new();
+    if let Some(pem) = &config.client_ca_pem {
+        data.insert("client-ca-file".to_owned(), pem.as_str().into());
+    }
+    if let Some(proxy) = front_proxy {
+        let list = |names: &[String]| Value::from(Value::from(names).to_string());
+        let HeaderNames { user, uid, group, extra_prefix } = HeaderNames::default();
+        for (field, value) in [
+            ("requestheader-client-ca-file", Value::from(proxy.authority_pem.as_str())),
+            ("requestheader-allowed-names", list(&[front_proxy::NAME.to_owned()])),
+            ("requestheader-username-headers", list(&user)),
+            ("requestheader-uid-headers", list(&uid)),
+            ("requestheader-group-headers", list(&group)),
+            ("requestheader-extra-headers-prefix", list(&extra_prefix)),
+        ] {
+            data.insert(field.to_owned(), value);
+        }
+    }
+    if data.is_empty() {
+        return Vec::new();
+    }
+    vec![json!({ "apiVersion": "v1", "kind": "ConfigMap", "data": data,
+        "metadata": { "name": EXTENSION_AUTHENTICATION, "namespace": "kube-system" } })]
 }
 
 /// Group, and what the aggregator's list has for it: groups with more come first.

@@ -6,6 +6,7 @@
 
 use serde_json::{Value, json};
 
+use super::objects::EXTENSION_AUTHENTICATION;
 use crate::authn;
 
 const READ: &[&str] = &["get", "list", "watch"];
@@ -345,6 +346,25 @@ pub fn bindings() -> Vec<Value> {
                 "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": subject }] })
         })
         .collect()
+}
+
+/// Extension servers read whom they may believe; who runs one binds its service account to this role.
+pub fn namespaced() -> Vec<Value> {
+    let name = "extension-apiserver-authentication-reader";
+    let labelled = |kind: &str, name: &str| {
+        json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": { "name": name,
+            "namespace": "kube-system", "labels": { "kubernetes.io/bootstrapping": "rbac-defaults" },
+            "annotations": { "rbac.authorization.kubernetes.io/autoupdate": "true" } } })
+    };
+    let mut rule = rule(READ, &[""], &["configmaps"]);
+    rule["resourceNames"] = json!([EXTENSION_AUTHENTICATION]);
+    let mut role = labelled("Role", name);
+    role["rules"] = json!([rule]);
+    let mut binding = labelled("RoleBinding", &format!("system::{name}"));
+    binding["roleRef"] = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name });
+    let user = |name: &str| json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name });
+    binding["subjects"] = json!([user("system:kube-controller-manager"), user("system:kube-scheduler")]);
+    vec![role, binding]
 }
 
 #[cfg(test)]

@@ -15,20 +15,33 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::PREFIX;
+use super::convert::{Converter, Converters, converters};
 use crate::core::Snapshot;
 use crate::object::encode::decode;
 use crate::object::facets::ObjectFacets;
+use crate::reach::Dialer;
 
 /// Reads the catalog.
 #[derive(Clone)]
 pub struct CatalogHandle {
     published: Arc<ArcSwap<Catalog>>,
+    converters: Arc<ArcSwap<Converters>>,
     seen: watch::Receiver<Revision>,
 }
 
 impl CatalogHandle {
     pub fn current(&self) -> Guard<Arc<Catalog>> {
         self.published.load()
+    }
+
+    /// Told whenever the catalog is another one.
+    pub fn changes(&self) -> watch::Receiver<Revision> {
+        self.seen.clone()
+    }
+
+    /// Who converts the objects of a definition.
+    pub fn converter(&self, definition: &str) -> Option<Arc<Converter>> {
+        self.converters.load().get(definition).cloned()
     }
 
     /// Returns when the catalog holds every definition of the snapshot, or the task ended.
@@ -61,20 +74,29 @@ impl CatalogHandle {
 type Definitions = BTreeMap<String, Arc<Definition>>;
 
 /// Builds the catalog from what is stored and starts its upkeep.
-pub fn spawn_catalog_upkeep(store: Store<ObjectFacets>, shutdown: CancellationToken) -> CatalogHandle {
+pub fn spawn_catalog_upkeep(store: Store<ObjectFacets>, dialer: Dialer, shutdown: CancellationToken) -> CatalogHandle {
     let view = store.view();
     let definitions = build(&view, &Definitions::new());
     let catalog = Arc::new(Catalog::new(definitions.clone(), &Catalog::default()));
     let published = Arc::new(ArcSwap::new(catalog));
+    let of_all = converters(definitions.values(), &Converters::default(), &dialer);
+    let converting = Arc::new(ArcSwap::from_pointee(of_all));
     let (sender, seen) = watch::channel(view.revision());
-    let worker = CatalogWorker { store, definitions, published: published.clone(), seen: sender };
+    let worker = CatalogWorker {
+        store,
+        dialer,
+        definitions,
+        published: published.clone(),
+        converters: converting.clone(),
+        seen: sender,
+    };
     tokio::spawn(async move {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = worker.run(view.revision()) => {}
         }
     });
-    CatalogHandle { published, seen }
+    CatalogHandle { published, converters: converting, seen }
 }
 
 fn build(view: &Snapshot, before: &Definitions) -> Definitions {
@@ -98,8 +120,10 @@ fn put(definitions: &mut Definitions, before: &Definitions, stored: &[u8]) {
 
 struct CatalogWorker {
     store: Store<ObjectFacets>,
+    dialer: Dialer,
     definitions: Definitions,
     published: Arc<ArcSwap<Catalog>>,
+    converters: Arc<ArcSwap<Converters>>,
     seen: watch::Sender<Revision>,
 }
 
@@ -157,14 +181,18 @@ impl CatalogWorker {
     async fn change(&mut self, revision: Revision, change: impl FnOnce(&mut Definitions) + Send + 'static) {
         let mut definitions = std::mem::take(&mut self.definitions);
         let before = self.published.load_full();
+        let (converting, dialer) = (self.converters.load_full(), self.dialer.clone());
         let work = tokio::task::spawn_blocking(move || {
             change(&mut definitions);
             let catalog = Arc::new(Catalog::new(definitions.clone(), &before));
-            (definitions, catalog)
+            let converters = Arc::new(converters(definitions.values(), &converting, &dialer));
+            (definitions, catalog, converters)
         });
         match work.await {
-            Ok((definitions, catalog)) => {
+            Ok((definitions, catalog, converters)) => {
                 self.definitions = definitions;
+                // First: whoever finds a definition finds who converts for it.
+                self.converters.store(converters);
                 self.published.store(catalog.clone());
                 self.seen.send_replace(revision);
                 // Whoever asks first may find them made already.

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::{Change, Revision};
 
+use super::convert::api_version_of;
 use super::{PREFIX, definition_kind};
 use crate::core::{Core, Entry, Request};
 use crate::object::encode::decode;
@@ -175,7 +176,10 @@ impl Keeper {
                 if meta::deletion_timestamp(&stored).is_empty() {
                     let (namespace, name) = (meta::namespace(&stored), meta::name(&stored));
                     let one = Request::by_server(&self.core, custom.kind(), namespace, name);
-                    let one = Request { as_leader: true, custom: Some(custom.clone()), ..one };
+                    // In the version in which it is kept: whoever converts may be gone already.
+                    let at = custom.definition.by_stored(api_version_of(&entry.value)).unwrap_or(custom.at);
+                    let custom = Custom { at, definition: custom.definition.clone() };
+                    let one = Request { as_leader: true, custom: Some(custom), ..one };
                     match delete(&one, &DeleteOptions::default()).await {
                         Err(status) if status.code != 404 => return Err(status),
                         _ => {}

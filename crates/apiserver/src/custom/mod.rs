@@ -1,10 +1,12 @@
 //! Custom kinds in the server: the catalog that requests read, and what the leader does about definitions.
 //!
 //! Owns: keeping `api::custom::Catalog` in step with the store ([`catalog`]), definitions' conditions and the removal
-//! of their objects ([`keeper`]), and the form in which custom objects are kept ([`form`]).
+//! of their objects ([`keeper`]), the form in which custom objects are kept ([`form`]) and asking those who convert them
+//! ([`convert`]).
 //! May not know: HTTP.
 
 pub mod catalog;
+pub mod convert;
 pub mod form;
 pub mod keeper;
 

@@ -13,6 +13,7 @@ use super::GROUP;
 use crate::admission::{Operation, Review};
 use crate::authz::Attributes;
 use crate::core::{core_kind, key};
+use crate::custom::form;
 use crate::object::encode::decode;
 use crate::subresource::shown_as;
 
@@ -63,23 +64,43 @@ pub fn equivalents(review: &Review<'_>) -> Vec<&'static Kind> {
 }
 
 /// An object of the write in the form of a version of its kind.
-pub fn in_form_of(review: &Review<'_>, kind: &'static Kind, object: &Value) -> Value {
+pub async fn in_form_of(review: &Review<'_>, kind: &'static Kind, object: &Value) -> Result<Value, Status> {
     let mut shown = object.clone();
     if review.request.custom.is_some() {
-        shown["apiVersion"] = kind.api_version().into();
+        custom_form(review, kind, &mut shown).await?;
     } else {
         convert(review.request.kind.stored(), kind, &mut shown);
     }
-    shown_as(review.request, shown)
+    Ok(shown_as(review.request, shown))
+}
+
+/// [`in_form_of`] of what may not be there; null then.
+pub async fn form_of(review: &Review<'_>, kind: &'static Kind, object: Option<&Value>) -> Result<Value, Status> {
+    match object {
+        Some(object) => in_form_of(review, kind, object).await,
+        None => Ok(Value::Null),
+    }
 }
 
 /// Back from [`in_form_of`].
-pub fn from_form_of(review: &Review<'_>, kind: &'static Kind, shown: &mut Value) {
+pub async fn from_form_of(review: &Review<'_>, kind: &'static Kind, shown: &mut Value) -> Result<(), Status> {
     if review.request.custom.is_some() {
-        shown["apiVersion"] = review.request.kind.api_version().into();
-    } else {
-        convert(kind, review.request.kind.stored(), shown);
+        return custom_form(review, review.request.kind, shown).await;
     }
+    convert(kind, review.request.kind.stored(), shown);
+    Ok(())
+}
+
+async fn custom_form(review: &Review<'_>, kind: &'static Kind, object: &mut Value) -> Result<(), Status> {
+    let desired = kind.api_version();
+    if object.get("apiVersion").and_then(Value::as_str) != Some(&desired)
+        && let Some(opener) = form::opener(review.request)?
+    {
+        let mut converted = opener.values(&desired, std::slice::from_ref(object)).await?;
+        *object = converted.pop().ok_or_else(|| Status::internal("a conversion of one object gave none"))?;
+    }
+    object["apiVersion"] = desired.into();
+    Ok(())
 }
 
 /// What a webhook or a policy made of an object is what a client could have sent, and nothing else.

@@ -7,7 +7,7 @@
 pub mod attributes;
 mod authorizer;
 pub mod client;
-mod function;
+pub mod function;
 pub mod mutations;
 pub mod policies;
 mod registered;

@@ -1,6 +1,7 @@
 //! MutatingAdmissionPolicies: which are about a request, and carrying out what they ask for.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use api::admission::mutation::{MutatingPolicy, Patch};
 use api::admission::policy::{Binding, Inputs, REQUEST_STEPS_MAX};
@@ -11,8 +12,8 @@ use api::status::Status;
 use serde_json::Value;
 
 use super::attributes::{
-    asked, authorization, equivalents, from_form_of, in_form_of, is_reviewed, namespace_object, request, settle,
-    with_selected,
+    asked, authorization, equivalents, form_of, from_form_of, in_form_of, is_reviewed, namespace_object, request,
+    settle, with_selected,
 };
 use super::authorizer::Authorizer;
 use super::policies::{is_about, params};
@@ -20,17 +21,22 @@ use super::registered::Bound;
 use crate::admission::Review;
 
 /// Lets the policies change the object, in order, and those that want to know once more after later ones.
-pub fn mutate(review: &Review<'_>, object: &mut Value) -> Result<(), Status> {
-    let registered = review.request.core.hooks.current();
+pub async fn mutate(review: &Review<'_>, object: &mut Value) -> Result<(), Status> {
+    let registered = Arc::clone(&review.request.core.hooks.current());
     let policies = &registered.mutations;
     if policies.is_empty() || !is_reviewed(review) || review.request.subresource == "scale" {
         return Ok(());
     }
+    // Behind a pointer, so that writes that no policy is about do not carry its state.
+    Box::pin(in_order(review, policies, object)).await
+}
+
+async fn in_order(review: &Review<'_>, policies: &[Bound<MutatingPolicy>], object: &mut Value) -> Result<(), Status> {
     let mut budget = REQUEST_STEPS_MAX;
     let (mut again, mut stale) = (Vec::new(), Vec::new());
     for (index, bound) in policies.iter().enumerate() {
         let before = object.clone();
-        one(review, bound, object, &mut budget)?;
+        one(review, bound, object, &mut budget).await?;
         if *object != before {
             stale.clone_from(&again);
         }
@@ -38,10 +44,18 @@ pub fn mutate(review: &Review<'_>, object: &mut Value) -> Result<(), Status> {
             again.push(index);
         }
     }
-    stale.into_iter().try_for_each(|index| one(review, &policies[index], object, &mut budget))
+    for index in stale {
+        one(review, &policies[index], object, &mut budget).await?;
+    }
+    Ok(())
 }
 
-fn one(review: &Review<'_>, bound: &Bound<MutatingPolicy>, object: &mut Value, budget: &mut u64) -> Result<(), Status> {
+async fn one(
+    review: &Review<'_>,
+    bound: &Bound<MutatingPolicy>,
+    object: &mut Value,
+    budget: &mut u64,
+) -> Result<(), Status> {
     let policy = &bound.policy;
     let Some(kind) = policy.matching.kind_of(&asked(review), &equivalents(review)) else { return Ok(()) };
     if !with_selected(review, Some(object), |selected| policy.matching.selects(selected)) {
@@ -51,7 +65,15 @@ fn one(review: &Review<'_>, bound: &Bound<MutatingPolicy>, object: &mut Value, b
         if !is_about(binding, review, Some(object)) {
             continue;
         }
-        let changed = changed(review, policy, (binding, kind), object, budget);
+        let shown = in_form_of(review, kind, object).await?;
+        let old = form_of(review, kind, review.old).await?;
+        let changed = match changed(review, policy, (binding, kind), (shown, &old), budget) {
+            Ok(Some(mut shown)) => {
+                from_form_of(review, kind, &mut shown).await?;
+                settle(review, &mut shown).map(|()| Some(shown)).map_err(|status| status.message)
+            }
+            unchanged => unchanged,
+        };
         match changed {
             Ok(Some(new)) => *object = new,
             Ok(None) => {}
@@ -70,12 +92,12 @@ fn one(review: &Review<'_>, bound: &Bound<MutatingPolicy>, object: &mut Value, b
     Ok(())
 }
 
-/// The object after every mutation of a policy; `None` where its conditions do not hold.
+/// The object, as the policy sees it, after every mutation; `None` where its conditions do not hold.
 fn changed(
     review: &Review<'_>,
     policy: &MutatingPolicy,
     (binding, kind): (&Binding, &'static Kind),
-    object: &Value,
+    (mut shown, old): (Value, &Value),
     budget: &mut u64,
 ) -> Result<Option<Value>, String> {
     let all = match &policy.params {
@@ -83,15 +105,13 @@ fn changed(
         None => vec![Value::Null],
     };
     let (request, namespace) = (request(review, kind, ""), namespace_object(review));
-    let old = review.old.map(|old| in_form_of(review, kind, old)).unwrap_or_default();
     let user = review.request.user.clone();
     let authorizer = Rc::new(Authorizer::new(review.request.core.rbac.current(), user, &authorization(review)));
-    let mut shown = in_form_of(review, kind, object);
     let before = shown.clone();
     for params in &all {
         let inputs = Inputs {
             object: &Value::Null,
-            old: &old,
+            old,
             request: &request,
             namespace: &namespace,
             params,
@@ -109,8 +129,6 @@ fn changed(
     if shown == before {
         return Ok(None);
     }
-    from_form_of(review, kind, &mut shown);
-    settle(review, &mut shown).map_err(|status| status.message)?;
     Ok(Some(shown))
 }
 

@@ -1,6 +1,7 @@
 //! ValidatingAdmissionPolicies: which are about a request, with which parameters, and what their answers mean.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use api::admission::policy::{Action, Binding, Failure, Inputs, ParamKind, Policy, REQUEST_STEPS_MAX};
 use api::kinds::{self, Kind};
@@ -8,21 +9,25 @@ use api::status::Status;
 use serde_json::{Value, json};
 
 use super::attributes::{
-    asked, authorization, equivalents, in_form_of, is_reviewed, namespace_object, request, with_selected,
+    asked, authorization, equivalents, form_of, is_reviewed, namespace_object, request, with_selected,
 };
 use super::authorizer::Authorizer;
 use super::registered::Bound;
 use crate::admission::Review;
 use crate::core::{key, prefix};
+use crate::custom::convert::api_version_of;
 use crate::object::encode::decode;
 
 /// Warnings for the client, or the refusal of the first policy that denies.
-pub fn validate(review: &Review<'_>, object: Option<&Value>) -> Result<Vec<String>, Status> {
-    let registered = review.request.core.hooks.current();
+pub async fn validate(review: &Review<'_>, object: Option<&Value>) -> Result<Vec<String>, Status> {
+    let registered = Arc::clone(&review.request.core.hooks.current());
     if registered.policies.is_empty() || !is_reviewed(review) {
         return Ok(Vec::new());
     }
-    let mut evaluation = Evaluation { review, object, budget: REQUEST_STEPS_MAX, warnings: Vec::new(), denied: None };
+    // Behind a pointer, so that writes that no policy is about do not carry its state.
+    let forms = Box::pin(forms(review, object, &registered.policies)).await?;
+    let mut evaluation =
+        Evaluation { review, object, forms, budget: REQUEST_STEPS_MAX, warnings: Vec::new(), denied: None };
     for bound in &registered.policies {
         evaluation.policy(bound);
     }
@@ -32,9 +37,30 @@ pub fn validate(review: &Review<'_>, object: Option<&Value>) -> Result<Vec<Strin
     }
 }
 
+/// What policies see: the object and the old one in a version.
+struct Shown {
+    kind: &'static Kind,
+    object: Value,
+    old: Value,
+}
+
+/// In every version that a policy wants; each is made once.
+async fn forms(review: &Review<'_>, object: Option<&Value>, policies: &[Bound<Policy>]) -> Result<Vec<Shown>, Status> {
+    let mut forms: Vec<Shown> = Vec::new();
+    for bound in policies {
+        let Some(kind) = bound.policy.matching.kind_of(&asked(review), &equivalents(review)) else { continue };
+        if !forms.iter().any(|shown| std::ptr::eq(shown.kind, kind)) {
+            let (object, old) = (form_of(review, kind, object).await?, form_of(review, kind, review.old).await?);
+            forms.push(Shown { kind, object, old });
+        }
+    }
+    Ok(forms)
+}
+
 struct Evaluation<'a, 'r> {
     review: &'a Review<'r>,
     object: Option<&'a Value>,
+    forms: Vec<Shown>,
     /// Steps left for all policies.
     budget: u64,
     warnings: Vec<String>,
@@ -49,8 +75,8 @@ impl Evaluation<'_, '_> {
         if !with_selected(review, self.object, |selected| policy.matching.selects(selected)) {
             return;
         }
-        let form = |object: Option<&Value>| object.map(|object| in_form_of(review, kind, object)).unwrap_or_default();
-        let (object, old) = (form(self.object), form(review.old));
+        let at = self.forms.iter().position(|shown| std::ptr::eq(shown.kind, kind));
+        let at = at.expect("every policy's form was made before");
         let (asking, namespace) = (request(review, kind, ""), namespace_object(review));
         let core = &review.request.core;
         let authorizer = Authorizer::new(core.rbac.current(), review.request.user.clone(), &authorization(review));
@@ -73,9 +99,10 @@ impl Evaluation<'_, '_> {
                 }
             };
             for params in &all {
+                let Shown { object, old, .. } = &self.forms[at];
                 let inputs = Inputs {
-                    object: &object,
-                    old: &old,
+                    object,
+                    old,
                     request: &asking,
                     namespace: &namespace,
                     params,
@@ -166,20 +193,23 @@ pub(super) fn params(review: &Review<'_>, wanted: &ParamKind, binding: &Binding)
     let open = |bytes: &[u8]| {
         let mut object = decode(bytes);
         match &custom {
+            Some(custom) if custom.definition.conversion.is_some() && !kind.is_api_version(api_version_of(bytes)) => {
+                return Err("parameters that only a webhook could convert to the paramKind are not read".to_owned());
+            }
             Some(custom) => custom.present(&mut object),
             None => kinds::convert::convert(kind.stored(), kind, &mut object),
         }
-        object
+        Ok(object)
     };
     let found: Vec<Value> = match &reference.selector {
         Some(selector) => {
             let folder = prefix(kind, namespace);
             let all = review.view.range(&folder, None).filter(|entry| selector.matches(|key| entry.facets.label(key)));
-            all.map(|entry| open(&entry.value)).collect()
+            all.map(|entry| open(&entry.value)).collect::<Result<_, String>>()?
         }
         None => {
             let entry = review.view.get(&key(kind, namespace, &reference.name));
-            entry.map(|entry| open(&entry.value)).into_iter().collect()
+            entry.map(|entry| open(&entry.value)).into_iter().collect::<Result<_, String>>()?
         }
     };
     if found.is_empty() && reference.required {

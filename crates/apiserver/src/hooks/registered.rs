@@ -8,8 +8,8 @@ use api::admission::policy::{Binding, Policy};
 use serde_json::Value;
 
 use super::GROUP;
-use super::client::Dialer;
 use super::webhooks::Webhook;
+use crate::reach::Dialer;
 
 /// A policy and what binds it.
 pub struct Bound<P> {

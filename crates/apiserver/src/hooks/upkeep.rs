@@ -9,11 +9,11 @@ use store::{Change, Revision, Store, WatchEvent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::client::Dialer;
 use super::registered::{Registered, Registrations};
 use crate::core::Snapshot;
 use crate::object::encode::decode;
 use crate::object::facets::ObjectFacets;
+use crate::reach::Dialer;
 
 const PREFIX: &str = "/registry/admissionregistration.k8s.io/";
 /// How long the writer of a registration waits for it to be in force.

@@ -18,13 +18,14 @@ use futures::future::{BoxFuture, join_all};
 use serde_json::Value;
 
 use super::attributes::{
-    asked, authorization, equivalents, from_form_of, in_form_of, is_reviewed, operation, request, settle, with_selected,
+    asked, authorization, equivalents, form_of, from_form_of, is_reviewed, operation, request, settle, with_selected,
 };
 use super::authorizer::Authorizer;
-use super::client::{Dialer, WebhookClient};
+use super::client::WebhookClient;
 use super::function::{self, FunctionHook};
 use super::review::{Verdict, question, read, version_of};
 use crate::admission::Review;
+use crate::reach::Dialer;
 
 const TIMEOUT_SECONDS: u64 = 10;
 
@@ -57,7 +58,7 @@ impl Webhook {
         let versions: Vec<String> = versions.filter_map(Value::as_str).map(str::to_owned).collect();
         let config = hook.get("clientConfig").unwrap_or(&Value::Null);
         let called = if function::is_named(configuration, text("name")) {
-            FunctionHook::read(config).map(Called::Function)
+            FunctionHook::read(config, function::EXPORT).map(Called::Function)
         } else {
             WebhookClient::new(config, dialer).map(|client| Called::Server(Box::new(client)))
         };
@@ -80,14 +81,18 @@ impl Webhook {
     }
 
     /// The kind that the webhook is to be shown, if it is to be called.
-    fn concerns(&self, review: &Review<'_>, object: Option<&Value>) -> Result<Option<&'static Kind>, Status> {
+    async fn concerns(&self, review: &Review<'_>, object: Option<&Value>) -> Result<Option<&'static Kind>, Status> {
         let Some(kind) = self.matching.kind_of(&asked(review), &equivalents(review)) else { return Ok(None) };
         if !with_selected(review, object, |selected| self.matching.selects(selected)) {
             return Ok(None);
         }
         let holds = match &self.conditions {
             Ok(conditions) if conditions.is_empty() => return Ok(Some(kind)),
-            Ok(conditions) => self.conditions_hold(conditions, review, (kind, object)),
+            Ok(conditions) => {
+                let shown = form_of(review, kind, object).await?;
+                let old = form_of(review, kind, review.old).await?;
+                self.conditions_hold(conditions, review, kind, (&shown, &old))
+            }
             Err(why) => Err(why.clone()),
         };
         match holds {
@@ -102,15 +107,15 @@ impl Webhook {
         &self,
         conditions: &Conditions,
         review: &Review<'_>,
-        (kind, object): (&'static Kind, Option<&Value>),
+        kind: &'static Kind,
+        (object, old): (&Value, &Value),
     ) -> Result<bool, String> {
-        let form = |object: Option<&Value>| object.map(|object| in_form_of(review, kind, object)).unwrap_or_default();
-        let (object, old, request) = (form(object), form(review.old), request(review, kind, ""));
+        let request = request(review, kind, "");
         let index = review.request.core.rbac.current();
         let authorizer = Authorizer::new(index, review.request.user.clone(), &authorization(review));
         let inputs = Inputs {
-            object: &object,
-            old: &old,
+            object,
+            old,
             request: &request,
             namespace: &Value::Null,
             params: &Value::Null,
@@ -125,7 +130,8 @@ impl Webhook {
             let why = format!("admission webhook {:?} does not support dry run", self.name);
             return Err(Status::bad_request(why));
         }
-        match self.ask(review, kind, object).await {
+        let old = form_of(review, kind, review.old).await?;
+        match self.ask(review, kind, (object, old)).await {
             Ok(verdict) => Ok(Some(verdict)),
             Err(why) if self.ignores_failures => {
                 tracing::warn!(webhook = self.name, why, "failed calling webhook, failing open");
@@ -138,12 +144,16 @@ impl Webhook {
         }
     }
 
-    async fn ask(&self, review: &Review<'_>, kind: &'static Kind, object: Value) -> Result<Verdict, String> {
+    async fn ask(
+        &self,
+        review: &Review<'_>,
+        kind: &'static Kind,
+        (object, old): (Value, Value),
+    ) -> Result<Verdict, String> {
         let uid = uuid::Uuid::new_v4().to_string();
         let none =
             "could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)";
         let version = self.version.ok_or_else(|| none.to_owned())?;
-        let old = review.old.map(|old| in_form_of(review, kind, old)).unwrap_or_default();
         let asked = question(version, request(review, kind, &uid), object, old);
         let called = self.called.as_ref().map_err(|why| format!("could not get REST client: {why}"))?;
         let limit = Duration::from_secs(self.timeout_seconds);
@@ -217,8 +227,8 @@ async fn mutate_one(
     object: &mut Option<&mut Value>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<bool>, Status> {
-    let Some(kind) = hook.concerns(review, object.as_deref())? else { return Ok(None) };
-    let shown = object.as_deref().map(|object| in_form_of(review, kind, object)).unwrap_or_default();
+    let Some(kind) = hook.concerns(review, object.as_deref()).await? else { return Ok(None) };
+    let shown = form_of(review, kind, object.as_deref()).await?;
     let patch = match hook.call(review, kind, shown.clone()).await? {
         None => return Ok(Some(false)),
         Some(Verdict::Denied { status, .. }) => return Err(status),
@@ -238,7 +248,7 @@ async fn mutate_one(
     if patched == shown {
         return Ok(Some(false));
     }
-    from_form_of(review, kind, &mut patched);
+    from_form_of(review, kind, &mut patched).await?;
     settle(review, &mut patched)?;
     *object = patched;
     Ok(Some(true))
@@ -269,8 +279,8 @@ async fn validate_at_once(
 ) -> Result<Vec<String>, Status> {
     let mut calls: Vec<BoxFuture<'_, _>> = Vec::new();
     for hook in hooks {
-        if let Some(kind) = hook.concerns(review, object)? {
-            let shown = object.map(|object| in_form_of(review, kind, object)).unwrap_or_default();
+        if let Some(kind) = hook.concerns(review, object).await? {
+            let shown = form_of(review, kind, object).await?;
             calls.push(Box::pin(hook.call(review, kind, shown)));
         }
     }

@@ -1,4 +1,5 @@
-//! APIServices: those of this server are available, others are not, since nothing is relayed to them.
+//! APIServices: those of this server are available; what is said of others, their probes find out
+//! (`aggregation::probe`).
 
 use api::kinds::Kind;
 use jiff::Timestamp;
@@ -10,19 +11,17 @@ use super::strategy::copy_member;
 
 pub struct ApiServices;
 
-const LOCAL: (&str, &str, &str) = ("True", "Local", "Local APIServices are always available");
-const ELSEWHERE: (&str, &str, &str) = (
-    "False",
-    "AggregationNotServed",
-    "Knarr does not relay requests to API servers of others; what this one would serve is not found",
-);
+fn is_local(object: &Value) -> bool {
+    object.pointer("/spec/service").is_none_or(Value::is_null)
+}
 
-/// The status that follows from the specification alone.
+/// What is known from the specification alone.
 fn status(object: &Value, now: Timestamp) -> Value {
-    let is_local = object.pointer("/spec/service").is_none_or(Value::is_null);
-    let (status, reason, message) = if is_local { LOCAL } else { ELSEWHERE };
-    json!({ "conditions": [{ "type": "Available", "status": status, "reason": reason, "message": message,
-        "lastTransitionTime": format_time(now) }] })
+    if !is_local(object) {
+        return json!({});
+    }
+    json!({ "conditions": [{ "type": "Available", "status": "True", "reason": "Local",
+        "message": "Local APIServices are always available", "lastTransitionTime": format_time(now) }] })
 }
 
 impl Strategy for ApiServices {
@@ -32,9 +31,8 @@ impl Strategy for ApiServices {
 
     fn prepare_for_update(&self, _kind: &Kind, new: &mut Value, old: &Value) {
         copy_member(new, old, "status");
-        let said = status(new, Timestamp::now());
-        if said["conditions"][0]["reason"] != old["status"]["conditions"][0]["reason"] {
-            new["status"] = said;
+        if is_local(new) != is_local(old) {
+            new["status"] = status(new, Timestamp::now());
         }
     }
 }
@@ -52,7 +50,10 @@ mod tests {
         let mut moved = local.clone();
         moved["spec"]["service"] = json!({ "name": "s" });
         ApiServices.prepare_for_update(kind, &mut moved, &local);
-        assert_eq!(moved["status"]["conditions"][0]["reason"], "AggregationNotServed");
+        assert_eq!(moved["status"], json!({}));
+        let mut back = local.clone();
+        ApiServices.prepare_for_update(kind, &mut back, &moved);
+        assert_eq!(back["status"]["conditions"][0]["reason"], "Local");
         let mut same = json!({ "spec": local["spec"], "status": {} });
         ApiServices.prepare_for_update(kind, &mut same, &local);
         assert_eq!(same, local);

@@ -115,13 +115,20 @@ pub enum Deleted {
     Waits(Bytes),
 }
 
+/// What a delete came to, and what is to be said about it.
+pub struct Deletion {
+    pub deleted: Deleted,
+    pub warnings: Vec<String>,
+}
+
 /// Deletes one object, or begins to.
-pub async fn delete(request: &Request, options: &DeleteOptions) -> Result<Deleted, Status> {
+pub async fn delete(request: &Request, options: &DeleteOptions) -> Result<Deletion, Status> {
     let mut attempts = Attempts::new(&request.core);
     while let Some(view) = attempts.next() {
-        match delete_once(request, options, &view).await {
-            Ok(Attempt::Done(deleted)) => return Ok(deleted),
-            Ok(Attempt::Unwritten(deleted)) if attempts.suffices().await? => return Ok(deleted),
+        let mut warnings = Vec::new();
+        match delete_once(request, options, &view, &mut warnings).await {
+            Ok(Attempt::Done(deleted)) => return Ok(Deletion { deleted, warnings }),
+            Ok(Attempt::Unwritten(deleted)) if attempts.suffices().await? => return Ok(Deletion { deleted, warnings }),
             Ok(Attempt::Unwritten(_) | Attempt::Raced) => {}
             Err(status) => attempts.refused(status).await?,
         }
@@ -136,10 +143,15 @@ enum Attempt {
     Raced,
 }
 
-async fn delete_once(request: &Request, options: &DeleteOptions, view: &Snapshot) -> Result<Attempt, Status> {
+async fn delete_once(
+    request: &Request,
+    options: &DeleteOptions,
+    view: &Snapshot,
+    warnings: &mut Vec<String>,
+) -> Result<Attempt, Status> {
     let entry = request.find(view)?;
     let old = decode(&entry.value);
-    let shown = opened(request, &entry.value);
+    let shown = opened(request, &entry).await?;
     options.check(&request.subject(), &old)?;
     let review = Review {
         request,
@@ -149,7 +161,8 @@ async fn delete_once(request: &Request, options: &DeleteOptions, view: &Snapshot
         old: Some(&shown),
         dry_run: options.dry_run,
     };
-    let guards = admission::validate(&review, None).await?.guards;
+    let admission::Consequences { guards, warnings: told, .. } = admission::validate(&review, None).await?;
+    warnings.extend(told);
     match next(request, options, &old, Timestamp::now()) {
         Next::Nothing => Ok(Attempt::Unwritten(Deleted::Waits(entry.value.clone()))),
         Next::Remove => remove(request, options, &entry, guards, &old).await,

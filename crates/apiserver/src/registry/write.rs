@@ -17,6 +17,7 @@ use super::meta::{
 };
 use super::{Strategy, ownership, strategy_of};
 use crate::admission::{self, Operation, Review};
+use crate::aggregation;
 use crate::core::{Request, Snapshot, key, unwritten};
 use crate::custom::form;
 use crate::hooks;
@@ -147,7 +148,7 @@ async fn create_once(
         return Ok(Attempt::Exists(name));
     }
     let allocation = strategy.allocate(&request.core, view, &mut object, None)?;
-    form::close(request, &mut object);
+    form::close(request, &mut object).await?;
     let encoded = encode_within(&mut object, OBJECT_BYTES_MAX)?;
     if request.parameters.dry_run {
         return Ok(Attempt::Dry(Written { bytes: encoded.stamped(""), warnings }));
@@ -200,7 +201,7 @@ async fn update_once(
     change: &impl Fn(&Value) -> Result<Value, Status>,
 ) -> Result<Update, Status> {
     let entry = request.find(view)?;
-    let old = form::opened(request, &entry.value);
+    let old = form::opened(request, &entry).await?;
     let (new, mut warnings) = prepare_update(request, part, (&old, duplicates), change)?;
     let review = Review {
         request,
@@ -297,7 +298,7 @@ async fn decide_update(
         return Ok(Decided { change, warnings });
     }
     let allocation = strategy.allocate(&request.core, review.view, &mut new, Some(old))?;
-    form::close(request, &mut new);
+    form::close(request, &mut new).await?;
     let encoded = encode_within(&mut new, OBJECT_BYTES_MAX)?;
     let answer = encoded.stamped(meta::resource_version(old));
     ops.push(Op::Put { key, value: encoded.bytes, stamp_at: Some(encoded.stamp_at) });
@@ -322,6 +323,9 @@ pub async fn propose(request: &Request, txn: Txn) -> Result<Proposed, Status> {
             // Whoever is told that a policy or a webhook is registered finds it in force.
             if request.kind.group == hooks::GROUP {
                 request.core.hooks.reached(revision).await;
+            }
+            if request.kind.group == aggregation::GROUP {
+                request.core.aggregation.reached(revision).await;
             }
             let bytes = entries.first().and_then(Option::as_ref).map(|entry| entry.value.clone()).unwrap_or_default();
             Ok(Proposed::Applied(bytes))

@@ -63,11 +63,11 @@ pub async fn apply(request: &Request, config: &Configuration, part: Part) -> Res
         match write::update(request, part, Vec::new(), change).await {
             // A part of an object that is not there cannot be made.
             Err(status) if status.code == 404 && part == Part::Main => {}
-            outcome => return written(request, StatusCode::OK, &config.warned(outcome?)),
+            outcome => return written(request, StatusCode::OK, &config.warned(outcome?)).await,
         }
         match create(request, &config.object).await {
             Err(status) if status.reason == "AlreadyExists" => {}
-            outcome => return written(request, StatusCode::CREATED, &config.warned(outcome?)),
+            outcome => return written(request, StatusCode::CREATED, &config.warned(outcome?)).await,
         }
     }
     Err(busy(request))

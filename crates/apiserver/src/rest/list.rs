@@ -15,16 +15,20 @@ use store::Revision;
 use super::present::{ListMeta, Presenter};
 use super::selection::Selection;
 use crate::core::{Entry, Request, Snapshot, parse_revision, unavailable};
+use crate::custom::convert::Opener;
+use crate::custom::form;
 use crate::wire::query::RevisionMatch;
 use crate::wire::respond;
 
 /// Items are sent in pieces of about this size.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Objects that are read and converted before the next ones are.
+const CONVERTED_AT_ONCE: usize = 2_000;
 
 pub async fn get(request: &Request) -> Result<Response, Status> {
     let presenter = Presenter::new(request)?;
     let view = snapshot(request).await?;
-    let entry = request.find(&view)?;
+    let entry = form::entry(request, request.find(&view)?).await?;
     Ok(respond::json(StatusCode::OK, presenter.object(&entry.value)))
 }
 
@@ -120,7 +124,7 @@ async fn page(request: &Request, selection: &Selection) -> Result<Page, Status> 
         let start = [prefix.as_ref(), token.start.as_bytes()].concat();
         (view, Some(start))
     };
-    Ok(collect(request, selection, &view, start.as_deref()))
+    collect(request, selection, &view, start.as_deref()).await
 }
 
 fn token_expired() -> Status {
@@ -130,30 +134,86 @@ fn token_expired() -> Status {
     )
 }
 
-/// The selected entries of a collection, up to the request's limit.
-pub fn collect(request: &Request, selection: &Selection, view: &Snapshot, start: Option<&[u8]>) -> Page {
-    let mut meta = ListMeta { revision: view.revision().0, ..ListMeta::default() };
+/// The selected entries of a collection, up to the request's limit, in a form that can be presented.
+pub async fn collect(
+    request: &Request,
+    selection: &Selection,
+    view: &Snapshot,
+    start: Option<&[u8]>,
+) -> Result<Page, Status> {
+    let opener = form::opener(request)?;
+    let meta = ListMeta { revision: view.revision().0, ..ListMeta::default() };
     if let Some(name) = selection.single_name()
         && (!request.namespace.is_empty() || !request.kind.namespaced)
     {
         let key = crate::core::key(request.kind, &request.namespace, name);
-        let entries = view.get(&key).filter(|entry| selection.selects(entry)).cloned().into_iter().collect();
-        return Page { entries, meta };
+        let found = match (view.get(&key).cloned(), &opener) {
+            (Some(entry), Some(opener)) => Some(opener.entry(&entry).await?),
+            (found, _) => found,
+        };
+        let entries = found.filter(|entry| selection.selects(entry)).into_iter().collect();
+        return Ok(Page { entries, meta });
     }
-    let prefix = request.prefix();
-    let limit = if request.parameters.limit == 0 { usize::MAX } else { request.parameters.limit };
+    match opener {
+        Some(opener) => collect_converted(request, selection, (view, start), &opener).await,
+        None => Ok(collect_stored(request, selection, view, start)),
+    }
+}
+
+fn limit(request: &Request) -> usize {
+    if request.parameters.limit == 0 { usize::MAX } else { request.parameters.limit }
+}
+
+/// The token by which the next page begins after this entry.
+fn token(revision: u64, prefix: &[u8], last: &Entry) -> String {
+    let start = String::from_utf8_lossy(&last.key[prefix.len()..]).into_owned();
+    Continue { format: CONTINUE_FORMAT.to_owned(), revision, start }.encode()
+}
+
+fn collect_stored(request: &Request, selection: &Selection, view: &Snapshot, start: Option<&[u8]>) -> Page {
+    let mut meta = ListMeta { revision: view.revision().0, ..ListMeta::default() };
+    let (prefix, limit) = (request.prefix(), limit(request));
     let mut rest = view.range(&prefix, start).filter(|entry| selection.selects(entry));
     let entries: Vec<Entry> = rest.by_ref().take(limit).cloned().collect();
     if let Some(last) = entries.last().filter(|_| entries.len() == limit)
         && rest.next().is_some()
     {
-        let start = String::from_utf8_lossy(&last.key[prefix.len()..]).into_owned();
-        meta.continue_token = Continue { format: CONTINUE_FORMAT.to_owned(), revision: meta.revision, start }.encode();
+        meta.continue_token = token(meta.revision, &prefix, last);
         if selection.is_everything() {
             meta.remaining = Some(rest.count() + 1);
         }
     }
     Page { entries, meta }
+}
+
+/// What selectors say is about the converted objects, so that these are made first, some at a time.
+async fn collect_converted(
+    request: &Request,
+    selection: &Selection,
+    (view, start): (&Snapshot, Option<&[u8]>),
+    opener: &Opener,
+) -> Result<Page, Status> {
+    let mut meta = ListMeta { revision: view.revision().0, ..ListMeta::default() };
+    let (prefix, limit) = (request.prefix(), limit(request));
+    let mut from = start.map(<[u8]>::to_vec);
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        // One more than is wanted, to see whether there is more.
+        let at_once = limit.saturating_add(1).min(CONVERTED_AT_ONCE);
+        let some: Vec<Entry> = view.range(&prefix, from.as_deref()).take(at_once).cloned().collect();
+        let is_last = some.len() < at_once;
+        from = some.last().map(|last| last.key.to_vec());
+        for entry in opener.entries(some).await?.into_iter().filter(|entry| selection.selects(entry)) {
+            if let Some(last) = entries.last().filter(|_| entries.len() == limit) {
+                meta.continue_token = token(meta.revision, &prefix, last);
+                return Ok(Page { entries, meta });
+            }
+            entries.push(entry);
+        }
+        if is_last {
+            return Ok(Page { entries, meta });
+        }
+    }
 }
 
 /// Joins stored bytes into a list, piece by piece, as fast as the client reads.

@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use super::present::Presenter;
 use super::selection::Selection;
 use crate::core::{Entry, Request, check_seen, parse_revision};
+use crate::custom::convert::Opener;
+use crate::custom::form;
 use crate::object::encode::with_revision;
 use crate::object::facets::ObjectFacets;
 use crate::traffic::watches::WatchGuard;
@@ -68,6 +70,7 @@ pub async fn watch(request: &Request) -> Result<Response, Status> {
     let presenter = Presenter::new(request)?;
     let selection = Selection::new(request.kind, &request.parameters)?;
     let start = start(request)?;
+    let opener = form::opener(request)?;
     let guard = request.core.traffic.watches.open(&request.user.name)?;
     let view = request.core.fresh().await?;
     if let Some(asked) = parse_revision(&request.parameters.resource_version)? {
@@ -78,7 +81,11 @@ pub async fn watch(request: &Request) -> Result<Response, Status> {
         Start::Now => (view.revision(), Vec::new(), false),
         Start::After(revision) => (revision, Vec::new(), false),
         Start::Initial { end_bookmark } => {
-            let present = view.range(&prefix, None).filter(|entry| selection.selects(entry)).cloned().collect();
+            let mut present: Vec<Entry> = view.range(&prefix, None).cloned().collect();
+            if let Some(opener) = &opener {
+                present = opener.entries(present).await?;
+            }
+            present.retain(|entry| selection.selects(entry));
             (view.revision(), present, end_bookmark)
         }
     };
@@ -90,6 +97,7 @@ pub async fn watch(request: &Request) -> Result<Response, Status> {
         events,
         presenter,
         selection,
+        opener,
         initial: initial.into_iter(),
         initial_end: end_bookmark.then_some(after),
         bookmarks: request.parameters.allow_bookmarks,
@@ -162,6 +170,8 @@ struct Watching {
     events: Watch<ObjectFacets>,
     presenter: Presenter,
     selection: Selection,
+    /// Objects are converted by somebody else.
+    opener: Option<Opener>,
     initial: std::vec::IntoIter<Entry>,
     /// The revision of the bookmark that ends the initial events, when one is wanted.
     initial_end: Option<Revision>,
@@ -212,7 +222,7 @@ impl Watching {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.end(out),
-                event = self.events.next() => self.take(&mut out, event),
+                event = self.events.next() => self.take(&mut out, event).await,
                 () = &mut self.withdrawn => return self.end(out),
                 () = tokio::time::sleep_until(self.deadline) => {
                     // A last bookmark saves the client from reading again what it has.
@@ -225,7 +235,7 @@ impl Watching {
                 && out.len() < CHUNK_BYTES
                 && let Some(event) = self.events.next().now_or_never()
             {
-                self.take(&mut out, event);
+                self.take(&mut out, event).await;
             }
             if self.state == State::Ended || !out.is_empty() {
                 return (!out.is_empty()).then(|| out.freeze());
@@ -245,7 +255,18 @@ impl Watching {
         }
     }
 
-    fn take(&mut self, out: &mut BytesMut, event: Result<WatchEvent<ObjectFacets>, WatchClosed>) {
+    async fn take(&mut self, out: &mut BytesMut, event: Result<WatchEvent<ObjectFacets>, WatchClosed>) {
+        let event = match (event, &self.opener) {
+            (Ok(event), Some(opener)) => match converted(opener, event, self.selection.is_everything()).await {
+                Ok(event) => Ok(event),
+                Err(status) => {
+                    push(out, "ERROR", &to_bytes(&status.to_value()));
+                    self.state = State::Ended;
+                    return;
+                }
+            },
+            (event, _) => event,
+        };
         match event {
             Ok(event) => self.event(out, &event),
             Err(WatchClosed::Shutdown) => self.state = State::Ended,
@@ -288,6 +309,26 @@ impl Watching {
         }
         push(out, event, &object);
     }
+}
+
+/// An event with its objects in the version of the watch.
+async fn converted(
+    opener: &Opener,
+    event: WatchEvent<ObjectFacets>,
+    everything: bool,
+) -> Result<WatchEvent<ObjectFacets>, Status> {
+    let change = match event.change {
+        Change::Put { entry, previous } => {
+            let previous = match previous {
+                // Only that there was one matters.
+                Some(previous) if !everything => Some(opener.entry(&previous).await?),
+                previous => previous,
+            };
+            Change::Put { entry: opener.entry(&entry).await?, previous }
+        }
+        Change::Delete { previous } => Change::Delete { previous: opener.entry(&previous).await? },
+    };
+    Ok(WatchEvent { change, ..event })
 }
 
 /// Later Tables of one watch repeat no column definitions.

@@ -12,8 +12,9 @@ use super::list;
 use super::present::Presenter;
 use super::selection::Selection;
 use crate::core::{Request, Snapshot};
+use crate::custom::form;
 use crate::registry::attempts::busy;
-use crate::registry::delete::{self, DeleteOptions, Deleted};
+use crate::registry::delete::{self, DeleteOptions, Deleted, Deletion};
 use crate::registry::strategy_of;
 use crate::registry::write::{self, Part, Written};
 use crate::wire::body::{self, Encoding};
@@ -45,8 +46,9 @@ impl Input {
 }
 
 /// Answers with a written object.
-pub fn written(request: &Request, code: StatusCode, written: &Written) -> Result<Response, Status> {
-    let mut response = respond::json(code, Presenter::new(request)?.object(&written.bytes));
+pub async fn written(request: &Request, code: StatusCode, written: &Written) -> Result<Response, Status> {
+    let bytes = form::bytes(request, &written.bytes).await?;
+    let mut response = respond::json(code, Presenter::new(request)?.object(&bytes));
     respond::warn(&mut response, &written.warnings);
     Ok(response)
 }
@@ -54,7 +56,7 @@ pub fn written(request: &Request, code: StatusCode, written: &Written) -> Result
 pub async fn create(request: &Request, input: Input) -> Result<Response, Status> {
     let (object, duplicates) = input.object().await?;
     let done = write::create(request, object, duplicates).await?;
-    written(request, StatusCode::CREATED, &done)
+    written(request, StatusCode::CREATED, &done).await
 }
 
 pub async fn replace(request: &Request, input: Input, part: Part) -> Result<Response, Status> {
@@ -67,7 +69,7 @@ pub async fn replace(request: &Request, input: Input, part: Part) -> Result<Resp
         )));
     }
     let done = write::update(request, part, duplicates, |_| Ok(object.clone())).await?;
-    written(request, StatusCode::OK, &done)
+    written(request, StatusCode::OK, &done).await
 }
 
 /// A patch as it came.
@@ -127,23 +129,26 @@ pub async fn patch(request: &Request, input: Input, part: Part) -> Result<Respon
         return apply::apply(request, config, part).await;
     }
     let done = write::update(request, part, Vec::new(), |present| patch.change(request, present)).await?;
-    written(request, StatusCode::OK, &done)
+    written(request, StatusCode::OK, &done).await
 }
 
 pub async fn delete(request: &Request, input: Input) -> Result<Response, Status> {
     let body = input.optional_object().await?;
     let options = DeleteOptions::new(&request.parameters, body.as_ref())?;
     let presenter = Presenter::new(request)?;
-    match delete::delete(request, &options).await? {
-        Deleted::Waits(bytes) => Ok(respond::json(StatusCode::OK, presenter.object(&bytes))),
-        Deleted::Gone(bytes) if strategy_of(request.kind).returns_deleted() => {
-            Ok(respond::json(StatusCode::OK, presenter.object(&bytes)))
-        }
-        Deleted::Gone(bytes) => {
+    let Deletion { deleted, warnings } = delete::delete(request, &options).await?;
+    let mut response = match deleted {
+        Deleted::Gone(bytes) if !strategy_of(request.kind).returns_deleted() => {
             let uid = api::meta::uid(&crate::object::encode::decode(&bytes)).to_owned();
-            Ok(respond::value(&success(&request.subject(), &uid)))
+            respond::value(&success(&request.subject(), &uid))
         }
-    }
+        Deleted::Gone(bytes) | Deleted::Waits(bytes) => {
+            let bytes = form::bytes(request, &bytes).await?;
+            respond::json(StatusCode::OK, presenter.object(&bytes))
+        }
+    };
+    respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 /// Deletes every selected object of a collection, one by one, and answers with the list of them.
@@ -154,17 +159,21 @@ pub async fn delete_collection(request: &Request, input: Input) -> Result<Respon
     options.resource_version = None;
     let selection = Selection::new(request.kind, &request.parameters)?;
     let view: Snapshot = request.core.fresh().await?;
-    let page = list::collect(request, &selection, &view, None);
+    let page = list::collect(request, &selection, &view, None).await?;
+    let mut warnings = Vec::new();
     for entry in &page.entries {
         let Some(one) = named(request, entry) else { return Err(busy(request)) };
         match delete::delete(&one, &options).await {
+            Ok(deletion) if warnings.len() < respond::WARNINGS_MAX => warnings.extend(deletion.warnings),
             Ok(_) => {}
             // Somebody else was faster; it is gone all the same.
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),
         }
     }
-    list::answer(request, page)
+    let mut response = list::answer(request, page)?;
+    respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 /// The request as if it named the object of an entry.

@@ -46,7 +46,7 @@ pub async fn approval(request: &Request, verb: Verb, input: Input) -> Result<Res
             }
         }
     };
-    written(request, StatusCode::OK, &done)
+    written(request, StatusCode::OK, &done).await
 }
 
 /// The present request with the wanted conditions.

@@ -22,5 +22,5 @@ pub async fn finalize(request: &Request, input: Input) -> Result<Response, Statu
         Ok(new)
     })
     .await?;
-    written(request, StatusCode::OK, &done)
+    written(request, StatusCode::OK, &done).await
 }

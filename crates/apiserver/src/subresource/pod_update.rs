@@ -68,7 +68,7 @@ pub async fn answer(request: &Request, verb: Verb, input: Input, part: &PodPart)
         }
     };
     done.warnings.extend(part.warning.map(str::to_owned));
-    written(request, StatusCode::OK, &done)
+    written(request, StatusCode::OK, &done).await
 }
 
 impl PodPart {

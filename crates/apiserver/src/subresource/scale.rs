@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::core::Request;
-use crate::custom::form::opened;
+use crate::custom::form::{opened, reopened};
 use crate::dispatch::Verb;
 use crate::registry::ownership::{Ownership, applied};
 use crate::registry::write::{Part, Written, update};
@@ -64,13 +64,13 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
     let workload = match verb {
         Verb::Get => {
             let view = request.core.fresh().await?;
-            opened(request, &request.find(&view)?.value)
+            opened(request, &request.find(&view)?).await?
         }
         Verb::Update => {
             let (mut wanted, duplicates) = input.object().await?;
             check_body(Body::Scale, &mut wanted, request.parameters.validation)?;
             let done = update(request, Part::Whole, duplicates, |present| scaled(present, &wanted, places)).await?;
-            after(request, &done)
+            reopened(request, &done.bytes).await?
         }
         Verb::Patch => {
             let done = match Patch::read(request, input).await? {
@@ -83,7 +83,7 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
                     update(request, Part::Whole, Vec::new(), change).await?
                 }
             };
-            after(request, &done)
+            reopened(request, &done.bytes).await?
         }
         Verb::List | Verb::Watch | Verb::Create | Verb::Delete | Verb::DeleteCollection => {
             return Err(Status::method_not_allowed());
@@ -120,10 +120,6 @@ async fn apply(request: &Request, config: &Configuration, places: &Places) -> Re
 pub fn shown(request: &Request, workload: Value) -> Value {
     let scale = Places::of(request).and_then(|places| scale_of(&workload, &places));
     scale.unwrap_or(workload)
-}
-
-fn after(request: &Request, written: &Written) -> Value {
-    opened(request, &written.bytes)
 }
 
 /// The Scale of a workload.

@@ -9,6 +9,10 @@ use serde_json::Value;
 
 /// `Warning` headers of one answer, at most this many.
 pub const WARNINGS_MAX: usize = 32;
+/// Bytes of all of them together; as in Kubernetes, longer ones are cut when that is not enough.
+const WARNING_BYTES_MAX: usize = 4 * 1024;
+/// What is left of a warning that is cut.
+const WARNING_BYTES_CUT: usize = 256;
 
 /// JSON bytes with a status code.
 pub fn json(code: StatusCode, bytes: impl Into<Body>) -> Response {
@@ -46,7 +50,7 @@ pub fn failure(status: &Status) -> Response {
 
 /// Adds `Warning: 299 - "text"` headers (RFC 7234 section 5.5, KEP-1693).
 pub fn warn(response: &mut Response, warnings: &[String]) {
-    for warning in warnings.iter().take(WARNINGS_MAX) {
+    for warning in bounded(warnings) {
         let mut text = String::with_capacity(warning.len() + 10);
         text.push_str("299 - \"");
         for character in warning.chars().filter(|c| !c.is_control()) {
@@ -62,6 +66,28 @@ pub fn warn(response: &mut Response, warnings: &[String]) {
     }
 }
 
+/// Each warning once, as many and as long as clients (and proxies on the way) take.
+fn bounded(warnings: &[String]) -> Vec<&str> {
+    let mut once: Vec<&str> = Vec::new();
+    for warning in warnings.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        if once.len() < WARNINGS_MAX && !once.contains(&warning) {
+            once.push(warning);
+        }
+    }
+    if once.iter().map(|text| text.len()).sum::<usize>() > WARNING_BYTES_MAX {
+        for text in &mut once {
+            *text = &text[..text.floor_char_boundary(WARNING_BYTES_CUT)];
+        }
+    }
+    let mut left = WARNING_BYTES_MAX;
+    once.retain(|text| {
+        let fits = text.len() <= left;
+        left = left.saturating_sub(if fits { text.len() } else { left });
+        fits
+    });
+    once
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +97,23 @@ mod tests {
         let response = failure(&Status::too_many_requests("too many requests, please try again later", 1));
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn warnings_are_bounded() {
+        let check = |warnings: &[String], count: usize, longest: usize| {
+            let found = bounded(warnings);
+            assert_eq!((found.len(), found.iter().map(|text| text.len()).max().unwrap_or(0)), (count, longest));
+        };
+        let many = |count: usize, bytes: usize| -> Vec<String> {
+            (0..count).map(|index| format!("{index:03}{}", "x".repeat(bytes - 3))).collect()
+        };
+        check(&many(1, 4000), 1, 4000);
+        check(&many(2, 4000), 2, WARNING_BYTES_CUT);
+        check(&many(40, 10), WARNINGS_MAX, 10);
+        check(&many(32, 1000), 16, WARNING_BYTES_CUT);
+        check(&["a".to_owned(), "a".to_owned(), String::new()], 1, 1);
+        check(&["ä".repeat(5000)], 1, WARNING_BYTES_CUT);
     }
 
     #[test]

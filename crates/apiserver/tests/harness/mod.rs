@@ -1,6 +1,9 @@
 //! An API server over a store in a temporary directory, called without a socket.
 #![allow(dead_code, reason = "each test file uses its part of the harness")]
 
+pub mod pki;
+pub mod server;
+
 use std::net::Ipv4Addr;
 
 use apiserver::{ApiServer, ApiServerConfig, MASTERS, ObjectFacets, UserInfo};

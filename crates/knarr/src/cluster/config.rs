@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use apiserver::{AuditLog, AuditPolicy};
+use anyhow::{Context, Result, anyhow, bail};
+use apiserver::{AuditLog, AuditPolicy, HeaderNames, RequestHeader};
 use store::MemberId;
 
 use super::join::{JoinSettings, authority_of};
@@ -46,6 +46,30 @@ pub struct ClusterConfig {
     /// `None`: the only server of its cluster.
     pub peers: Option<PeerConfig>,
     pub audit: Option<AuditConfig>,
+    pub proxies: Option<ProxiesConfig>,
+}
+
+/// Which proxies in front of the API are believed what they say of users.
+#[derive(Debug, Clone)]
+pub struct ProxiesConfig {
+    /// Authorities of their certificates.
+    pub authorities: PathBuf,
+    /// Common names; empty: all.
+    pub allowed_names: Vec<String>,
+}
+
+impl ProxiesConfig {
+    fn of(args: &UpArgs) -> Option<Self> {
+        let authorities = args.requestheader_client_ca_file.clone()?;
+        Some(Self { authorities, allowed_names: args.requestheader_allowed_names.clone() })
+    }
+
+    pub fn open(&self) -> Result<RequestHeader> {
+        let path = &self.authorities;
+        let pem = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let rules = RequestHeader::new(&pem, self.allowed_names.clone(), HeaderNames::default());
+        rules.map_err(|why| anyhow!("cannot use {}: {why}", path.display()))
+    }
 }
 
 /// Which requests are written to which file.
@@ -123,6 +147,7 @@ impl ClusterConfig {
             runs_node: true,
             peers: None,
             audit: AuditConfig::of(args),
+            proxies: ProxiesConfig::of(args),
         })
     }
 

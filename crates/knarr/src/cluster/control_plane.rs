@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use apiserver::{ApiServer, ApiServerConfig, MASTERS, ObjectFacets, TlsNodeConnector, UserInfo, Version};
+use apiserver::{
+    ApiServer, ApiServerConfig, MASTERS, ObjectFacets, RequestHeader, TlsNodeConnector, UserInfo, Version,
+};
 use controllers::ControllersConfig;
 use image::ImageStore;
 use store::{Alarm, Store};
@@ -12,12 +14,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{AuditConfig, ClusterConfig, KUBERNETES_SERVICE};
+use super::config::{AuditConfig, ClusterConfig, KUBERNETES_SERVICE, ProxiesConfig};
 use super::front_door::front_door;
 use super::members_api::{self, MembersApi};
 use super::registry;
 use super::store_member::StoreMember;
-use crate::pki::{Authority, Identity};
+use crate::pki::{Authority, FrontProxyCertificates, Identity};
 use crate::version;
 
 /// A running control plane.
@@ -60,8 +62,9 @@ impl ControlPlane {
         });
         let registry = registry::routes(&api_server, Arc::clone(&image_store));
         let router = front_door(api_server.router(), registry, members);
-        let tls = server_tls(config, authority)?;
-        let server = tokio::spawn(apiserver::serve(listener, tls, router, shutdown.clone()));
+        let proxies = config.proxies.as_ref().map(ProxiesConfig::open).transpose()?.map(Arc::new);
+        let tls = server_tls(config, authority, proxies.as_deref())?;
+        let server = tokio::spawn(apiserver::serve(listener, tls, router, proxies, shutdown.clone()));
         let leader = tokio::spawn(lead(api_server.clone(), store, Arc::clone(authority), shutdown.clone()));
         Ok(Self { image_store, api_server, member, server, leader })
     }
@@ -98,14 +101,19 @@ impl ControlPlane {
     }
 }
 
-fn server_tls(config: &ClusterConfig, authority: &Authority) -> Result<rustls::ServerConfig> {
+fn server_tls(
+    config: &ClusterConfig,
+    authority: &Authority,
+    proxies: Option<&RequestHeader>,
+) -> Result<rustls::ServerConfig> {
     let names = ["localhost", "registry.local", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
     let mut names: Vec<String> = names.map(str::to_owned).to_vec();
     names.push("kubernetes.default.svc.cluster.local".to_owned());
     let service_ip: IpAddr = KUBERNETES_SERVICE.parse().expect("the constant is an address");
     let addresses = [config.reachable_ip(), IpAddr::V4(Ipv4Addr::LOCALHOST), service_ip];
     let leaf = authority.server("kube-apiserver", &names, &addresses)?;
-    Ok(authority.server_config(&leaf, false)?)
+    let others = proxies.map_or(&[][..], RequestHeader::authorities);
+    Ok(authority.server_config_with(&leaf, false, others)?)
 }
 
 fn client(api_server: &ApiServer, user: &str, groups: &[&str]) -> kube::Client {
@@ -129,6 +137,8 @@ fn api_config(config: &ClusterConfig, authority: &Authority, shutdown: &Cancella
     api_config.version = Version { git_version: version::git_version(), ..Version::default() };
     api_config.nodes = Arc::new(TlsNodeConnector::new(authority.client_config(&leaf)?));
     api_config.shutdown = shutdown.clone();
+    api_config.client_ca_pem = Some(authority.certificate_pem().to_owned());
+    api_config.front_proxy = Some(Arc::new(FrontProxyCertificates));
     api_config.audit = config.audit.as_ref().map(AuditConfig::open).transpose()?;
     Ok(api_config)
 }

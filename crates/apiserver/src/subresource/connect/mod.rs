@@ -4,11 +4,11 @@
 //! node (`streams`) or what runs there (`proxy`): bytes are relayed both ways (`relay`) and not looked at.
 
 mod proxied_name;
-mod proxy;
-mod relay;
+pub mod proxy;
+pub mod relay;
 pub mod service;
 mod streams;
-mod untrusting;
+pub mod untrusting;
 
 use std::sync::Arc;
 

@@ -77,7 +77,7 @@ pub async fn proxy(connect: Connect, slot: OwnedSemaphorePermit) -> Result<Respo
         let client = connect.upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded"))?;
         return relay::join(core, client, answer, slot).await;
     }
-    Ok(answered(answer, slot))
+    Ok(streamed(answer, slot))
 }
 
 /// What is relative in an answer is relative to a folder.
@@ -100,7 +100,8 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
     values.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
-fn without_hops(headers: &HeaderMap) -> HeaderMap {
+/// Headers without those about one connection and about who the client is here.
+pub fn without_hops(headers: &HeaderMap) -> HeaderMap {
     let named = named_by_connection(headers);
     let kept = headers.iter().filter(|(name, _)| !is_dropped(name) && !named.iter().any(|one| one == name.as_str()));
     let mut all = HeaderMap::new();
@@ -128,7 +129,8 @@ fn forwarded(headers: &HeaderMap, uri: &Uri, upgrades: bool) -> HeaderMap {
     all
 }
 
-fn answered(answer: http::Response<Body>, slot: OwnedSemaphorePermit) -> Response {
+/// An answer whose body goes through as it comes; the slot is taken as long as that lasts.
+pub fn streamed(answer: http::Response<Body>, slot: OwnedSemaphorePermit) -> Response {
     let (mut parts, body) = answer.into_parts();
     parts.headers = without_hops(&parts.headers);
     parts.extensions = http::Extensions::new();
