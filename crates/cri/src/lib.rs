@@ -5,7 +5,7 @@
 //!
 //! The agent (`node`) speaks only these traits; `wasm-runtime` and `container-runtime` implement
 //! the first, `image` the second, `network` the third. The fourth is what a runtime asks in a guest's
-//! name; the program says who answers. A pod with containers of both kinds has one sandbox in each
+//! name; the program says who answers. A [`ServiceTable`] says where Services lead, for calls without the kernel. A pod with containers of both kinds has one sandbox in each
 //! runtime, both given the same [`NetworkAttachment`] and the same cgroup parent.
 
 #![deny(clippy::disallowed_methods)]
@@ -17,6 +17,7 @@ mod image;
 mod key_value;
 mod network;
 mod runtime;
+mod service_table;
 mod streams;
 
 pub use error::{ImageError, NetworkError, RuntimeError};
@@ -30,4 +31,5 @@ pub use runtime::{
     ContainerStatus, DnsConfig, ExecOutcome, ExitReason, ExportedFunction, Isolation, Mount, PodSandboxConfig,
     Protocol, Resources, RuntimeService, SandboxId, SandboxState, SandboxStatus, SeccompProfile, SecurityContext,
 };
+pub use service_table::{ServiceFrontend, ServiceTable};
 pub use streams::{ExecOptions, ExecStream, OutputStream, Resize, StdinSink, Stdio, Streams, TerminalSize};

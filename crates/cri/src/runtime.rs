@@ -305,6 +305,8 @@ pub struct CallCounts {
     pub trapped: u64,
     /// Did not begin: bad arguments, too many.
     pub refused: u64,
+    /// Those of `begun` and `refused` that came from another pod of the same process, without a connection.
+    pub in_process: u64,
 }
 
 /// Runs sandboxes and containers. Every call is idempotent where CRI's is; state survives a

@@ -24,6 +24,8 @@ pub struct NetworkConfig {
     pub service_cidr: Ipv4Cidr,
     pub cluster_dns_ip: Ipv4Addr,
     pub cluster_domain: String,
+    /// As endpoints name it; without a name, every endpoint counts as one of this node.
+    pub node_name: Option<String>,
     /// Address of `hostNetwork` pods and of NodePorts.
     pub node_ip: IpAddr,
     /// Where names outside the cluster domain are asked; may be empty.
@@ -62,6 +64,7 @@ impl NetworkConfig {
             service_cidr: cidr(10, 96, 16),
             cluster_dns_ip: Ipv4Addr::new(10, 96, 0, 10),
             cluster_domain: "cluster.local".to_owned(),
+            node_name: None,
             node_ip,
             upstream_dns: Vec::new(),
             api_server: None,

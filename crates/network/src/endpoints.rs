@@ -39,16 +39,16 @@ pub(crate) fn port_named<'a>(slice: &'a EndpointSlice, name: &str, protocol: &st
     })
 }
 
-/// Whether any endpoint of the slices is ready.
-fn any_ready(slices: &[&EndpointSlice]) -> bool {
-    slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).any(is_ready)
-}
-
 /// Which endpoints of a Service take traffic: the ready ones, or, when there is none, those that
-/// still serve while they terminate (KEP-1669).
-pub(crate) fn usable<'a>(slices: &[&'a EndpointSlice]) -> impl Fn(&'a Endpoint) -> bool + use<'a> {
-    let some_ready = any_ready(slices);
+/// still serve while they terminate (KEP-1669). Of one node only, if there is one given.
+pub(crate) fn usable<'a>(slices: &[&'a EndpointSlice], of_node: Option<&str>) -> impl Fn(&'a Endpoint) -> bool {
+    let is_here = move |endpoint: &Endpoint| of_node.is_none_or(|node| endpoint.node_name.as_deref() == Some(node));
+    let some_ready =
+        slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).any(|one| is_ready(one) && is_here(one));
     move |endpoint| {
+        if !is_here(endpoint) {
+            return false;
+        }
         if some_ready {
             return is_ready(endpoint);
         }

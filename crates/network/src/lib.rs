@@ -24,13 +24,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use cri::{AttachRequest, Attached, NetworkAttachment, NetworkError, PodNetwork};
+use cri::{AttachRequest, Attached, NetworkAttachment, NetworkError, PodNetwork, ServiceTable};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::runtime::watcher;
 use reconcile::{Cache, Reflector};
+use tokio::sync::watch::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,6 +50,7 @@ pub struct Network {
     pods: PodsHandle,
     /// Taken by the first `spawn`.
     idle: Mutex<Option<Idle>>,
+    table: Sender<Arc<ServiceTable>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -79,7 +81,13 @@ impl Network {
         let pods = pods::spawn_pods(&config, links)?;
         let idle = Mutex::new(Some(Idle { proxy, sockets, activator }));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        Ok(Arc::new(Self { config, pods, idle, tasks, stop }))
+        let table = Sender::default();
+        Ok(Arc::new(Self { config, pods, idle, table, tasks, stop }))
+    }
+
+    /// Where Services lead, for runtimes that call without the kernel; empty until the rules are in the kernel.
+    pub fn service_table(&self) -> Receiver<Arc<ServiceTable>> {
+        self.table.subscribe()
     }
 
     /// Starts the service proxy, the DNS server and the activator, fed by watches, until `shutdown`. They leave the
@@ -122,7 +130,8 @@ impl Network {
                 return false;
             }
         };
-        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone, activator };
+        let table = self.table.clone();
+        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone, activator, table };
         self.tasks.spawn(sync.run(proxy, shutdown));
         true
     }
@@ -163,7 +172,7 @@ impl Network {
         if let IpAddr::V4(ip) = self.config.node_ip {
             node_addresses.push(ip);
         }
-        NodeView { node_addresses, api_server: self.config.api_server }
+        NodeView { node_name: self.config.node_name.clone(), node_addresses, api_server: self.config.api_server }
     }
 }
 

@@ -1,5 +1,5 @@
 //! Keeps the Service rules and the DNS zone at what the API server says: observe (two caches),
-//! compile (pure), apply.
+//! compile (pure), apply. Then runtimes are told the same, as a table.
 //!
 //! One task owns both. Changes that come while it works are taken together the next time, so a
 //! burst of pods becoming ready costs a few transactions, not one each.
@@ -9,16 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use cri::ServiceTable;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::Cache;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::activator::{Link, Routes};
 use crate::dns::{Zone, ZoneConfig};
-use crate::service_proxy::{Frontend, NodeView, ServiceProxy, Tables, Warning, compile};
+use crate::service_proxy::{Frontend, NodeView, ServiceProxy, Tables, Warning, compile, publish};
 
 /// Changes are collected this long after the first.
 const GATHER: Duration = Duration::from_millis(5);
@@ -35,6 +37,8 @@ pub(crate) struct Sync {
     pub(crate) zone: Arc<ArcSwap<Zone>>,
     /// Who holds connections to Services without endpoints.
     pub(crate) activator: Link,
+    /// What the kernel does, for those who call without it.
+    pub(crate) table: watch::Sender<Arc<ServiceTable>>,
 }
 
 /// The kernel's rules as they should be, and what they bring to the activator.
@@ -42,6 +46,7 @@ struct Compiled {
     tables: Tables,
     routes: Routes,
     captured: BTreeSet<Frontend>,
+    table: ServiceTable,
 }
 
 /// Why the loop goes on.
@@ -73,14 +78,17 @@ impl Sync {
                 Woken::Ended => return,
                 Woken::CheckDue => (None, None),
                 Woken::Changed | Woken::RetryDue => {
-                    let Compiled { tables, routes, captured } = self.compile(&mut warned);
-                    (Some(tables), Some((routes, captured)))
+                    let Compiled { tables, routes, captured, table } = self.compile(&mut warned);
+                    (Some(tables), Some((routes, captured, table)))
                 }
             };
             let Some(retry) = step(&mut proxy, tables).await else { return };
-            if let Some((routes, captured)) = led {
+            if let Some((routes, captured, table)) = led {
                 // Rules that could not be changed lead nobody anywhere new.
                 self.activator.applied(routes, if retry { BTreeSet::new() } else { captured });
+                if !retry {
+                    self.tell(table);
+                }
             }
             let changed = |alive: bool| if alive { Woken::Changed } else { Woken::Ended };
             woken = tokio::select! {
@@ -98,6 +106,17 @@ impl Sync {
         }
     }
 
+    /// Nobody is woken for a table that is as it was.
+    fn tell(&self, table: ServiceTable) {
+        self.table.send_if_modified(|known| {
+            let changed = **known != table;
+            if changed {
+                *known = Arc::new(table);
+            }
+            changed
+        });
+    }
+
     /// Swaps the zone and returns the tables.
     fn compile(&mut self, warned: &mut Vec<Warning>) -> Compiled {
         let services: Vec<Arc<Service>> = self.services.snapshot().iter().cloned().collect();
@@ -108,6 +127,7 @@ impl Sync {
         warnings.extend(more);
         self.activator.leaving.mark_unchanged();
         let captured = self.activator.capture(&routes, &mut tables);
+        let table = publish(&tables, &services, |frontend| routes.connections_count(frontend));
         self.zone.store(Arc::new(Zone::compile(self.zone_config.clone(), &services, &slices)));
         warnings.sort();
         for warning in warnings.iter().filter(|warning| !warned.contains(warning)) {
@@ -115,7 +135,7 @@ impl Sync {
             tracing::warn!(namespace, service, message, "a Service is not served as written");
         }
         *warned = warnings;
-        Compiled { tables, routes, captured }
+        Compiled { tables, routes, captured, table }
     }
 }
 

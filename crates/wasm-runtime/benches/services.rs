@@ -1,9 +1,11 @@
 //! What it costs one Wasm pod to call another on the same node: `cargo bench -p wasm-runtime --bench services`.
 //!
-//! Two callees that do the same: one shares the caller's sandbox host, and is called in process; the other has a host
-//! of its own, and is called over loopback, on connections that are kept. Beside them the caller alone, which makes no
-//! call. Needs root, because the callers' localhost is that of a network namespace, and `hello-http`
-//! (`cargo xtask wasm-apps`). CPU is that of both processes together. `HOST_BENCH_SECONDS` is the length of a turn.
+//! Callees that do the same: those that share the caller's sandbox host are called in process, those with a host of
+//! their own over loopback, on connections that are kept. Of each, and of the caller, there is one with a fresh instance
+//! for each request, and one whose instances serve many (`shared`), so that what is left is the call. Beside them the
+//! caller alone, which makes no call; `of the call` is what a request costs more than that. Needs root, because the callers' localhost is
+//! that of a network namespace, and `hello-http` (`cargo xtask wasm-apps`). CPU is that of all hosts together.
+//! `HOST_BENCH_SECONDS` is the length of a turn; a word in `HOST_BENCH_ONLY` picks rows whose names have it.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends, as a test does")]
 
@@ -21,12 +23,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cri::{Isolation, NetworkAttachment, PodSandboxConfig};
+use cri::{Isolation, NetworkAttachment, PodSandboxConfig, ServiceFrontend, ServiceTable};
+use tokio::sync::watch;
 use world::{World, free_port};
 
 const CONNECTIONS: [usize; 2] = [1, 16];
 const ROUNDS: usize = 3;
 const WARM_UP: Duration = Duration::from_millis(300);
+/// Requests of an instance that is shared.
+const SHARED: &str = "1000000";
+/// Of the neighbours; the callers' localhost is their own.
+const SERVICES: [&str; 2] = ["127.0.1.7:80", "127.0.1.8:80"];
 /// Of `utime` and `stime` in `/proc/PID/stat`: `sysconf(_SC_CLK_TCK)` is 100 on every Linux.
 const TICK_MICROS: f64 = 10_000.0;
 
@@ -39,34 +46,59 @@ fn main() {
         return;
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let world = runtime.block_on(World::new());
-    let ports = [free_port(), free_port(), free_port()];
-    let [caller, neighbour, stranger] = ports;
-    for (name, port, isolation) in [
-        ("caller", caller, Isolation::Namespace),
-        ("neighbour", neighbour, Isolation::Namespace),
-        ("stranger", stranger, Isolation::Pod),
-    ] {
-        let pod = PodSandboxConfig { isolation, ..pod(&world, name) };
-        runtime.block_on(world.run(pod, world.container(name, &component, port)));
-    }
+    let (tell, told) = watch::channel(Arc::default());
+    let world = runtime.block_on(World::with_services(told));
+    let run = |name: &str, isolation: Isolation, reuse: bool| {
+        let port = free_port();
+        let mut container = world.container(name, &component, port);
+        if reuse {
+            container.annotations.insert("knarr.dev/requests-per-instance".to_owned(), SHARED.to_owned());
+        }
+        runtime.block_on(world.run(PodSandboxConfig { isolation, ..pod(&world, name) }, container));
+        port
+    };
+    let groups = [("fresh", false), ("shared", true)].map(|(group, reuse)| {
+        let caller = run(&format!("caller-{group}"), Isolation::Namespace, reuse);
+        let neighbour = run(&format!("neighbour-{group}"), Isolation::Namespace, reuse);
+        let stranger = run(&format!("stranger-{group}"), Isolation::Pod, reuse);
+        (group, caller, neighbour, stranger)
+    });
+    let frontend = |(service, port): (&str, u16)| ServiceFrontend {
+        address: service.parse().unwrap(),
+        name: None,
+        endpoints: vec![([127, 0, 0, 1], port).into()],
+    };
+    let frontends = SERVICES.into_iter().zip(groups.map(|group| group.2)).map(frontend).collect();
+    tell.send(Arc::new(ServiceTable { frontends })).unwrap();
     let pids = host_pids(&world);
-    assert_eq!(pids.len(), 2, "two hosts run");
+    assert_eq!(pids.len(), 3, "the callers' host and two others run");
     println!("turns of {seconds} s, medians of {ROUNDS}");
-    let paths = [
-        ("no call", "/healthz".to_owned()),
-        ("in process", format!("/call?url=http://127.0.0.1:{neighbour}/healthz")),
-        ("over loopback", format!("/call?url=http://127.0.0.1:{stranger}/healthz")),
-    ];
-    for connections in CONNECTIONS {
-        for (name, path) in &paths {
-            let turns: Vec<(f64, f64)> = (0..ROUNDS).map(|_| turn(caller, path, connections, length, &pids)).collect();
-            println!(
-                "{name:<14} {connections:>3} connections {:>8.0} requests/s {:>8.1} µs each {:>8.1} µs CPU",
-                median(turns.iter().map(|turn| turn.0).collect()),
-                connections as f64 * 1e6 / median(turns.iter().map(|turn| turn.0).collect()),
-                median(turns.iter().map(|turn| turn.1).collect())
-            );
+    let call = |to: &str| format!("/call?url=http://{to}/healthz");
+    let only = std::env::var("HOST_BENCH_ONLY").unwrap_or_default();
+    for ((group, caller, neighbour, stranger), service) in groups.into_iter().zip(SERVICES) {
+        let rows = [
+            ("no call", "/healthz".to_owned()),
+            ("in process", call(&format!("127.0.0.1:{neighbour}"))),
+            ("by its Service", call(service)),
+            ("over loopback", call(&format!("127.0.0.1:{stranger}"))),
+        ];
+        for connections in CONNECTIONS {
+            let mut alone = f64::NAN;
+            for (name, path) in &rows {
+                let name = format!("{group}: {name}");
+                if !name.contains(&only) {
+                    continue;
+                }
+                let turns: Vec<_> = (0..ROUNDS).map(|_| turn(caller, path, connections, length, &pids)).collect();
+                let rate = median(turns.iter().map(|turn| turn.0).collect());
+                let cpu = median(turns.iter().map(|turn| turn.1).collect());
+                alone = if name.ends_with("no call") { cpu } else { alone };
+                let (each, more) = (connections as f64 * 1e6 / rate, cpu - alone);
+                println!(
+                    "{name:<23} {connections:>3} connections {rate:>7.0} requests/s {each:>8.1} µs each \
+                     {cpu:>7.1} µs CPU, {more:>6.1} of the call"
+                );
+            }
         }
     }
     runtime.block_on(world.clean());
@@ -75,7 +107,7 @@ fn main() {
 /// The caller's localhost is its own, so that it may call the addresses that the others listen on.
 fn pod(world: &World, name: &str) -> PodSandboxConfig {
     let mut pod = world.pod(name);
-    if name == "caller" {
+    if name.starts_with("caller") {
         pod.network = NetworkAttachment::Namespace { ip: [127, 0, 0, 1].into(), path: "/proc/self/ns/net".into() };
     }
     pod

@@ -50,6 +50,8 @@ pub enum Request {
     Stats,
     /// With one file, a connected socket: guests' calls go there from now on (see `calls`).
     TakeCalls,
+    /// Where Services lead from now on, instead of what was said before.
+    Services(cri::ServiceTable),
     /// The connection then carries one [`HostEvent`] per line until either side ends.
     Subscribe,
 }
@@ -188,6 +190,9 @@ pub struct HostStats {
     /// Calls that did not begin: bad arguments, limits.
     #[serde(default)]
     pub refusals: u64,
+    /// Requests of other pods of this host.
+    #[serde(default)]
+    pub in_process: u64,
 }
 
 /// A container changed its state.

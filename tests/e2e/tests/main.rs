@@ -19,6 +19,7 @@ mod rollout;
 mod run;
 mod runtimes;
 mod scale_to_zero;
+mod services;
 mod streams;
 mod teardown;
 mod tokens;

@@ -39,7 +39,7 @@ impl WorkerNode {
         let network = open_network(config).await.context("cannot set up the node's network")?;
         let proxy = control_plane.client("system:kube-proxy", &["system:node-proxier"]);
         network.spawn(proxy, control_plane.client("system:knarr-activator", &[]), shutdown.clone());
-        let runtimes = open_runtimes(config, client.clone()).await?;
+        let runtimes = open_runtimes(config, client.clone(), &network).await?;
         let images = Images::new(Arc::clone(&control_plane.image_store), config.registry_names());
         let deps = NodeDeps { client, images, runtimes, network: network.clone() };
         let agent = Node::spawn(node_config(config, authority)?, deps, shutdown.clone())
@@ -83,6 +83,7 @@ async fn open_network(config: &ClusterConfig) -> Result<Arc<Network>> {
     let mut network_config =
         NetworkConfig::new(config.data_dir.join("node/network"), run.join("netns"), config.node_listen.ip());
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    network_config.node_name = Some(config.node_name.clone());
     network_config.upstream_dns = network::upstream_servers(&resolv_conf, network_config.cluster_dns_ip);
     let api_server = SocketAddr::new(config.reachable_ip(), config.listen.port());
     if let (IpAddr::V4(ip), port) = (api_server.ip(), api_server.port()) {
@@ -98,10 +99,15 @@ async fn open_network(config: &ClusterConfig) -> Result<Arc<Network>> {
 
 /// The runtimes this machine can offer. A node without cgroups or overlayfs still runs Wasm; which
 /// runtimes there are shows in the node's labels.
-async fn open_runtimes(config: &ClusterConfig, client: kube::Client) -> Result<Vec<Arc<dyn RuntimeService>>> {
+async fn open_runtimes(
+    config: &ClusterConfig,
+    client: kube::Client,
+    network: &Network,
+) -> Result<Vec<Arc<dyn RuntimeService>>> {
     let run = config.data_dir.join("run");
     let mut wasm = WasmRuntimeConfig::new(run.join("wasm"), config.data_dir.join("native"));
     wasm.key_value = Some(Arc::new(ApiKeyValueStore::new(client)));
+    wasm.services = Some(network.service_table());
     let mut runtimes: Vec<Arc<dyn RuntimeService>> =
         vec![WasmRuntime::open(wasm).await.context("cannot open the Wasm runtime")?];
     let container = ContainerRuntimeConfig::new(run.join("shims"), config.data_dir.join("containers"));

@@ -92,6 +92,12 @@ impl Routes {
         (routes, warnings)
     }
 
+    /// Whether a Deployment sleeps when nobody connects here for a while.
+    pub(crate) fn connections_count(&self, frontend: &Frontend) -> bool {
+        let workload = self.frontends.get(frontend).and_then(|route| self.workloads.get(&route.workload));
+        workload.is_some_and(|workload| workload.idle_after.is_some())
+    }
+
     /// The frontends whose connections come here: those without a ready endpoint, and those of Deployments that are
     /// about to go to zero. UDP has no connections that could be held.
     pub(crate) fn captured(&self, leaving: &BTreeSet<Key>) -> BTreeSet<Frontend> {
@@ -179,9 +185,10 @@ mod tests {
     }
 
     fn check(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], deployments: &[Arc<Deployment>], expect: &str) {
-        let node = NodeView { node_addresses: vec![Ipv4Addr::new(192, 0, 2, 2)], api_server: None };
+        let node = NodeView { node_addresses: vec![Ipv4Addr::new(192, 0, 2, 2)], ..NodeView::default() };
         let (routes, warnings) = Routes::compile(services, slices, deployments, &node);
         let captured = routes.captured(&BTreeSet::new());
+        assert!(routes.frontends.keys().all(|frontend| routes.connections_count(frontend)));
         let mut text = String::new();
         for (frontend, route) in &routes.frontends {
             let here = if captured.contains(frontend) { "here" } else { "there" };

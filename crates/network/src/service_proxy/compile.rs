@@ -14,6 +14,8 @@ use crate::endpoints::{SlicesByService, address, is_ready, port_named, usable};
 /// What depends on the node and not on the objects.
 #[derive(Debug, Clone, Default)]
 pub struct NodeView {
+    /// As endpoints name it; without a name, every endpoint counts as one of this node.
+    pub node_name: Option<String>,
     /// Addresses at which NodePorts answer.
     pub node_addresses: Vec<Ipv4Addr>,
     /// Replaces the endpoints of `default/kubernetes`.
@@ -48,24 +50,31 @@ pub fn compile(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &
                 warn(format!("port {} has the unknown protocol {:?}", port.port, port.protocol));
                 continue;
             };
-            let list = match node.api_server {
+            let slices = slices.of(namespace, name);
+            let list = |of_node: Option<&str>| match node.api_server {
                 Some(api) if (namespace, name) == ("default", "kubernetes") => {
                     vec![Backend { address: *api.ip(), port: api.port() }]
                 }
-                _ => backends(slices.of(namespace, name), port, protocol),
+                _ => backends_that(slices, port, protocol, usable(slices, of_node)),
             };
-            if list.len() > BACKENDS_MAX {
-                warn(format!("{} endpoints, of which only {BACKENDS_MAX} get traffic", list.len()));
+            let all = list(None);
+            if all.len() > BACKENDS_MAX {
+                warn(format!("{} endpoints, of which only {BACKENDS_MAX} get traffic", all.len()));
             }
+            let inside = match spec.internal_traffic_policy.as_deref() {
+                Some("Local") => list(node.node_name.as_deref()),
+                _ => all.clone(),
+            };
             let affinity = match spec.session_affinity.as_deref() {
                 Some("ClientIP") => Affinity::ClientIp,
                 _ => Affinity::None,
             };
-            // Without backends there is no frontend: the filter refuses what is left unchanged.
-            let list: Vec<Backend> = list.into_iter().take(BACKENDS_MAX).collect();
-            if !list.is_empty() {
-                for frontend in frontends(spec, cluster_ip, port, protocol, node) {
-                    tables.frontends.insert(frontend, Backends { affinity, list: list.clone() });
+            for frontend in frontends(spec, cluster_ip, port, protocol, node) {
+                let list = if frontend.address == cluster_ip { &inside } else { &all };
+                let list: Vec<Backend> = list.iter().copied().take(BACKENDS_MAX).collect();
+                // Without backends there is no frontend: the filter refuses what is left unchanged.
+                if !list.is_empty() {
+                    tables.frontends.insert(frontend, Backends { affinity, list });
                 }
             }
         }
@@ -91,7 +100,7 @@ pub(crate) fn ready_backends(slices: &[&EndpointSlice], port: &ServicePort) -> V
 }
 
 /// `None` for headless Services, ExternalName and other families.
-fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {
+pub(super) fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;
     }
@@ -118,10 +127,6 @@ fn frontends(
         found.extend(node.node_addresses.iter().map(|address| Frontend { address: *address, protocol, port }));
     }
     found
-}
-
-fn backends(slices: &[&EndpointSlice], port: &ServicePort, protocol: IpProtocol) -> Vec<Backend> {
-    backends_that(slices, port, protocol, usable(slices))
 }
 
 fn backends_that<'a>(

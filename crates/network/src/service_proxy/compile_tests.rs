@@ -29,7 +29,11 @@ fn slice(ports: Value, endpoints: &[(u8, Value)]) -> Arc<EndpointSlice> {
 }
 
 fn node() -> NodeView {
-    NodeView { node_addresses: vec![Ipv4Addr::new(192, 0, 2, 2)], api_server: Some("127.0.0.1:6443".parse().unwrap()) }
+    NodeView {
+        node_name: Some("here".to_owned()),
+        node_addresses: vec![Ipv4Addr::new(192, 0, 2, 2)],
+        api_server: Some("127.0.0.1:6443".parse().unwrap()),
+    }
 }
 
 fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> String {
@@ -128,4 +132,19 @@ fn too_much_is_said() {
         said,
         ["1030 endpoints, of which only 1024 get traffic", "port 81 has the unknown protocol Some(\"ICMP\")"]
     );
+}
+
+#[test]
+fn local_traffic_stays_on_its_node() {
+    let mut slice = (*slice(json!([{"port": 8080}]), &[(2, json!({})), (3, json!({})), (4, json!({}))])).clone();
+    for (endpoint, node) in slice.endpoints.iter_mut().flatten().zip([Some("here"), Some("there"), None]) {
+        endpoint.node_name = node.map(str::to_owned);
+    }
+    let slices = [Arc::new(slice)];
+    let spec = |policy: &str| json!({"clusterIP": "10.96.0.7", "internalTrafficPolicy": policy, "ports": [{"port": 80}]});
+    check(spec("Cluster"), &slices, "TCP 10.96.0.7:80 -> 10.32.0.2:8080 10.32.0.3:8080 10.32.0.4:8080\n");
+    check(spec("Local"), &slices, "TCP 10.96.0.7:80 -> 10.32.0.2:8080\n");
+    let mut elsewhere = (*slices[0]).clone();
+    elsewhere.endpoints.iter_mut().flatten().for_each(|one| one.node_name = Some("there".to_owned()));
+    check(spec("Local"), &[Arc::new(elsewhere)], "");
 }

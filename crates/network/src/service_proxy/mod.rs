@@ -2,17 +2,19 @@
 //!
 //! `compile` decides (objects to [`Tables`]), `tables` finds the difference, `ruleset` and `nft`
 //! render it to bytes, [`ServiceProxy`] sends them. Another packet filter would replace the last
-//! three.
+//! three. `publish` gives the same to runtimes.
 
 mod compile;
 mod conntrack;
 mod nft;
+mod publish;
 mod ruleset;
 mod tables;
 
 pub use compile::{NodeView, Warning, compile};
 pub(crate) use compile::{frontends_of, ready_backends};
 pub(crate) use conntrack::{Flow, flows};
+pub(crate) use publish::publish;
 pub use tables::{Affinity, BACKENDS_MAX, Backend, Backends, Frontend, IpProtocol, Tables};
 
 use crate::config::NetworkConfig;

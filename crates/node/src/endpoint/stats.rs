@@ -27,10 +27,11 @@ const WINDOW_MAX: Duration = Duration::from_secs(60);
 /// Whose function a pod serves.
 const FUNCTION_LABEL: &str = "knarr.dev/function";
 /// Name, type and meaning. Names of objects have no character that a label would have to escape.
-const COUNTERS: [(&str, &str, &str); 3] = [
+const COUNTERS: [(&str, &str, &str); 4] = [
     ("container_cpu_usage_seconds_total", "counter", "CPU time that a container used."),
     ("container_memory_working_set_bytes", "gauge", "Memory that a container uses."),
     ("knarr_container_calls_total", "counter", "HTTP requests and calls of exports, and those that failed."),
+    ("knarr_container_calls_in_process_total", "counter", "HTTP requests of other pods that needed no connection."),
 ];
 /// What the node's own use is kept under; no container id is empty.
 const NODE: &str = "";
@@ -92,6 +93,7 @@ pub async fn resource_metrics(State(state): State<EndpointState>) -> String {
             for (what, count) in [("begun", calls.begun), ("trapped", calls.trapped), ("refused", calls.refused)] {
                 add(2, &format!(",function=\"{function}\",what=\"{what}\""), count as f64);
             }
+            add(3, "", calls.in_process as f64);
         }
     }
     families.concat()

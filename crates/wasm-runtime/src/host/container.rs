@@ -141,6 +141,7 @@ impl Container {
             requests: self.usage.requests.load(Ordering::Relaxed),
             traps: self.usage.traps.load(Ordering::Relaxed),
             refusals: self.usage.refusals.load(Ordering::Relaxed),
+            in_process: self.usage.in_process.load(Ordering::Relaxed),
         }
     }
 

@@ -106,6 +106,10 @@ impl Host {
                 },
                 None => Response::Failed { why: "the request came without its file".to_owned() },
             },
+            Request::Services(table) => {
+                self.process.neighbours.services().set(table);
+                Response::Done
+            }
             Request::Stop { id, grace_ms } => match self.find(id).await {
                 Some(container) => stop(&container, Duration::from_millis(grace_ms)).await,
                 None => Response::Unknown,

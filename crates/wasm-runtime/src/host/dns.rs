@@ -1,6 +1,7 @@
 //! Resolving names for guests through the pod's nameservers (the cluster DNS), never through the
 //! machine's own `resolv.conf`.
 //!
+//! The table of Services is looked at first: it comes from the same objects as the cluster's DNS, without a question.
 //! Owns: the search list and the A query over UDP (RFC 1035). Pure encode and parse, one small loop.
 
 use std::io;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 
+use crate::host::services::Services;
 use crate::protocol::Egress;
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,10 +34,21 @@ pub enum Lookup {
 
 /// The addresses of `host`, trying the search list as a resolver's stub does. With `within`, only
 /// names in that domain are asked for.
-pub async fn lookup(egress: &Egress, host: &str, within: Option<&str>) -> Lookup {
+pub async fn lookup(egress: &Egress, services: &Services, host: &str, within: Option<&str>) -> Lookup {
+    let domain = egress.cluster_domain.as_str();
+    // A pod that asks other servers than the cluster's is answered by those.
+    let asks_cluster = egress.searches.iter().any(|search| search.strip_prefix("svc.") == Some(domain));
     let mut last = Lookup::NotFound;
     let names = candidates(host, &egress.searches, egress.ndots);
     for name in names.into_iter().filter(|name| within.is_none_or(|domain| is_within(name, domain))) {
+        if asks_cluster {
+            if let Some(IpAddr::V4(address)) = services.address_of(&name, domain) {
+                return Lookup::Addresses(vec![address]);
+            }
+            if !may_exist(&name, domain) {
+                continue;
+            }
+        }
         match query(&egress.nameservers, &name).await {
             Lookup::Addresses(found) if !found.is_empty() => return Lookup::Addresses(found),
             Lookup::Addresses(_) | Lookup::NotFound => {}
@@ -43,6 +56,18 @@ pub async fn lookup(egress: &Egress, host: &str, within: Option<&str>) -> Lookup
         }
     }
     last
+}
+
+/// Whether the cluster can have such a name with an address: `service.namespace.svc`, `pod.service.namespace.svc` or
+/// `address.namespace.pod`. The search list makes others of names that are whole already.
+fn may_exist(name: &str, domain: &str) -> bool {
+    let Some(rest) = name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')) else { return true };
+    let labels: Vec<&str> = rest.split('.').collect();
+    match labels.as_slice() {
+        [.., kind] if kind.eq_ignore_ascii_case("svc") => (3..=4).contains(&labels.len()),
+        [.., kind] if kind.eq_ignore_ascii_case("pod") => labels.len() == 3,
+        _ => false,
+    }
 }
 
 /// Fully qualified names to try, in order.
@@ -234,8 +259,49 @@ mod tests {
         });
         let egress =
             Egress { nameservers: vec![address], searches: vec!["default".to_owned()], ndots: 5, ..Egress::default() };
+        let services = Services::default();
+        let lookup = async |egress, host, within| lookup(egress, &services, host, within).await;
         assert_eq!(lookup(&egress, "web", None).await, Lookup::Addresses(vec![Ipv4Addr::new(10, 1, 2, 3)]));
         assert_eq!(lookup(&egress, "web", Some("cluster.local")).await, Lookup::NotFound);
         assert_eq!(lookup(&egress, "other.org.", None).await, Lookup::NotFound);
+    }
+
+    #[tokio::test]
+    async fn services_of_this_host_are_known_without_a_question() {
+        let frontend = cri::ServiceFrontend {
+            address: "10.96.0.7:80".parse().unwrap(),
+            name: Some("web.shop".to_owned()),
+            endpoints: vec!["10.32.0.2:80".parse().unwrap()],
+        };
+        let services = Services::new(cri::ServiceTable { frontends: vec![frontend] });
+        let egress = |searches: &[&str]| Egress {
+            searches: searches.iter().map(|one| (*one).to_owned()).collect(),
+            cluster_domain: "cluster.local".to_owned(),
+            ndots: 5,
+            ..Egress::default()
+        };
+        let of_pod = egress(&["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"]);
+        let check = async |egress: &Egress, host: &str, known: bool| {
+            let expect = if known { Lookup::Addresses(vec![[10, 96, 0, 7].into()]) } else { Lookup::Unreachable };
+            assert_eq!(lookup(egress, &services, host, Some("cluster.local")).await, expect, "{host}");
+        };
+        for host in ["web", "web.shop.svc", "web.shop.svc.cluster.local", "web.shop.svc.cluster.local."] {
+            check(&of_pod, host, true).await;
+        }
+        check(&of_pod, "other", false).await;
+        check(&egress(&["shop.svc.cluster.local"]), "web", false).await;
+    }
+
+    #[test]
+    fn names_that_the_cluster_cannot_have() {
+        let check = |name: &str, may: bool| assert_eq!(may_exist(name, "cluster.local"), may, "{name}");
+        check("web.shop.svc.cluster.local", true);
+        check("web-0.web.shop.svc.cluster.local", true);
+        check("10-32-0-2.shop.pod.cluster.local", true);
+        check("example.org", true);
+        check("web.shop.svc.cluster.local.shop.svc.cluster.local", false);
+        check("web.shop.svc.cluster.local.cluster.local", false);
+        check("web.cluster.local", false);
+        check("svc.cluster.local", false);
     }
 }

@@ -9,12 +9,13 @@ use std::net::IpAddr;
 use wasmtime_wasi_http::Error;
 
 use crate::host::dns::{self, Lookup};
+use crate::host::services::Services;
 use crate::protocol::Egress;
 
 /// The addresses of `host` that the policy lets the guest call. Never empty.
-pub async fn addresses(egress: &Egress, host: &str) -> Result<Vec<IpAddr>, Error> {
+pub async fn addresses(egress: &Egress, services: &Services, host: &str) -> Result<Vec<IpAddr>, Error> {
     let rule = judge_host(egress, host).ok_or(Error::HttpRequestDenied)?;
-    resolve(egress, host, rule).await
+    resolve(egress, services, host, rule).await
 }
 
 /// Why a host name is allowed.
@@ -54,14 +55,14 @@ fn matches_host(pattern: &str, host: &str) -> bool {
     }
 }
 
-async fn resolve(egress: &Egress, host: &str, rule: Rule) -> Result<Vec<IpAddr>, Error> {
+async fn resolve(egress: &Egress, services: &Services, host: &str, rule: Rule) -> Result<Vec<IpAddr>, Error> {
     if rule == Rule::Localhost {
         return Ok(vec![dns::literal(host).unwrap_or(IpAddr::from([127, 0, 0, 1]))]);
     }
     let within = (rule == Rule::Cluster).then_some(egress.cluster_domain.as_str());
     let found: Vec<IpAddr> = match dns::literal(host) {
         Some(address) => vec![address],
-        None => match dns::lookup(egress, host, within).await {
+        None => match dns::lookup(egress, services, host, within).await {
             Lookup::Addresses(found) => found.into_iter().map(IpAddr::V4).collect(),
             // It is no name of the cluster, and the pod may call no other.
             Lookup::NotFound if rule == Rule::Cluster && host.contains('.') => return Err(Error::HttpRequestDenied),
@@ -75,7 +76,7 @@ async fn resolve(egress: &Egress, host: &str, rule: Rule) -> Result<Vec<IpAddr>,
 }
 
 /// The machine itself and what only the machine may ask (cloud metadata) is nobody's Service.
-fn judge_address(address: IpAddr) -> bool {
+pub fn judge_address(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             !(v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast())
@@ -124,7 +125,7 @@ mod tests {
     #[tokio::test]
     async fn other_names_are_denied() {
         let check = async |host: &str| {
-            let error = resolve(&policy(&[], false), host, Rule::Cluster).await.unwrap_err();
+            let error = resolve(&policy(&[], false), &Services::default(), host, Rule::Cluster).await.unwrap_err();
             assert!(matches!(error, Error::HttpRequestDenied), "{host}: {error}");
         };
         check("example.org").await;

@@ -24,6 +24,7 @@ pub struct Usage {
     pub requests: AtomicU64,
     pub traps: AtomicU64,
     pub refusals: AtomicU64,
+    pub in_process: AtomicU64,
 }
 
 pub fn count(counter: &AtomicU64) {

@@ -25,6 +25,7 @@ mod outgoing;
 mod program;
 mod run;
 mod seccomp;
+mod services;
 mod ticker;
 
 use std::io::Write;

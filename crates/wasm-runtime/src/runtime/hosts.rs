@@ -12,7 +12,7 @@ use cri::{Answers, ContainerEvent, ContainerId, Isolation, KeyValueStore, Networ
 use futures::stream::BoxStream;
 use nix::unistd::geteuid;
 use tokio::net::UnixStream;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use crate::confine::{self, Confinement};
 use crate::host::HostConfig;
@@ -47,11 +47,17 @@ pub struct Hosts {
     state: Owned<State>,
     events: broadcast::Sender<ContainerEvent>,
     starting: KeyedLocks,
+    arrived: Arc<Notify>,
 }
 
 impl Hosts {
     pub fn new(settings: HostSettings, state: Owned<State>, events: broadcast::Sender<ContainerEvent>) -> Self {
-        Self { settings, state, events, starting: KeyedLocks::default() }
+        Self { settings, state, events, starting: KeyedLocks::default(), arrived: Arc::default() }
+    }
+
+    /// Told when there is a new host.
+    pub fn arrived(&self) -> Arc<Notify> {
+        Arc::clone(&self.arrived)
     }
 
     /// Takes over the hosts of an earlier agent, and learns what became of their containers.
@@ -139,6 +145,7 @@ impl Hosts {
         self.watch(&name, &link).await?;
         let known = link.clone();
         self.state.with(move |state| state.links.insert(name, known)).await;
+        self.arrived.notify_one();
         Ok(link)
     }
 

@@ -10,15 +10,16 @@ mod open;
 mod plan;
 mod record;
 mod service;
+mod services;
 mod streams;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cri::{ContainerEvent, KeyValueStore, RuntimeError};
+use cri::{ContainerEvent, KeyValueStore, RuntimeError, ServiceTable};
 use nix::unistd::geteuid;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::confine::Confinement;
 use crate::native::NativeCache;
@@ -48,6 +49,8 @@ pub struct WasmRuntimeConfig {
     pub idle_exit: Duration,
     /// Who keeps the buckets that guests are granted; without one, none is.
     pub key_value: Option<Arc<dyn KeyValueStore>>,
+    /// Where Services lead; without it, all calls to Services go through the kernel.
+    pub services: Option<watch::Receiver<Arc<ServiceTable>>>,
 }
 
 impl WasmRuntimeConfig {
@@ -59,6 +62,7 @@ impl WasmRuntimeConfig {
             host_uid_gid: Some(NOBODY),
             idle_exit: Duration::from_secs(60),
             key_value: None,
+            services: None,
         }
     }
 }
@@ -106,6 +110,9 @@ impl WasmRuntime {
         };
         let hosts = Hosts::new(settings, state.clone(), events.clone());
         hosts.adopt_all().await.map_err(io("adopt the sandbox hosts".to_owned()))?;
+        if let Some(table) = &config.services {
+            tokio::spawn(services::run(table.clone(), state.clone(), hosts.arrived()));
+        }
         Ok(Arc::new(Self { config, cache, hosts, state, events }))
     }
 }

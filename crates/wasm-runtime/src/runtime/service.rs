@@ -313,6 +313,7 @@ impl RuntimeService for WasmRuntime {
                         begun: one.requests.saturating_sub(one.refusals),
                         trapped: one.traps,
                         refused: one.refusals,
+                        in_process: one.in_process,
                     }),
                 })
             });

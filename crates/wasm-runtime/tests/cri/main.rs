@@ -15,5 +15,6 @@ mod images;
 mod linux_namespace;
 mod lives;
 mod reuse;
+mod services;
 mod streams;
 mod world;

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use cri::{
     ContainerConfig, ContainerId, ContainerPort, ContainerState, ContainerStatus, DnsConfig, ImageConfig, ImageKind,
     Isolation, KeyValueStore, NetworkAttachment, PodSandboxConfig, Protocol, ResolvedImage, Resources, RuntimeService,
-    SandboxId, SecurityContext,
+    SandboxId, SecurityContext, ServiceTable,
 };
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use wasm_runtime::{WasmRuntime, WasmRuntimeConfig};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,20 +27,29 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        Self::with(None).await
+        Self::with(None, None).await
     }
 
     /// With somebody who keeps buckets.
     pub async fn with_store(store: Arc<dyn KeyValueStore>) -> Self {
-        Self::with(Some(store)).await
+        Self::with(Some(store), None).await
     }
 
-    async fn with(store: Option<Arc<dyn KeyValueStore>>) -> Self {
+    /// With somebody who says where Services lead.
+    pub async fn with_services(table: watch::Receiver<Arc<ServiceTable>>) -> Self {
+        Self::with(None, Some(table)).await
+    }
+
+    async fn with(
+        store: Option<Arc<dyn KeyValueStore>>,
+        services: Option<watch::Receiver<Arc<ServiceTable>>>,
+    ) -> Self {
         // Short: socket paths are limited. Namespaced by process: cgroups are shared by tests.
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::Builder::new().prefix("kw").tempdir().unwrap();
-        let runtime = WasmRuntime::open(config(dir.path(), store)).await.unwrap();
+        let config = WasmRuntimeConfig { services, ..config(dir.path(), store) };
+        let runtime = WasmRuntime::open(config).await.unwrap();
         Self { dir, runtime, namespace: format!("t{}-{number}", std::process::id()) }
     }
 
@@ -54,6 +64,11 @@ impl World {
 
     pub async fn reopen_with(&mut self, store: Arc<dyn KeyValueStore>) {
         self.runtime = WasmRuntime::open(config(self.dir.path(), Some(store))).await.unwrap();
+    }
+
+    pub async fn reopen_with_services(&mut self, table: watch::Receiver<Arc<ServiceTable>>) {
+        let config = WasmRuntimeConfig { services: Some(table), ..config(self.dir.path(), None) };
+        self.runtime = WasmRuntime::open(config).await.unwrap();
     }
 
     pub fn image(&self, bytes: &[u8]) -> ResolvedImage {

@@ -1,9 +1,9 @@
 //! Outgoing HTTP: the call, once the policy has said who may be called.
 //!
 //! ```text
-//! name ─egress─► addresses ─► one of this host's own listeners?  its guest, in this process   (neighbours)
-//!                            └► an idle connection to one of them?                             (pool)
-//!                            └► a new connection, with TLS for https                           (tls)
+//! name ─egress─► addresses ─► a pod of this host, itself or as a Service?  in this process   (neighbours)
+//!                            └► an idle connection to one of them?                          (pool)
+//!                            └► a new connection, with TLS for https                        (tls)
 //! ```
 //!
 //! Owns: the order of these and their timeouts. May not know: policy, what a guest does with an answer.
@@ -33,6 +33,7 @@ use crate::host::{body, egress};
 use crate::protocol::Egress;
 
 pub use neighbours::Neighbours;
+use neighbours::Route;
 use pool::{Connection, Destination, Pool};
 use tls::Tls;
 pub use tls::open_authorities;
@@ -65,14 +66,17 @@ impl Outgoing {
 
     async fn send(&self, request: Request<WasiBody>, options: RequestOptions) -> Sent {
         let mut request = request.map(|body| body::read_to_the_end(body, body::FROM_GUEST));
-        let target = self.target(request.uri()).await?;
+        let mut target = self.target(request.uri()).await?;
         *request.uri_mut() = origin_form(request.uri());
         let first_byte_timeout = options.first_byte_timeout.unwrap_or(FIRST_BYTE_TIMEOUT);
-        if target.server_name.is_none()
-            && let Some(neighbour) = self.neighbours.find(&target.addresses)
-        {
-            let answered = tokio::time::timeout(first_byte_timeout, neighbour.answer(request)).await;
-            return Ok((answered.map_err(|_| Error::ConnectionReadTimeout)??, Box::new(async { Ok(()) })));
+        if target.server_name.is_none() {
+            match self.neighbours.route(target.addresses) {
+                Route::Here(neighbour) => {
+                    let answered = tokio::time::timeout(first_byte_timeout, neighbour.answer(request)).await;
+                    return Ok((answered.map_err(|_| Error::ConnectionReadTimeout)??, Box::new(async { Ok(()) })));
+                }
+                Route::Network(addresses) => target.addresses = addresses,
+            }
         }
         let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let response = self.over_network(target, request, connect_timeout, first_byte_timeout).await?;
@@ -84,7 +88,7 @@ impl Outgoing {
         let is_tls = uri.scheme() == Some(&Scheme::HTTPS);
         let host = uri.host().ok_or(Error::HttpRequestUriInvalid)?;
         let port = uri.port_u16().unwrap_or(if is_tls { HTTPS_PORT } else { HTTP_PORT });
-        let found = egress::addresses(&self.policy, host).await?;
+        let found = egress::addresses(&self.policy, &self.neighbours.services().get(), host).await?;
         Ok(Target {
             addresses: found.into_iter().map(|address: IpAddr| SocketAddr::new(address, port)).collect(),
             server_name: is_tls.then(|| host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase()),

@@ -3,18 +3,22 @@
 //! Owns: who listens where, as long as it takes new requests. A request to such an address needs no socket: it is
 //! given to the container as its listener would, with the same limits, counters, deadline and log.
 //!
-//! Addresses of Services are not found here: the kernel turns those into a pod's while it connects. Whoever brings a
-//! table of them to the host has [`Neighbours::find`] look there first.
+//! An address of a Service is a pod's here before it is looked for: one of the Service's endpoints, chosen as the kernel
+//! does it for a connection (`host/services`).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use crate::host::egress;
 use crate::host::http::{Server, answer};
+use crate::host::meter;
+use crate::host::services::KnownServices;
 
 type Listening = BTreeMap<SocketAddr, Weak<Server>>;
 
@@ -22,6 +26,14 @@ type Listening = BTreeMap<SocketAddr, Weak<Server>>;
 #[derive(Clone, Default)]
 pub struct Neighbours {
     listening: Arc<Mutex<Listening>>,
+    services: KnownServices,
+}
+
+/// Where a request goes.
+pub enum Route {
+    Here(Neighbour),
+    /// To the first of these that can be connected to.
+    Network(Vec<SocketAddr>),
 }
 
 /// A container that takes requests.
@@ -46,8 +58,31 @@ impl Neighbours {
         Listener { neighbours: self.clone(), address }
     }
 
-    /// Whoever listens on one of the addresses.
-    pub fn find(&self, addresses: &[SocketAddr]) -> Option<Neighbour> {
+    pub fn services(&self) -> &KnownServices {
+        &self.services
+    }
+
+    /// Whoever listens on one of the addresses, or is the chosen endpoint of a Service of that address. An endpoint
+    /// elsewhere is connected to itself: the kernel would choose once more, and those of this host would have more than
+    /// their share. Where that fails, the kernel chooses.
+    pub fn route(&self, mut addresses: Vec<SocketAddr>) -> Route {
+        if let Some(neighbour) = self.find(&addresses) {
+            return Route::Here(neighbour);
+        }
+        let services = self.services.get();
+        let chosen = addresses.iter().find_map(|address| services.choose(address, rand::random()));
+        let Some(endpoint) = chosen else { return Route::Network(addresses) };
+        if let Some(neighbour) = self.find(&[endpoint]) {
+            return Route::Here(neighbour);
+        }
+        // A slice may say anything.
+        if egress::judge_address(endpoint.ip()) {
+            addresses.insert(0, endpoint);
+        }
+        Route::Network(addresses)
+    }
+
+    fn find(&self, addresses: &[SocketAddr]) -> Option<Neighbour> {
         let listening = self.listening();
         let server = addresses.iter().find_map(|address| listening.get(address)?.upgrade())?;
         Some(Neighbour { server })
@@ -63,12 +98,67 @@ impl Drop for Listener {
 impl Neighbour {
     /// On this very thread, as a task of its own: the caller is not charged for what the other one computes.
     pub async fn answer(self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Error> {
+        let is_head = request.method() == Method::HEAD;
+        meter::count(&self.server.container().usage.in_process);
         let kill = self.server.killed();
         let work = self.server.track(answer(Arc::clone(&self.server), request));
         let answering = AbortOnDropHandle::new(tokio::spawn(work));
-        tokio::select! {
-            answered = answering => answered.map_err(|error| Error::InternalError(Some(error.to_string()))),
-            () = kill.cancelled() => Err(Error::ConnectionTerminated),
-        }
+        let answered = tokio::select! {
+            answered = answering => answered.map_err(|error| Error::InternalError(Some(error.to_string())))?,
+            () = kill.cancelled() => return Err(Error::ConnectionTerminated),
+        };
+        Ok(if has_body(is_head, answered.status()) { answered } else { answered.map(|_| empty()) })
+    }
+}
+
+/// Whether a connection would carry the body of such an answer.
+fn has_body(is_head: bool, status: StatusCode) -> bool {
+    !(is_head || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED))
+}
+
+fn empty() -> WasiBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use cri::{ServiceFrontend, ServiceTable};
+
+    use super::*;
+
+    #[test]
+    fn an_endpoint_elsewhere_is_connected_to_itself_first() {
+        let frontend = |address: &str, endpoint: &str| ServiceFrontend {
+            address: address.parse().unwrap(),
+            name: None,
+            endpoints: vec![endpoint.parse().unwrap()],
+        };
+        let neighbours = Neighbours::default();
+        let frontends = vec![
+            frontend("10.96.0.7:80", "10.32.0.2:8080"),
+            frontend("10.96.0.8:80", "169.254.169.254:80"),
+            frontend("10.96.0.9:80", "127.0.0.1:80"),
+        ];
+        neighbours.services().set(ServiceTable { frontends });
+        let check = |address: &str, expect: &[&str]| {
+            let Route::Network(to) = neighbours.route(vec![address.parse().unwrap()]) else { panic!("nobody listens") };
+            assert_eq!(to.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
+        };
+        check("10.96.0.7:80", &["10.32.0.2:8080", "10.96.0.7:80"]);
+        check("10.96.0.7:81", &["10.96.0.7:81"]);
+        check("10.96.0.8:80", &["10.96.0.8:80"]);
+        check("10.96.0.9:80", &["10.96.0.9:80"]);
+    }
+
+    #[test]
+    fn what_a_connection_would_not_carry_is_not_given() {
+        let check = |is_head: bool, status: u16, expect: bool| {
+            assert_eq!(has_body(is_head, StatusCode::from_u16(status).unwrap()), expect, "{is_head} {status}");
+        };
+        check(false, 200, true);
+        check(false, 500, true);
+        check(true, 200, false);
+        check(false, 204, false);
+        check(false, 304, false);
     }
 }
