@@ -9,6 +9,7 @@ use bytes::Bytes;
 use store::{ProposeError, Revision, Store, View};
 use tokio::sync::Semaphore;
 
+use crate::authn::Authn;
 use crate::authn::keys::KeptKeys;
 use crate::authz::RbacHandle;
 use crate::bucket::BucketQueues;
@@ -33,6 +34,7 @@ pub struct Core {
     pub config: ApiServerConfig,
     pub rbac: RbacHandle,
     pub token_keys: KeptKeys,
+    pub authn: Authn,
     /// What users registered for admission.
     pub hooks: HooksHandle,
     /// Kinds that users defined.
@@ -49,8 +51,9 @@ pub struct Core {
     pub turns: Turns,
 }
 
-/// What tasks keep in step with the store.
+/// What tasks keep in step with the store, or with the world.
 pub struct Kept {
+    pub authn: Authn,
     pub rbac: RbacHandle,
     pub catalog: CatalogHandle,
     pub hooks: HooksHandle,
@@ -58,7 +61,7 @@ pub struct Kept {
 
 impl Core {
     pub fn new(store: Store<ObjectFacets>, config: ApiServerConfig, kept: Kept) -> Self {
-        let Kept { rbac, catalog, hooks } = kept;
+        let Kept { authn, rbac, catalog, hooks } = kept;
         let traffic = Traffic::open(store.clone(), &config);
         Self {
             hooks,
@@ -66,6 +69,7 @@ impl Core {
             config,
             rbac,
             token_keys: KeptKeys::default(),
+            authn,
             catalog,
             traffic,
             summaries: Summaries::default(),

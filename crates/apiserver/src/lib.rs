@@ -32,6 +32,7 @@ mod subresource;
 mod traffic;
 mod wire;
 
+pub use authn::{AuthenticationConfig, AuthenticationConfigError};
 pub use bootstrap::BootstrapError;
 pub use client::InProcessClient;
 pub use config::{ApiServerConfig, Cidr, Version};

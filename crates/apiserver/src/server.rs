@@ -7,6 +7,7 @@ use axum::Router;
 use store::Store;
 use thiserror::Error;
 
+use crate::authn::{AuthenticationConfigError, Authn, token_secrets};
 use crate::authz::{Attributes, authorize, spawn_rbac_upkeep};
 use crate::bootstrap::{self, BootstrapError};
 use crate::bucket;
@@ -28,6 +29,8 @@ use crate::quota;
 pub enum ApiServerError {
     #[error("the service range {range} has no room: at least 16 addresses are needed")]
     ServiceRange { range: String },
+    #[error("the authentication configuration cannot be used")]
+    Authentication(#[from] AuthenticationConfigError),
 }
 
 /// A cheap handle.
@@ -42,16 +45,18 @@ impl ApiServer {
         if config.service_cidr.size() < 16 {
             return Err(ApiServerError::ServiceRange { range: config.service_cidr.to_string() });
         }
+        let authn = Authn::start(&config.authentication, &config.shutdown)?;
         let rbac = spawn_rbac_upkeep(store.clone(), config.shutdown.clone());
         let catalog = spawn_catalog_upkeep(store.clone(), config.shutdown.clone());
         let dialer = Dialer { store: store.clone(), nodes: Arc::clone(&config.nodes) };
         let hooks = spawn_hooks_upkeep(store.clone(), dialer, config.shutdown.clone());
-        let core = Arc::new(Core::new(store, config, Kept { rbac, catalog, hooks }));
+        let core = Arc::new(Core::new(store, config, Kept { authn, rbac, catalog, hooks }));
         spawn_housekeeping(core.clone());
         spawn_keeper(core.clone());
         endpoints::spawn_upkeep(core.clone());
         bucket::upkeep::spawn_upkeep(&core);
         quota::keeper::spawn_keeper(core.clone());
+        token_secrets::spawn_keeper(core.clone());
         Ok(Self { core })
     }
 

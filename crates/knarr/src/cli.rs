@@ -127,6 +127,10 @@ pub struct UpArgs {
     /// Which requests that are: an audit.k8s.io/v1 Policy [default: all]
     #[arg(long, value_name = "FILE", requires = "audit_log")]
     pub audit_policy: Option<PathBuf>,
+    /// Whose JSON Web Tokens the API takes, and where nobody needs to say who he is: an apiserver.config.k8s.io/v1
+    /// AuthenticationConfiguration, read once at the start
+    #[arg(long, value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
     /// Leave the workloads running when this process stops
     #[arg(long)]
     pub keep_workloads: bool,
