@@ -30,6 +30,7 @@ mod replicationcontroller;
 mod serviceaccount;
 mod setup;
 mod statefulset;
+mod storageprotection;
 mod tokencleaner;
 
 use kube::Client;
@@ -61,6 +62,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("replicationcontroller", replicationcontroller::start),
     ("serviceaccount", serviceaccount::start),
     ("statefulset", statefulset::start),
+    ("storageprotection", storageprotection::start),
     ("tokencleaner", tokencleaner::start),
 ];
 

@@ -10,7 +10,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Secret,
     Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -62,6 +62,7 @@ pub struct Watches {
     pub controller_revisions: Reflector<ControllerRevision>,
     pub autoscalers: Reflector<HorizontalPodAutoscaler>,
     pub claims: Reflector<PersistentVolumeClaim>,
+    pub volumes: Reflector<PersistentVolume>,
     pub services: Reflector<Service>,
     pub endpoint_slices: Reflector<EndpointSlice>,
     pub endpoints: Reflector<Endpoints>,
@@ -106,6 +107,7 @@ impl Setup {
             controller_revisions: Reflector::of_kind(),
             autoscalers: Reflector::of_kind(),
             claims: Reflector::of_kind(),
+            volumes: Reflector::of_kind(),
             services: Reflector::of_kind(),
             endpoint_slices: Reflector::of_kind(),
             endpoints: Reflector::of_kind(),
@@ -153,6 +155,7 @@ impl Setup {
         start.all(watches.controller_revisions);
         start.all(watches.autoscalers);
         start.all(watches.claims);
+        start.all(watches.volumes);
         start.all(watches.services);
         start.all(watches.endpoint_slices);
         start.all(watches.endpoints);
