@@ -23,6 +23,7 @@ use crate::registry::ownership::Ownership;
 use crate::rest::usage::Summaries;
 use crate::subresource::invoke::Routes;
 use crate::traffic::Traffic;
+use crate::traffic::annotations::Annotations;
 use crate::wire::accept::Form;
 use crate::wire::query::Parameters;
 
@@ -151,6 +152,8 @@ pub struct Request {
     /// Who owns what the request writes: `fieldManager`, or the client's program. May be empty.
     pub manager: String,
     pub ownership: Ownership,
+    /// For the audit log.
+    pub annotations: Annotations,
 }
 
 impl Request {
@@ -170,6 +173,7 @@ impl Request {
             form: Form::Object,
             manager: "kube-apiserver".to_owned(),
             ownership: Ownership::Tracked,
+            annotations: Annotations::default(),
         }
     }
 

@@ -232,6 +232,7 @@ impl Exchange {
             form,
             manager,
             ownership: Ownership::Tracked,
+            annotations: record.annotations.clone(),
         };
         let input = Input { headers: self.headers, body };
         if !request.subresource.is_empty() {
