@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::identity::{UserInfo, from_certificate};
+use crate::wire::unread::ReadToEnd;
 
 /// Most connections at the same time; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -103,7 +104,7 @@ impl Connection {
             if let Some(user) = user.clone() {
                 request.extensions_mut().insert(user);
             }
-            request.map(axum::body::Body::new)
+            request.map(|body| axum::body::Body::new(ReadToEnd::new(body)))
         });
         let builder = connection_builder();
         let connection =
