@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregation::front_proxy::FrontProxyMint;
+use crate::authn::AuthenticationConfig;
 use crate::subresource::node_connector::{NoNodes, NodeConnector};
 use crate::traffic::audit::AuditLog;
 
@@ -74,6 +75,10 @@ pub struct ApiServerConfig {
     /// Where nodes and pods reach this API server: the endpoint of Service `kubernetes`.
     pub advertise_address: Ipv4Addr,
     pub advertise_port: u16,
+    /// Whose tokens are taken besides those of this cluster, and where nobody needs one.
+    pub authentication: Arc<AuthenticationConfig>,
+    /// The authority of the server's certificate (PEM), for those who are given a token. May be empty.
+    pub cluster_ca_pem: String,
     pub version: Version,
     /// Where it is written who asked what.
     pub audit: Option<AuditLog>,
@@ -94,6 +99,8 @@ impl ApiServerConfig {
             service_cidr: Cidr::new(Ipv4Addr::new(10, 96, 0, 0), 16),
             advertise_address,
             advertise_port,
+            authentication: Arc::default(),
+            cluster_ca_pem: String::new(),
             version: Version::default(),
             audit: None,
             nodes: Arc::new(NoNodes),

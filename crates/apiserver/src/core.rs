@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::aggregation::Aggregation;
 use crate::aggregation::front_proxy::FrontProxy;
+use crate::authn::Authn;
 use crate::authn::keys::KeptKeys;
 use crate::authz::RbacHandle;
 use crate::bucket::BucketQueues;
@@ -24,6 +25,7 @@ use crate::registry::ownership::Ownership;
 use crate::rest::usage::Summaries;
 use crate::subresource::invoke::Routes;
 use crate::traffic::Traffic;
+use crate::traffic::annotations::Annotations;
 use crate::wire::accept::Form;
 use crate::wire::query::Parameters;
 
@@ -35,6 +37,7 @@ pub struct Core {
     pub config: ApiServerConfig,
     pub rbac: RbacHandle,
     pub token_keys: KeptKeys,
+    pub authn: Authn,
     /// What users registered for admission.
     pub hooks: HooksHandle,
     /// Kinds that users defined.
@@ -55,8 +58,9 @@ pub struct Core {
     pub turns: Turns,
 }
 
-/// What tasks keep in step with the store.
+/// What tasks keep in step with the store, or with the world.
 pub struct Kept {
+    pub authn: Authn,
     pub rbac: RbacHandle,
     pub catalog: CatalogHandle,
     pub hooks: HooksHandle,
@@ -69,7 +73,7 @@ impl Core {
         kept: Kept,
         front_proxy: Option<FrontProxy>,
     ) -> Self {
-        let Kept { rbac, catalog, hooks } = kept;
+        let Kept { authn, rbac, catalog, hooks } = kept;
         let traffic = Traffic::open(store.clone(), &config);
         Self {
             hooks,
@@ -77,6 +81,7 @@ impl Core {
             config,
             rbac,
             token_keys: KeptKeys::default(),
+            authn,
             catalog,
             aggregation: Aggregation::default(),
             front_proxy,
@@ -160,6 +165,8 @@ pub struct Request {
     /// Who owns what the request writes: `fieldManager`, or the client's program. May be empty.
     pub manager: String,
     pub ownership: Ownership,
+    /// For the audit log.
+    pub annotations: Annotations,
 }
 
 impl Request {
@@ -179,6 +186,7 @@ impl Request {
             form: Form::Object,
             manager: "kube-apiserver".to_owned(),
             ownership: Ownership::Tracked,
+            annotations: Annotations::default(),
         }
     }
 

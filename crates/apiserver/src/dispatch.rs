@@ -109,7 +109,7 @@ async fn answer(core: Arc<Core>, request: HttpRequest<Body>, record: &mut Record
     let user = authn::user_of(&core, parts.extensions.get::<UserInfo>().cloned(), &parts.headers).await?;
     record.user = Some(user.clone());
     let path = parts.uri.path();
-    if user.is_anonymous() && !health::is_public(path) {
+    if user.is_anonymous() && !core.authn.may_be_anonymous(path) {
         return Err(Status::unauthorized());
     }
     let target = parse(path).ok_or_else(|| Status::bad_request("the path does not decode as UTF-8"))?;
@@ -255,6 +255,7 @@ impl Exchange {
             form,
             manager,
             ownership: Ownership::Tracked,
+            annotations: record.annotations.clone(),
         };
         let input = Input { headers: self.headers, body };
         if !request.subresource.is_empty() {

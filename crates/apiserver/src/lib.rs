@@ -37,6 +37,7 @@ mod wire;
 pub use aggregation::HeaderNames;
 pub use aggregation::front_proxy::FrontProxyMint;
 pub use authn::request_header::RequestHeader;
+pub use authn::{AuthenticationConfig, AuthenticationConfigError};
 pub use bootstrap::BootstrapError;
 pub use client::InProcessClient;
 pub use config::{ApiServerConfig, Cidr, Version};

@@ -20,6 +20,7 @@ use tower::ServiceExt;
 
 use crate::authn::request_header::RequestHeader;
 use crate::identity::UserInfo;
+use crate::wire::unread::ReadToEnd;
 
 /// Most connections at the same time; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -113,7 +114,7 @@ impl Connection {
             if let Some(user) = caller.user_of(request.headers()) {
                 request.extensions_mut().insert(user);
             }
-            request.map(axum::body::Body::new)
+            request.map(|body| axum::body::Body::new(ReadToEnd::new(body)))
         });
         let builder = connection_builder();
         let connection =

@@ -8,6 +8,7 @@ use store::Store;
 use thiserror::Error;
 
 use crate::aggregation::{self, front_proxy};
+use crate::authn::{AuthenticationConfigError, Authn, token_secrets};
 use crate::authz::{Attributes, authorize, spawn_rbac_upkeep};
 use crate::bootstrap::{self, BootstrapError};
 use crate::bucket;
@@ -31,6 +32,8 @@ pub enum ApiServerError {
     ServiceRange { range: String },
     #[error("opening what extension servers know this server by")]
     FrontProxy(#[source] Status),
+    #[error("the authentication configuration cannot be used")]
+    Authentication(#[from] AuthenticationConfigError),
 }
 
 /// A cheap handle.
@@ -45,6 +48,7 @@ impl ApiServer {
         if config.service_cidr.size() < 16 {
             return Err(ApiServerError::ServiceRange { range: config.service_cidr.to_string() });
         }
+        let authn = Authn::start(&config.authentication, &config.shutdown)?;
         let rbac = spawn_rbac_upkeep(store.clone(), config.shutdown.clone());
         let dialer = Dialer { store: store.clone(), nodes: Arc::clone(&config.nodes) };
         let catalog = spawn_catalog_upkeep(store.clone(), dialer.clone(), config.shutdown.clone());
@@ -53,13 +57,14 @@ impl ApiServer {
             Some(mint) => Some(front_proxy::open(&store, &**mint).await.map_err(ApiServerError::FrontProxy)?),
             None => None,
         };
-        let core = Arc::new(Core::new(store, config, Kept { rbac, catalog, hooks }, front_proxy));
+        let core = Arc::new(Core::new(store, config, Kept { authn, rbac, catalog, hooks }, front_proxy));
         aggregation::upkeep::spawn_upkeep(&core, dialer);
         spawn_housekeeping(core.clone());
         spawn_keeper(core.clone());
         endpoints::spawn_upkeep(core.clone());
         bucket::upkeep::spawn_upkeep(&core);
         quota::keeper::spawn_keeper(core.clone());
+        token_secrets::spawn_keeper(core.clone());
         Ok(Self { core })
     }
 

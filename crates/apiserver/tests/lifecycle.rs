@@ -223,3 +223,23 @@ async fn scale() {
     let web = cluster.get(&format!("{path}/web")).await.expect(200);
     assert_eq!((&web["spec"]["replicas"], &web["metadata"]["generation"]), (&json!(6), &json!(3)));
 }
+
+#[tokio::test]
+async fn claims_and_volumes_are_made_with_what_holds_them() {
+    let cluster = Cluster::new().await;
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = json!({ "metadata": { "name": "data", "finalizers": ["example.com/x"] }, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } } });
+    let made = cluster.post(claims, claim).await.expect(201);
+    assert_eq!(made["metadata"]["finalizers"], json!(["example.com/x", "kubernetes.io/pvc-protection"]));
+    let volume = json!({ "metadata": { "name": "disk" }, "spec": { "accessModes": ["ReadWriteOnce"],
+        "capacity": { "storage": "1Gi" }, "hostPath": { "path": "/srv" } } });
+    let made = cluster.post("/api/v1/persistentvolumes", volume).await.expect(201);
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pv-protection"]));
+    cluster.call("DELETE", "/api/v1/persistentvolumes/disk", None).await.expect(200);
+    let held = cluster.get("/api/v1/persistentvolumes/disk").await.expect(200);
+    assert!(held["metadata"]["deletionTimestamp"].is_string(), "{held}");
+    let free = json!({ "metadata": { "finalizers": null } });
+    cluster.call("PATCH", "/api/v1/persistentvolumes/disk", free).await.expect(200);
+    cluster.get("/api/v1/persistentvolumes/disk").await.expect(404);
+}

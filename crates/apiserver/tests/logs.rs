@@ -51,4 +51,8 @@ async fn logs_come_from_the_node() {
         .refused(400, "container \"c\" in pod \"p\" is waiting to start: ContainerCreating");
     cluster.post(pods, pod("q")).await.expect(201);
     cluster.get(&format!("{pods}/q/log")).await.refused(400, "pod q does not have a host assigned");
+    let mut lost = pod("lost");
+    lost["spec"]["nodeName"] = "gone".into();
+    cluster.post(pods, lost).await.expect(201);
+    cluster.get(&format!("{pods}/lost/log")).await.refused(404, "nodes \"gone\" not found");
 }

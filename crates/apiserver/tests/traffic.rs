@@ -111,3 +111,35 @@ async fn a_level_without_seats_turns_its_users_away_and_nobody_else() {
     let line = "apiserver_flowcontrol_rejected_requests_total{flow_schema=\"jane\",priority_level=\"none\",reason=\"concurrency-limit\"}";
     assert!(metrics.as_str().is_some_and(|text| text.contains(line)), "{metrics}");
 }
+
+#[tokio::test]
+async fn the_audit_log_says_what_pod_security_thinks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n\
+        - {level: None, users: ['system:apiserver']}\n- {level: Metadata}\n";
+    let log = AuditLog::open(&path, AuditPolicy::parse(policy).expect("a policy")).expect("a log");
+    let cluster = Cluster::with(|config| config.audit = Some(log)).await;
+    let labels =
+        json!({ "pod-security.kubernetes.io/audit": "restricted", "pod-security.kubernetes.io/enforce": "baseline" });
+    cluster.post("/api/v1/namespaces", json!({ "metadata": { "name": "team", "labels": labels } })).await.expect(201);
+    cluster.post("/api/v1/namespaces/team/pods", harness::pod("p")).await.expect(201);
+    let mut bad = harness::pod("bad");
+    bad["spec"]["hostNetwork"] = true.into();
+    cluster.post("/api/v1/namespaces/team/pods", bad).await.expect(403);
+    let events = lines(&path, 3).await;
+    let of = |code: u64| {
+        let found = events.iter().find(|event| {
+            event["objectRef"]["resource"] == "pods"
+                && event["verb"] == "create"
+                && event["responseStatus"]["code"] == code
+        });
+        found.unwrap_or_else(|| panic!("no create of a pod with {code} in {events:?}"))["annotations"].clone()
+    };
+    for code in [201, 403] {
+        assert_eq!(of(code)["pod-security.kubernetes.io/enforce-policy"], "baseline:latest");
+    }
+    let violations = of(201)["pod-security.kubernetes.io/audit-violations"].as_str().unwrap_or_default().to_owned();
+    assert!(violations.starts_with("would violate PodSecurity \"restricted:latest\""), "{violations}");
+    assert!(of(403).get("pod-security.kubernetes.io/audit-violations").is_none());
+}

@@ -30,6 +30,8 @@ mod replicationcontroller;
 mod serviceaccount;
 mod setup;
 mod statefulset;
+mod storageprotection;
+mod tokencleaner;
 
 use kube::Client;
 use reconcile::{CancellationToken, TaskTracker};
@@ -60,6 +62,8 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("replicationcontroller", replicationcontroller::start),
     ("serviceaccount", serviceaccount::start),
     ("statefulset", statefulset::start),
+    ("storageprotection", storageprotection::start),
+    ("tokencleaner", tokencleaner::start),
 ];
 
 /// Starts all controllers; they end with `shutdown`, and the tracker's `wait` returns when they have.

@@ -10,7 +10,8 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, ReplicationController, Secret,
+    Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -28,6 +29,10 @@ use crate::customs::Customs;
 
 /// The namespace of node heartbeats.
 pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
+/// The namespace of what the cluster itself needs.
+pub const SYSTEM_NAMESPACE: &str = "kube-system";
+/// The type of a bootstrap token's Secret.
+pub const BOOTSTRAP_TOKEN: &str = "bootstrap.kubernetes.io/token";
 /// The ConfigMap with the cluster's CA, one in each namespace.
 pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 
@@ -58,6 +63,7 @@ pub struct Watches {
     pub controller_revisions: Reflector<ControllerRevision>,
     pub autoscalers: Reflector<HorizontalPodAutoscaler>,
     pub claims: Reflector<PersistentVolumeClaim>,
+    pub volumes: Reflector<PersistentVolume>,
     pub services: Reflector<Service>,
     pub endpoint_slices: Reflector<EndpointSlice>,
     pub endpoints: Reflector<Endpoints>,
@@ -68,6 +74,8 @@ pub struct Watches {
     pub service_accounts: Reflector<ServiceAccount>,
     /// Only those named `ROOT_CA_CONFIG_MAP`.
     pub root_ca_config_maps: Reflector<ConfigMap>,
+    /// Only those of `BOOTSTRAP_TOKEN` in `SYSTEM_NAMESPACE`.
+    pub bootstrap_tokens: Reflector<Secret>,
 }
 
 /// Handed to each controller's `start`.
@@ -100,6 +108,7 @@ impl Setup {
             controller_revisions: Reflector::of_kind(),
             autoscalers: Reflector::of_kind(),
             claims: Reflector::of_kind(),
+            volumes: Reflector::of_kind(),
             services: Reflector::of_kind(),
             endpoint_slices: Reflector::of_kind(),
             endpoints: Reflector::of_kind(),
@@ -108,6 +117,7 @@ impl Setup {
             node_leases: Reflector::of_kind(),
             service_accounts: Reflector::of_kind(),
             root_ca_config_maps: Reflector::of_kind(),
+            bootstrap_tokens: Reflector::of_kind(),
         };
         Self { config, client, clock: Arc::new(SystemClock), watches, customs: Customs::default(), tracker, shutdown }
     }
@@ -146,6 +156,7 @@ impl Setup {
         start.all(watches.controller_revisions);
         start.all(watches.autoscalers);
         start.all(watches.claims);
+        start.all(watches.volumes);
         start.all(watches.services);
         start.all(watches.endpoint_slices);
         start.all(watches.endpoints);
@@ -155,6 +166,8 @@ impl Setup {
         start.some(watches.node_leases, Api::namespaced(client.clone(), NODE_LEASE_NAMESPACE), all());
         let by_name = all().fields(&format!("metadata.name={ROOT_CA_CONFIG_MAP}"));
         start.some(watches.root_ca_config_maps, Api::all(client.clone()), by_name);
+        let by_type = all().fields(&format!("type={BOOTSTRAP_TOKEN}"));
+        start.some(watches.bootstrap_tokens, Api::namespaced(client.clone(), SYSTEM_NAMESPACE), by_type);
     }
 }
 

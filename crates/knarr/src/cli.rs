@@ -133,6 +133,10 @@ pub struct UpArgs {
     /// Common names of those certificates, separated by commas [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "requestheader_client_ca_file")]
     pub requestheader_allowed_names: Vec<String>,
+    /// Whose JSON Web Tokens the API takes, and where nobody needs to say who he is: an apiserver.config.k8s.io/v1
+    /// AuthenticationConfiguration, read once at the start
+    #[arg(long, value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
     /// Leave the workloads running when this process stops
     #[arg(long)]
     pub keep_workloads: bool,

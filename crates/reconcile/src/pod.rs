@@ -49,7 +49,28 @@ pub struct PodSpec {
     pub overhead: Option<BTreeMap<String, Quantity>>,
     pub scheduling_gates: Option<Vec<PodSchedulingGate>>,
     pub readiness_gates: Option<Vec<PodReadinessGate>>,
+    /// Those that are claims.
+    #[serde(default, deserialize_with = "claims")]
+    pub volumes: Option<Vec<Volume>>,
 }
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    pub name: String,
+    pub persistent_volume_claim: Option<ClaimSource>,
+    pub ephemeral: Option<EphemeralSource>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimSource {
+    pub claim_name: String,
+}
+
+/// That there is one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EphemeralSource {}
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -116,6 +137,13 @@ impl Metadata for Pod {
     }
 }
 
+/// Nearly all volumes of nearly all pods are something else.
+fn claims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Volume>>, D::Error> {
+    let all = Option::<Vec<Volume>>::deserialize(deserializer)?.unwrap_or_default();
+    let is_claim = |volume: &Volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+    Ok(Some(all.into_iter().filter(is_claim).collect()).filter(|claims: &Vec<_>| !claims.is_empty()))
+}
+
 /// A list without room for more: lists are read with room for four.
 fn exact<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     exact_or_none(deserializer).map(Option::unwrap_or_default)
@@ -155,6 +183,7 @@ mod tests {
         let state = json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });
         let status = json!({ "name": "c", "image": "i", "imageID": "d", "ready": true, "restartCount": 2,
             "started": true, "state": state, "lastState": {} });
+        let volume = json!({ "name": "v", "persistentVolumeClaim": { "claimName": "c" }, "ephemeral": {} });
         let container = json!({ "name": "c", "image": "i", "restartPolicy": "Always",
             "ports": [{ "containerPort": 80, "name": "http" }],
             "resources": { "requests": { "cpu": "1" }, "limits": { "cpu": "1" } } });
@@ -168,7 +197,7 @@ mod tests {
             "spec": { "containers": [container], "initContainers": [container], "nodeName": "n", "schedulerName": "s",
                 "hostname": "h", "subdomain": "d", "hostNetwork": true, "restartPolicy": "Never",
                 "runtimeClassName": "wasm", "priority": 1, "nodeSelector": { "a": "b" }, "overhead": { "cpu": "1" },
-                "affinity": { "podAffinity": {} }, "tolerations": [{ "key": "k" }], "volumes": [{ "name": "v" }],
+                "affinity": { "podAffinity": {} }, "tolerations": [{ "key": "k" }], "volumes": [volume],
                 "topologySpreadConstraints": [{ "maxSkew": 1, "topologyKey": "t", "whenUnsatisfiable": "w" }],
                 "schedulingGates": [{ "name": "g" }], "readinessGates": [{ "conditionType": "r" }] },
             "status": { "phase": "Running", "reason": "r", "message": "m", "podIP": "10.0.0.1",

@@ -14,6 +14,7 @@ mod rbac_escalation;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod storage_in_use;
 
 use api::status::Status;
 use serde_json::Value;
@@ -106,6 +107,7 @@ const PLUGINS: &[&dyn Plugin] = &[
     &pod_priority::PodPriority,
     &default_tolerations::DefaultTolerations,
     &default_storage_class::DefaultStorageClass,
+    &storage_in_use::StorageInUse,
     &runtime_class::RuntimeClass,
     &rbac_escalation::RbacEscalation,
 ];

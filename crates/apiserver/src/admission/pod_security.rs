@@ -17,6 +17,10 @@ const IGNORED: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "por
 /// Most pods looked at when a namespace asks for more than before.
 const PODS_MAX: usize = 3000;
 
+/// What the audit log is told.
+const ENFORCE_POLICY: &str = "pod-security.kubernetes.io/enforce-policy";
+const AUDIT_VIOLATIONS: &str = "pod-security.kubernetes.io/audit-violations";
+
 pub struct PodSecurity;
 
 impl Plugin for PodSecurity {
@@ -49,6 +53,7 @@ fn pod(review: &Review<'_>, pod: &Value) -> Result<Consequences, Status> {
     if policy.is_privileged() || review.old.is_some_and(|old| !is_significant(old, pod)) {
         return Ok(Consequences::default());
     }
+    review.request.annotations.note(ENFORCE_POLICY, policy.enforce.to_string());
     let found = violations(policy.enforce, &subject(pod));
     if !found.is_empty() {
         return Err(review.refuse(&format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&found))));
@@ -57,12 +62,10 @@ fn pod(review: &Review<'_>, pod: &Value) -> Result<Consequences, Status> {
     Ok(Consequences::warned(warning(policy.warn, &subject(pod))))
 }
 
-/// There is no audit log yet: what it would hold goes to the server's own.
+/// For the audit log.
 fn audit(review: &Review<'_>, standard: Standard, pod: &Subject<'_>) {
-    let found = violations(standard, pod);
-    if !found.is_empty() {
-        let (namespace, name) = (&review.request.namespace, review.name);
-        tracing::info!(%namespace, name, "would violate PodSecurity \"{standard}\": {}", details(&found));
+    if let Some(said) = warning(standard, pod).pop() {
+        review.request.annotations.note(AUDIT_VIOLATIONS, said);
     }
 }
 

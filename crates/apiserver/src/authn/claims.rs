@@ -11,6 +11,8 @@ use crate::identity::UserInfo;
 
 /// Who signs. The name is that of the API server inside a cluster, as Kubernetes' default is.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// Who signs the tokens of Secrets, as it was before tokens were bound to anything.
+pub const SECRET_ISSUER: &str = "kubernetes/serviceaccount";
 /// For whom a token is that names no other.
 pub const AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -97,17 +99,72 @@ impl Claims {
                 add(&format!("{kind}-uid"), &named.uid);
             }
         }
-        let groups = [GROUP.to_owned(), format!("{GROUP}:{namespace}")];
         UserInfo {
             uid: serviceaccount.uid.clone(),
             extra,
-            ..UserInfo::authenticated(user_name(namespace, &serviceaccount.name), groups)
+            ..UserInfo::authenticated(user_name(namespace, &serviceaccount.name), groups(namespace))
         }
     }
 }
 
+/// What the token of a Secret says: nothing that ends by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretClaims {
+    pub iss: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    pub namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub account_uid: String,
+    pub sub: String,
+}
+
+impl SecretClaims {
+    pub fn new(namespace: &str, secret: &str, account: Named) -> Self {
+        Self {
+            iss: SECRET_ISSUER.to_owned(),
+            namespace: namespace.to_owned(),
+            secret: secret.to_owned(),
+            sub: user_name(namespace, &account.name),
+            account: account.name,
+            account_uid: account.uid,
+        }
+    }
+
+    /// Whether issuer and names are as they should be.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.iss != SECRET_ISSUER {
+            return Err("it has another issuer");
+        }
+        if self.sub != user_name(&self.namespace, &self.account) {
+            return Err("its subject is not its service account");
+        }
+        Ok(())
+    }
+
+    pub fn user(&self) -> UserInfo {
+        let user = UserInfo::authenticated(user_name(&self.namespace, &self.account), groups(&self.namespace));
+        UserInfo { uid: self.account_uid.clone(), ..user }
+    }
+}
+
+/// What any token says that one of our keys signed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Signed {
+    Bound(Claims),
+    OfSecret(SecretClaims),
+}
+
 fn user_name(namespace: &str, name: &str) -> String {
     format!("{USER_PREFIX}{namespace}:{name}")
+}
+
+fn groups(namespace: &str) -> [String; 2] {
+    [GROUP.to_owned(), format!("{GROUP}:{namespace}")]
 }
 
 #[cfg(test)]
@@ -155,6 +212,19 @@ mod tests {
         assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:team", "system:authenticated"]);
         assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["bot-1"]);
         assert_eq!(user.extra["authentication.kubernetes.io/node-uid"], ["uid-of-n1"]);
+    }
+
+    #[test]
+    fn the_token_of_a_secret_has_kubernetes_form() {
+        let claims = SecretClaims::new("team", "bot-token", named("bot"));
+        let value = serde_json::to_value(&claims).unwrap();
+        assert_eq!(value["kubernetes.io/serviceaccount/secret.name"], "bot-token");
+        assert_eq!(value["sub"], "system:serviceaccount:team:bot");
+        assert_eq!(serde_json::from_value::<Signed>(value).unwrap(), Signed::OfSecret(claims.clone()));
+        assert_eq!((claims.check(), claims.user().uid.as_str()), (Ok(()), "uid-of-bot"));
+        let other = SecretClaims { namespace: "kube-system".to_owned(), ..claims.clone() };
+        assert_eq!(other.check(), Err("its subject is not its service account"));
+        assert_eq!(SecretClaims { iss: ISSUER.to_owned(), ..claims }.check(), Err("it has another issuer"));
     }
 
     #[test]

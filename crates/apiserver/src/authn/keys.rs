@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Durability, Guard, Op, Revision, Txn};
 
-use super::claims::Claims;
+use super::claims::Signed;
 use crate::core::{Core, unwritten};
 
 const RECORD: &str = "/authentication/service-account-keys";
@@ -103,7 +103,12 @@ impl Keys {
         if all.is_empty() { Err(damaged(&"it holds no key")) } else { Ok(Self { revision, all }) }
     }
 
-    pub fn sign(&self, claims: &Claims) -> Result<String, Status> {
+    /// Of the record: with another one, other keys may be good.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    pub fn sign(&self, claims: &impl Serialize) -> Result<String, Status> {
         let key = self.all.first().expect("parsed keys are never none");
         let header = Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, claims, &key.signing)
@@ -111,13 +116,13 @@ impl Keys {
     }
 
     /// The claims of a token that one of the keys signed. What they say is not judged here.
-    pub fn verify(&self, token: &str) -> Result<Claims, &'static str> {
+    pub fn verify(&self, token: &str) -> Result<Signed, &'static str> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| "it is no signed token")?;
         let key = self.all.iter().find(|key| Some(&key.id) == header.kid.as_ref()).ok_or("its key is not ours")?;
         let mut validation = Validation::new(Algorithm::ES256);
         (validation.validate_exp, validation.validate_aud) = (false, false);
         validation.set_required_spec_claims::<&str>(&[]);
-        let decoded = jsonwebtoken::decode::<Claims>(token, &key.verifying, &validation);
+        let decoded = jsonwebtoken::decode::<Signed>(token, &key.verifying, &validation);
         decoded.map(|token| token.claims).map_err(|_| "its signature or its claims are not as ours are")
     }
 
@@ -144,7 +149,7 @@ fn key(stored: Stored) -> Result<Key, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::claims::{AUDIENCE, Bound, Named};
+    use super::super::claims::{AUDIENCE, Bound, Claims, Named, SecretClaims};
     use super::*;
 
     fn keys() -> Keys {
@@ -161,7 +166,9 @@ mod tests {
     fn what_was_signed_is_verified_and_nothing_else() {
         let (ours, others) = (keys(), keys());
         let token = ours.sign(&claims()).unwrap();
-        assert_eq!(ours.verify(&token), Ok(claims()));
+        assert_eq!(ours.verify(&token), Ok(Signed::Bound(claims())));
+        let of_secret = SecretClaims::new("a", "s", Named { name: "default".to_owned(), uid: "u".to_owned() });
+        assert_eq!(ours.verify(&ours.sign(&of_secret).unwrap()), Ok(Signed::OfSecret(of_secret)));
         assert_eq!(others.verify(&token), Err("its key is not ours"));
         assert_eq!(ours.verify("abc"), Err("it is no signed token"));
         // Any change of any part.

@@ -1,22 +1,79 @@
 //! Authentication: whose request is it?
 //!
-//! Owns: the order. A verified client certificate comes first (`identity`), or what a proxy says whose certificate is one
-//! of those that are believed (`request_header`), then a bearer token (`service_account`); a request with neither is anonymous. May not know: what the user may do.
+//! Owns: the order. A verified client certificate comes first (`identity`), or what a proxy says whose certificate is
+//! one of those that are believed (`request_header`), then a bearer token: that of a bootstrap Secret
+//! (`bootstrap_token`), of an issuer that the authentication file names (`oidc`) or of a service account
+//! (`service_account`). A request with none of them is anonymous, where that is allowed (`config`). May not know: what
+//! the user may do.
 
+mod bootstrap_token;
 pub mod claims;
+mod config;
 pub mod discovery;
 pub mod keys;
+mod oidc;
+mod recent;
 pub mod request_header;
 pub mod service_account;
+pub mod token_secrets;
+
+use std::borrow::Cow;
 
 use api::status::Status;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
+use serde_json::Value;
 
+use tokio_util::sync::CancellationToken;
+
+use self::claims::AUDIENCE;
+use self::config::Anonymous;
+pub use self::config::{AuthenticationConfig, AuthenticationConfigError};
+use self::oidc::Issuers;
+use self::service_account::VerifiedTokens;
 use crate::core::Core;
 use crate::identity::UserInfo;
 
 /// Longest bearer token that is looked at.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+/// What is kept between requests.
+#[derive(Default)]
+pub struct Authn {
+    verified: VerifiedTokens,
+    issuers: Issuers,
+    anonymous: Anonymous,
+}
+
+impl Authn {
+    /// Starts to read the keys of the issuers; must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What of the configuration can never work.
+    pub fn start(
+        config: &AuthenticationConfig,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, AuthenticationConfigError> {
+        let issuers = Issuers::spawn(config, shutdown)?;
+        Ok(Self { verified: VerifiedTokens::default(), issuers, anonymous: config.anonymous.clone() })
+    }
+
+    /// Whether a request without an identity is looked at.
+    pub fn may_be_anonymous(&self, path: &str) -> bool {
+        self.anonymous.may_ask(path)
+    }
+}
+
+/// Whose a token is, and for which of the audiences that were asked for.
+#[derive(Debug)]
+pub struct Reviewed {
+    pub user: UserInfo,
+    pub audiences: Vec<String>,
+}
+
+/// In a word why a token is no good.
+pub type Refusal = Cow<'static, str>;
 
 /// The user of a request. `certified`: of its connection's certificate, or of a client in this process.
 pub async fn user_of(core: &Core, certified: Option<UserInfo>, headers: &HeaderMap) -> Result<UserInfo, Status> {
@@ -26,11 +83,34 @@ pub async fn user_of(core: &Core, certified: Option<UserInfo>, headers: &HeaderM
     match bearer_token(headers) {
         None => Ok(UserInfo::anonymous()),
         // Whoever shows a token that is no good is not served as if he had shown none.
-        Some(token) => service_account::user_of(core, token, &[claims::AUDIENCE]).await.map_err(|why| {
-            tracing::debug!(why, "a bearer token is refused");
+        Some(token) => review(core, token, &[AUDIENCE]).await.map(|reviewed| reviewed.user).map_err(|why| {
+            tracing::debug!(%why, "a bearer token is refused");
             Status::unauthorized()
         }),
     }
+}
+
+/// Whose a token is that is good for one of these audiences.
+pub async fn review(core: &Core, token: &str, audiences: &[&str]) -> Result<Reviewed, Refusal> {
+    if let Some(halves) = bootstrap_token::halves(token) {
+        let user = bootstrap_token::user_of(core, halves)?;
+        return Ok(Reviewed { user, audiences: common_audiences(audiences)? });
+    }
+    if let Some(found) = core.authn.issuers.user_of(token).await {
+        return Ok(Reviewed { user: found?, audiences: common_audiences(audiences)? });
+    }
+    Ok(service_account::review(core, token, audiences).await?)
+}
+
+/// Of a token that names no audience, which is for this server.
+fn common_audiences(asked: &[&str]) -> Result<Vec<String>, &'static str> {
+    if asked.contains(&AUDIENCE) { Ok(vec![AUDIENCE.to_owned()]) } else { Err("it is for another audience") }
+}
+
+/// A value of a Secret, when it is text.
+fn secret_text(secret: &Value, key: &str) -> Option<String> {
+    let value = secret.get("data")?.get(key)?.as_str()?;
+    String::from_utf8(STANDARD.decode(value).ok()?).ok()
 }
 
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {

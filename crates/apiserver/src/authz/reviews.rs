@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::rule::Attributes;
 use super::{RbacIndex, Rule};
 use crate::authn::claims::AUDIENCE;
-use crate::authn::service_account;
+use crate::authn::{self, Reviewed};
 use crate::core::Request;
 use crate::identity::{MASTERS, UserInfo};
 use crate::registry::meta::check_type;
@@ -52,8 +52,10 @@ pub async fn answer_token(request: &Request, mut object: Value) -> Result<Value,
     let asked = object.pointer("/spec/audiences").and_then(Value::as_array).into_iter().flatten();
     let asked: Vec<&str> = asked.filter_map(Value::as_str).collect();
     let audiences = if asked.is_empty() { &[AUDIENCE] } else { asked.as_slice() };
-    let status = match service_account::review(&request.core, &token, audiences).await {
-        Ok((user, audiences)) => json!({ "authenticated": true, "user": described(&user), "audiences": audiences }),
+    let status = match authn::review(&request.core, &token, audiences).await {
+        Ok(Reviewed { user, audiences }) => {
+            json!({ "authenticated": true, "user": described(&user), "audiences": audiences })
+        }
         Err(why) => json!({ "user": {}, "error": format!("the token is refused: {why}") }),
     };
     object["status"] = status;

@@ -280,6 +280,10 @@ pub fn cluster_roles() -> Vec<Value> {
         ),
         role("system:node", &node_rules()),
         role(
+            "system:node-bootstrapper",
+            &[rule(&["create", "get", "list", "watch"], &["certificates.k8s.io"], &["certificatesigningrequests"])],
+        ),
+        role(
             "system:node-proxier",
             &[
                 rule(READ, &[""], &["endpoints", "services", "nodes"]),

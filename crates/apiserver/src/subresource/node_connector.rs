@@ -1,6 +1,6 @@
 //! How the API server talks to a node's own endpoint (the kubelet API, port 10250).
 
-use api::status::Status;
+use api::status::{Status, Subject};
 use async_trait::async_trait;
 use axum::body::Body;
 use http::{Request, Response};
@@ -102,7 +102,7 @@ pub fn address_of(core: &Core, name: &str) -> Result<NodeAddress, Status> {
 pub fn address_in(view: &Snapshot, name: &str) -> Result<NodeAddress, Status> {
     let entry = view
         .get(&key(core_kind("nodes"), "", name))
-        .ok_or_else(|| Status::internal(format!("node {name:?} not found")))?;
+        .ok_or_else(|| Status::not_found(&Subject { group: "", resource: "nodes", name }))?;
     let node = decode(&entry.value);
     let addresses = node.pointer("/status/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
     let of_type = |wanted: &str| {

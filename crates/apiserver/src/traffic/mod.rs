@@ -2,6 +2,7 @@
 //!
 //! Owns: the levels of priority and their queues, the metrics, the audit log. May not know: what a request means.
 
+pub mod annotations;
 pub mod audit;
 pub mod levels;
 pub mod metrics;
@@ -21,6 +22,7 @@ use store::Store;
 use crate::config::ApiServerConfig;
 use crate::identity::UserInfo;
 use crate::object::facets::ObjectFacets;
+use annotations::Annotations;
 use audit::{Arrived, AuditLog};
 use levels::{Levels, Seat};
 use metrics::{InFlight, Metrics};
@@ -105,6 +107,7 @@ pub struct Record {
     pub namespace: String,
     pub name: String,
     pub is_allowed: bool,
+    pub annotations: Annotations,
     /// A watch or a connection: it is told of when its answer begins.
     pub is_long_running: bool,
 }

@@ -7,3 +7,4 @@ pub mod body;
 pub mod path;
 pub mod query;
 pub mod respond;
+pub mod unread;

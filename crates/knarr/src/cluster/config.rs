@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use apiserver::{AuditLog, AuditPolicy, HeaderNames, RequestHeader};
+use apiserver::{AuditLog, AuditPolicy, AuthenticationConfig, HeaderNames, RequestHeader};
 use store::MemberId;
 
 use super::join::{JoinSettings, authority_of};
@@ -46,6 +46,8 @@ pub struct ClusterConfig {
     /// `None`: the only server of its cluster.
     pub peers: Option<PeerConfig>,
     pub audit: Option<AuditConfig>,
+    /// The file that says whose tokens are taken; `None`: only the cluster's own.
+    pub authentication: Option<PathBuf>,
     pub proxies: Option<ProxiesConfig>,
 }
 
@@ -148,7 +150,15 @@ impl ClusterConfig {
             peers: None,
             audit: AuditConfig::of(args),
             proxies: ProxiesConfig::of(args),
+            authentication: args.authentication_config.clone(),
         })
+    }
+
+    /// Reads the authentication file.
+    pub fn read_authentication(&self) -> Result<AuthenticationConfig> {
+        let Some(path) = &self.authentication else { return Ok(AuthenticationConfig::default()) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        AuthenticationConfig::parse(&text).with_context(|| format!("cannot use {}", path.display()))
     }
 
     /// Where clients on this machine reach the API server.

@@ -134,6 +134,8 @@ fn api_config(config: &ClusterConfig, authority: &Authority, shutdown: &Cancella
     let identity = Identity { user: "kube-apiserver-kubelet-client", groups: &["system:kubelet-api-admin"] };
     let leaf = authority.client(&identity)?;
     let mut api_config = ApiServerConfig::new(advertised, config.listen.port());
+    authority.certificate_pem().clone_into(&mut api_config.cluster_ca_pem);
+    api_config.authentication = Arc::new(config.read_authentication()?);
     api_config.version = Version { git_version: version::git_version(), ..Version::default() };
     api_config.nodes = Arc::new(TlsNodeConnector::new(authority.client_config(&leaf)?));
     api_config.shutdown = shutdown.clone();

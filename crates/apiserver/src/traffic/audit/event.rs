@@ -54,6 +54,9 @@ pub fn event(arrived: &Arrived, record: &Record, outcome: Outcome, is_long_runni
         "stageTimestamp": format!("{stage_at:.6}"),
         "annotations": { "authorization.k8s.io/decision": if record.is_allowed { "allow" } else { "forbid" } },
     });
+    for (key, value) in record.annotations.all() {
+        event["annotations"][key] = value.into();
+    }
     if let Some(peer) = arrived.peer {
         event["sourceIPs"] = json!([peer.to_string()]);
     }
@@ -114,6 +117,7 @@ mod tests {
             name: "web".to_owned(),
             ..Record::default()
         };
+        record.annotations.note("pod-security.kubernetes.io/enforce-policy", "baseline:latest".to_owned());
         let outcome = Outcome { code: 403, took: Duration::from_millis(2) };
         let event = event(&arrived, &record, outcome, false);
         let expect =
@@ -122,6 +126,7 @@ mod tests {
         expect("/objectRef", json!({ "resource": "pods", "namespace": "shop", "name": "web", "apiVersion": "v1" }));
         expect("/responseStatus/code", json!(403));
         expect("/annotations/authorization.k8s.io~1decision", json!("forbid"));
+        expect("/annotations/pod-security.kubernetes.io~1enforce-policy", json!("baseline:latest"));
         expect("/sourceIPs", json!(["10.0.0.7"]));
         expect("/requestReceivedTimestamp", json!("1970-01-01T00:00:00.000000Z"));
         expect("/stageTimestamp", json!("1970-01-01T00:00:00.002000Z"));
