@@ -26,6 +26,7 @@ mod program;
 mod run;
 mod seccomp;
 mod ticker;
+mod triggers;
 
 use std::io::Write;
 use std::os::unix::net::UnixListener;

@@ -16,4 +16,5 @@ mod linux_namespace;
 mod lives;
 mod reuse;
 mod streams;
+mod triggers;
 mod world;
