@@ -14,6 +14,13 @@ use serde_json::Value;
 
 use crate::own::own_kind;
 
+mod trigger;
+
+pub use trigger::{
+    ARGS_BYTES_MAX, FunctionHttpTrigger, FunctionTrigger, FunctionTriggerResult, FunctionTriggerStatus, HTTP_PORT,
+    HTTP_ROUTES, METHODS, SERVICE_PORT, TRIGGERS_MAX, find_export,
+};
+
 /// Label of a function's pods: its name.
 pub const NAME_LABEL: &str = "knarr.dev/function";
 /// Label of a function's pods: which state of its specification they run.
@@ -82,6 +89,9 @@ pub struct FunctionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub interface_changes: Option<String>,
+    /// What calls the function by itself: schedules, and HTTP requests at a Service of the function's name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<FunctionTrigger>,
 }
 
 /// What the component may reach.
@@ -129,7 +139,8 @@ pub struct FunctionLimits {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "dev.knarr.v1alpha1.FunctionStatus")]
 pub struct FunctionStatus {
-    /// Ready: calls are served. UpToDate: they are served by what the specification says now.
+    /// Ready: calls are served. UpToDate: they are served by what the specification says now. TriggersReady, where
+    /// there are triggers: they have all they need.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The generation that the conditions are about.
@@ -163,6 +174,9 @@ pub struct FunctionStatus {
     /// What can be invoked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exports: Vec<FunctionExport>,
+    /// What became of the triggers that have a schedule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<FunctionTriggerStatus>,
 }
 
 /// One function that can be invoked.
@@ -236,8 +250,11 @@ mod tests {
     #[test]
     fn a_typed_function_keeps_what_it_was_read_from() {
         let text = r#"{"apiVersion":"knarr.dev/v1alpha1","kind":"Function","metadata":{"name":"f"},
-            "spec":{"image":"i","limits":{"memory":"1Mi","callsAtOnce":3},"grants":{"imports":["wasi:io"]}},
-            "status":{"exports":[{"name":"add","signature":"func()","parameters":{"type":"object"}}]}}"#;
+            "spec":{"image":"i","limits":{"memory":"1Mi","callsAtOnce":3},"grants":{"imports":["wasi:io"]},
+                "triggers":[{"name":"t","schedule":"@daily","export":"add","args":[1,{"a":null}]},
+                    {"name":"h","http":{"path":"/a","pathType":"Exact","methods":["GET"],"export":"add"}}]},
+            "status":{"triggers":[{"name":"t","since":"2026-01-02T03:04:05Z","lastResult":{"kind":"Result",
+                "message":"3","scheduleTime":"2026-01-02T03:04:05Z","completionTime":"2026-01-02T03:04:06Z"}}],"exports":[{"name":"add","signature":"func()","parameters":{"type":"object"}}]}}"#;
         let value: Value = serde_json::from_str(text).unwrap();
         let function: Function = serde_json::from_value(value.clone()).unwrap();
         assert_eq!(serde_json::to_value(&function).unwrap(), value);

@@ -151,9 +151,12 @@ static RULES: &[(&str, &str, FieldRule)] = &[
     ("dev.knarr.v1alpha1.FunctionGrants", "allowedHosts", SET),
     ("dev.knarr.v1alpha1.FunctionGrants", "env", merge("name", &["name"])),
     ("dev.knarr.v1alpha1.FunctionGrants", "imports", SET),
+    ("dev.knarr.v1alpha1.FunctionHTTPTrigger", "methods", SET),
     ("dev.knarr.v1alpha1.FunctionSpec", "imagePullSecrets", merge("name", &["name"])),
+    ("dev.knarr.v1alpha1.FunctionSpec", "triggers", merge("name", &["name"])),
     ("dev.knarr.v1alpha1.FunctionStatus", "conditions", merge("type", &["type"])),
     ("dev.knarr.v1alpha1.FunctionStatus", "exports", by_keys(&["name"])),
+    ("dev.knarr.v1alpha1.FunctionStatus", "triggers", by_keys(&["name"])),
     ("kube-aggregator.pkg.apis.apiregistration.v1.APIServiceStatus", "conditions", merge("type", &["type"])),
 ];
 

@@ -133,6 +133,10 @@ async fn components_have_their_roles() {
     check("system:kube-scheduler", "GET", "/api/v1/pods?watch=true&timeoutSeconds=1", 200).await;
     check("system:kube-scheduler", "GET", "/api/v1/secrets", 403).await;
     check("system:kube-controller-manager", "GET", "/api/v1/secrets", 200).await;
+    let function = "/apis/knarr.dev/v1alpha1/namespaces/default/functions/calc";
+    check("system:knarr-function-triggers", "POST", &format!("{function}/invoke"), 404).await;
+    check("system:knarr-function-triggers", "GET", function, 403).await;
+    check("system:knarr-function-triggers", "GET", "/api/v1/secrets", 403).await;
     check("jane", "GET", "/apis", 200).await;
     check("jane", "GET", "/openapi/v3", 200).await;
     check("jane", "GET", "/metrics", 403).await;

@@ -15,6 +15,7 @@ mod deployment;
 mod disruption;
 mod endpointslice;
 mod function;
+mod functiontrigger;
 mod garbagecollector;
 mod history;
 mod job;
@@ -27,18 +28,18 @@ mod nodelifecycle;
 mod pods;
 mod replicaset;
 mod replicationcontroller;
+mod schedule;
 mod serviceaccount;
 mod setup;
 mod statefulset;
 mod storageprotection;
 mod tokencleaner;
 
-use kube::Client;
 use reconcile::{CancellationToken, TaskTracker};
 
 pub use crate::certificates::ClientSigner;
-pub use crate::setup::ControllersConfig;
 use crate::setup::Setup;
+pub use crate::setup::{Clients, ControllersConfig};
 
 /// Subscribes a controller to its watches and starts its workers.
 type Start = fn(&mut Setup);
@@ -54,6 +55,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("disruption", disruption::start),
     ("endpointslice", endpointslice::start),
     ("function", function::start),
+    ("functiontrigger", functiontrigger::start),
     ("garbagecollector", garbagecollector::start),
     ("job", job::start),
     ("namespace", namespace::start),
@@ -68,9 +70,9 @@ const CONTROLLERS: &[(&str, Start)] = &[
 
 /// Starts all controllers; they end with `shutdown`, and the tracker's `wait` returns when they have.
 #[must_use]
-pub fn spawn_all(client: Client, config: ControllersConfig, shutdown: CancellationToken) -> TaskTracker {
+pub fn spawn_all(clients: Clients, config: ControllersConfig, shutdown: CancellationToken) -> TaskTracker {
     let tracker = TaskTracker::new();
-    let mut setup = Setup::new(client, config, tracker.clone(), shutdown);
+    let mut setup = Setup::new(clients, config, tracker.clone(), shutdown);
     for (name, start) in CONTROLLERS {
         tracing::debug!(controller = name, "starting");
         start(&mut setup);

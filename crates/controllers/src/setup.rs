@@ -45,6 +45,15 @@ pub struct ControllersConfig {
     pub client_signer: Option<Arc<dyn ClientSigner>>,
 }
 
+/// Who the control loops are to the API.
+#[derive(Clone)]
+pub struct Clients {
+    /// Reads and writes what there is to control.
+    pub controllers: Client,
+    /// Calls functions when their schedules say so. It needs no other right.
+    pub triggers: Client,
+}
+
 /// One reflector per kind, shared by all controllers; subscribe before they are spawned.
 #[derive(Debug)]
 pub struct Watches {
@@ -82,6 +91,7 @@ pub struct Watches {
 pub struct Setup {
     pub config: ControllersConfig,
     pub client: Client,
+    pub trigger_client: Client,
     pub clock: Arc<dyn Clock>,
     pub watches: Watches,
     /// Kinds that users defined.
@@ -91,7 +101,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    pub fn new(client: Client, config: ControllersConfig, tracker: TaskTracker, shutdown: CancellationToken) -> Self {
+    pub fn new(clients: Clients, config: ControllersConfig, tracker: TaskTracker, shutdown: CancellationToken) -> Self {
         let watches = Watches {
             pods: Reflector::of_kind(),
             replica_sets: Reflector::of_kind(),
@@ -119,7 +129,9 @@ impl Setup {
             root_ca_config_maps: Reflector::of_kind(),
             bootstrap_tokens: Reflector::of_kind(),
         };
-        Self { config, client, clock: Arc::new(SystemClock), watches, customs: Customs::default(), tracker, shutdown }
+        let Clients { controllers: client, triggers: trigger_client } = clients;
+        let (clock, customs) = (Arc::new(SystemClock), Customs::default());
+        Self { config, client, trigger_client, clock, watches, customs, tracker, shutdown }
     }
 
     /// An executor whose Events name `component` as their source.

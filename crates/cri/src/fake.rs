@@ -374,6 +374,7 @@ impl RuntimeService for FakeRuntime {
             name: status.name.clone(),
             cpu_usage_nanos: 1_000_000,
             memory_working_set_bytes: 1 << 20,
+            memory_peak_bytes: None,
             calls: None,
         };
         Ok(inner.containers.values().map(|(_, status)| stats(status)).collect())

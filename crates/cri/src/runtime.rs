@@ -293,6 +293,9 @@ pub struct ContainerStats {
     pub name: String,
     pub cpu_usage_nanos: u64,
     pub memory_working_set_bytes: u64,
+    /// Most that it was, of runtimes that know.
+    #[serde(default)]
+    pub memory_peak_bytes: Option<u64>,
     /// Of runtimes that see requests and calls.
     pub calls: Option<CallCounts>,
 }
@@ -303,6 +306,12 @@ pub struct CallCounts {
     pub begun: u64,
     /// Ended by a trap, a limit or the deadline.
     pub trapped: u64,
+    /// Of those: by the deadline.
+    pub timed_out: u64,
+    /// Of those: by the limit of memory.
+    pub out_of_memory: u64,
+    /// Came to their end with an error of the function itself.
+    pub failed: u64,
     /// Did not begin: bad arguments, too many.
     pub refused: u64,
     /// Those of `begun` and `refused` that came from another pod of the same process, without a connection.

@@ -86,10 +86,36 @@ pub struct StartContainer {
     /// It runs nothing by itself, whatever it exports: its exports are called.
     #[serde(default)]
     pub invoke_only: bool,
+    /// Requests that are calls of exports; with them an `invoke_only` container listens.
+    #[serde(default)]
+    pub routes: Vec<HttpRoute>,
     pub limits: Limits,
     pub egress: Egress,
     #[serde(default)]
     pub grants: Grants,
+}
+
+/// Requests that are calls of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRoute {
+    pub path: String,
+    #[serde(default)]
+    pub path_type: PathType,
+    /// Empty: any.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Without it the component's own HTTP handler answers.
+    #[serde(default)]
+    pub export: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathType {
+    #[default]
+    Exact,
+    /// The path, and those below it.
+    Prefix,
 }
 
 /// What a container may use beyond WASI itself.
@@ -185,8 +211,21 @@ pub struct HostStats {
     pub id: String,
     pub cpu_nanos: u64,
     pub memory_bytes: u64,
+    /// Most that it was.
+    #[serde(default)]
+    pub memory_peak_bytes: u64,
     pub requests: u64,
+    /// Requests and calls that came to no end of their own, for whatever reason.
     pub traps: u64,
+    /// Of those: at the deadline.
+    #[serde(default)]
+    pub timeouts: u64,
+    /// Of those: at the memory limit.
+    #[serde(default)]
+    pub out_of_memory: u64,
+    /// Calls that the function answered with an error of its own.
+    #[serde(default)]
+    pub errors: u64,
     /// Calls that did not begin: bad arguments, limits.
     #[serde(default)]
     pub refusals: u64,

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 GET, on the standard library.
+//! One HTTP/1.1 request, on the standard library.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -27,12 +27,25 @@ impl fmt::Display for NoAnswer {
 
 /// Asks `address` (IP:port) for `path`.
 pub fn get(address: &str, path: &str) -> Result<Answer, NoAnswer> {
+    request("GET", address, path, "")
+}
+
+/// Sends JSON to `path` at `address`.
+pub fn post(address: &str, path: &str, json: &str) -> Result<Answer, NoAnswer> {
+    request("POST", address, path, json)
+}
+
+fn request(method: &str, address: &str, path: &str, json: &str) -> Result<Answer, NoAnswer> {
     let attempt =
-        |what: &str, error: &dyn fmt::Display| NoAnswer(format!("GET http://{address}{path}: {what}: {error}"));
+        |what: &str, error: &dyn fmt::Display| NoAnswer(format!("{method} http://{address}{path}: {what}: {error}"));
     let socket: SocketAddr = address.parse().map_err(|error| attempt("no address", &error))?;
     let mut stream = TcpStream::connect_timeout(&socket, TIMEOUT).map_err(|error| attempt("connect", &error))?;
     stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| attempt("set a limit", &error))?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let body = match json.len() {
+        0 => "\r\n".to_owned(),
+        length => format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n{json}"),
+    };
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{body}");
     stream.write_all(request.as_bytes()).map_err(|error| attempt("ask", &error))?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).map_err(|error| attempt("read", &error))?;

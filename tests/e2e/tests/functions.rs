@@ -1,9 +1,11 @@
-//! Functions: a component is applied, its exports are called within limits, and it is replaced while it is called.
+//! Functions: a component is applied, its exports are called within limits, by schedules and over HTTP too, and it is
+//! replaced while it is called.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use e2e::{Cluster, eventually};
+use e2e::images::BUSYBOX;
+use e2e::{Cluster, eventually, http};
 use plugin_client::{CallError, Plugins};
 use serde_json::{Value, json};
 
@@ -186,4 +188,132 @@ fn a_function_is_replaced_while_it_is_called_and_no_call_is_lost() {
         let said = invoke(&cluster, "calc", "which()").ok();
         if said == "4\n" { Ok(()) } else { Err(said) }
     });
+}
+
+const TRIGGERS: &str = r#"
+  triggers:
+  - {name: minutely, schedule: "* * * * *", timeZone: Europe/Berlin, export: add, args: [20, 22]}
+  - {name: often, schedule: "@every 2s", export: trap, concurrencyPolicy: Forbid}
+  - {name: sum, http: {path: /sum, methods: [GET, POST], export: add}}
+  - {name: which, http: {path: /which, pathType: Prefix, methods: [GET], export: which}}
+"#;
+
+#[test]
+fn functions_are_called_by_schedules_and_http_requests() {
+    let Some(cluster) = Cluster::up() else { return };
+    cluster.push_wat(&calculator(1, "u32", TRAP), "calc:v1");
+    cluster.push_wat(&calculator(2, "u32", TRAP), "calc:v2");
+    let bad =
+        function("calc", "calc:v1", "") + &TRIGGERS.replace("Europe/Berlin", "Mars/Base").replace("@every", "@at");
+    let refused = cluster.kubectl_with("apply -f -", &bad).refused();
+    for why in ["spec.triggers[0].timeZone", "unknown time zone Mars/Base", "unrecognized descriptor: @at 2s"] {
+        assert!(refused.contains(why), "{refused}");
+    }
+    cluster.apply(&(function("calc", "calc:v1", "") + TRIGGERS));
+    cluster.kubectl("wait --for=condition=Ready function/calc --timeout=90s").ok();
+    cluster.kubectl("wait --for=condition=TriggersReady function/calc --timeout=90s").ok();
+    let explained = cluster.kubectl("explain function.spec.triggers").ok();
+    assert!(explained.contains("concurrencyPolicy") && explained.contains("startingDeadlineSeconds"), "{explained}");
+    let wide = cluster.kubectl("get functions -o wide").ok();
+    assert!(wide.contains("minutely:* * * * *,often:@every 2s,sum:/sum + 1 more..."), "{wide}");
+
+    answers_over_http(&cluster);
+    keeps_answering_while_it_is_replaced(&cluster);
+    follows_its_schedules(&cluster);
+
+    let node = cluster.kubectl("get nodes -o jsonpath={.items[0].metadata.name}").ok();
+    let metrics = cluster.kubectl(&format!("get --raw /api/v1/nodes/{node}/proxy/metrics/resource")).ok();
+    let mut lines = metrics.lines().filter(|line| line.starts_with("knarr_function_calls_total{function=\"calc\""));
+    assert!(lines.any(|line| line.contains("what=\"begun\"") && !line.ends_with(" 0")), "{metrics}");
+    assert!(metrics.contains("knarr_function_memory_peak_bytes{function=\"calc\""), "{metrics}");
+
+    cluster.kubectl("delete function calc").ok();
+    eventually("its Service goes with it", || {
+        let services = cluster.kubectl("get services -o name").ok();
+        if services.contains("calc") { Err(services) } else { Ok(()) }
+    });
+}
+
+fn answers_over_http(cluster: &Cluster) {
+    cluster.wait_answer("calc", 80, "/sum?a=1&b=2", "{\"result\":3}\n");
+    let address = cluster.value("service/calc", ".spec.clusterIP") + ":80";
+    let check = |answer: Result<http::Answer, http::NoAnswer>, status: u16, text: &str| {
+        let answer = answer.expect("it answers");
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(answer.body.contains(text), "{answer:?}");
+    };
+    check(http::post(&address, "/sum", "[20, 22]"), 200, "{\"result\":42}");
+    check(http::post(&address, "/sum", "{\"b\": 1, \"a\": 2}"), 200, "{\"result\":3}");
+    check(http::get(&address, "/which/ever"), 200, "{\"result\":1}");
+    check(http::get(&address, "/sum?a=1"), 400, "add: b: expected u32, got nothing");
+    check(http::get(&address, "/trap"), 404, "no trigger of the function has the path /trap");
+    if cluster.push_busybox() {
+        let line = "/bin/busybox wget -qO- 'http://calc/sum?a=30&b=3'";
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "asks" },
+            "spec": { "restartPolicy": "Never",
+                "containers": [{ "name": "main", "image": BUSYBOX, "command": ["/bin/busybox", "sh", "-c", line] }] },
+        });
+        cluster.apply(&pod.to_string());
+        cluster.wait_ended("asks");
+        assert_eq!(cluster.kubectl("logs asks").ok(), "{\"result\":33}\n");
+    }
+}
+
+fn keeps_answering_while_it_is_replaced(cluster: &Cluster) {
+    let address = cluster.value("service/calc", ".spec.clusterIP") + ":80";
+    let stop = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let caller = scope.spawn(|| {
+            let mut seen = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                seen.push(http::get(&address, "/which").map(|answer| (answer.status, answer.body)));
+            }
+            seen
+        });
+        let patch = json!({ "spec": { "image": "registry.local/calc:v2" } }).to_string();
+        cluster.kubectl_args(&["patch", "function", "calc", "--type=merge", "-p", &patch], "").ok();
+        eventually("the old pod is gone", || {
+            let pods =
+                cluster.kubectl("get pods -l knarr.dev/function=calc -o jsonpath={.items[*].spec.containers[0].image}");
+            let pods = pods.ok();
+            if pods == "registry.local/calc:v2" { Ok(()) } else { Err(pods) }
+        });
+        stop.store(true, Ordering::Relaxed);
+        caller.join().expect("the caller does not panic")
+    });
+    for answer in &seen {
+        let (status, body) = answer.as_ref().unwrap_or_else(|error| panic!("a request was lost: {error}"));
+        assert!(*status == 200 && (body == "{\"result\":1}\n" || body == "{\"result\":2}\n"), "{status} {body}");
+    }
+    let new = seen.iter().flatten().filter(|(_, body)| body.contains('2')).count();
+    assert!(new > 0 && new < seen.len(), "{new} of {}", seen.len());
+    println!("{} requests, {new} of them after the change", seen.len());
+}
+
+fn follows_its_schedules(cluster: &Cluster) {
+    let status = |name: &str| {
+        let function = cluster.kubectl("get function calc -o json").json();
+        let all = function["status"]["triggers"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["name"] == name).unwrap_or(Value::Null)
+    };
+    cluster.wait_event("calc", "trigger \"often\": calling trap for");
+    let often = status("often");
+    assert_eq!(often["lastResult"]["kind"], "Trapped", "{often}");
+    assert!(often["lastResult"]["message"].as_str().unwrap_or_default().contains("inner-most"), "{often}");
+    assert!(often["lastSuccessfulTime"].is_null(), "{often}");
+    let patch = r#"[{"op": "replace", "path": "/spec/triggers/1/suspend", "value": true}]"#;
+    cluster.kubectl_args(&["patch", "function", "calc", "--type=json", "-p", patch], "").ok();
+    // At most a minute away.
+    let minutely = eventually("the minute has come", || {
+        let minutely = status("minutely");
+        if minutely["lastResult"]["kind"] == "Result" { Ok(minutely) } else { Err(minutely.to_string()) }
+    });
+    assert_eq!(minutely["lastResult"]["message"], "42");
+    assert_eq!(minutely["lastResult"]["scheduleTime"], minutely["lastScheduleTime"]);
+    assert!(minutely["lastScheduleTime"].as_str().unwrap_or_default().ends_with(":00Z"), "{minutely}");
+    assert!(minutely["active"].is_null() && minutely["lastSuccessfulTime"].is_string(), "{minutely}");
+    let last = status("often")["lastScheduleTime"].clone();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(status("often")["lastScheduleTime"], last, "it is suspended");
 }

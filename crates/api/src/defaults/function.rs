@@ -1,6 +1,8 @@
 //! Functions.
 
-use super::{Fields, absent, ensured, text};
+use serde_json::json;
+
+use super::{Fields, absent, each, ensured, inner, text};
 use crate::function::{CALLS_AT_ONCE_DEFAULT, MEMORY_DEFAULT, TIMEOUT_DEFAULT};
 
 pub(super) fn function(fields: &mut Fields) {
@@ -11,4 +13,18 @@ pub(super) fn function(fields: &mut Fields) {
     absent(limits, "memory", || MEMORY_DEFAULT.into());
     text(limits, "timeout", TIMEOUT_DEFAULT);
     absent(limits, "callsAtOnce", || CALLS_AT_ONCE_DEFAULT.into());
+    each(spec, "triggers", trigger);
+}
+
+fn trigger(fields: &mut Fields) {
+    if fields.contains_key("schedule") {
+        text(fields, "concurrencyPolicy", "Allow");
+        absent(fields, "suspend", || false.into());
+    }
+    let Some(http) = inner(fields, "http") else { return };
+    text(http, "pathType", "Exact");
+    // The component's own handler knows what to say to any method.
+    if http.contains_key("export") {
+        absent(http, "methods", || json!(["POST"]));
+    }
 }

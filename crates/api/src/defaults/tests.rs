@@ -319,7 +319,7 @@ fn functions() {
         "Function",
         json!({ "metadata": {}, "spec": { "image": "i" } }),
         json!({ "metadata": {}, "status": {},
-            "spec": { "image": "i", "replicas": 1, "interfaceChanges": "Compatible", "limits": defaults } }),
+            "spec": { "image": "i", "replicas": 1, "interfaceChanges": "Compatible", "limits": defaults.clone() } }),
     );
     check(
         "knarr.dev/v1alpha1",
@@ -327,5 +327,21 @@ fn functions() {
         json!({ "metadata": {}, "spec": { "image": "i", "replicas": 0, "limits": { "timeout": "1s" } } }),
         json!({ "metadata": {}, "status": {}, "spec": { "image": "i", "replicas": 0, "interfaceChanges": "Compatible",
             "limits": { "memory": "64Mi", "timeout": "1s", "callsAtOnce": 64 } } }),
+    );
+    let triggers = |all: Value| json!({ "image": "i", "triggers": all });
+    check(
+        "knarr.dev/v1alpha1",
+        "Function",
+        json!({ "metadata": {}, "spec": triggers(json!([{ "name": "a", "schedule": "@daily", "export": "f" },
+            { "name": "b", "http": { "path": "/b", "export": "f" } }, { "name": "c", "http": { "path": "/" } },
+            { "name": "d", "http": { "path": "/d", "pathType": "Prefix", "methods": ["GET"], "export": "f" } }])) }),
+        json!({ "metadata": {}, "status": {}, "spec": {
+            "image": "i", "replicas": 1, "interfaceChanges": "Compatible", "limits": defaults,
+            "triggers": [
+                { "name": "a", "schedule": "@daily", "export": "f", "concurrencyPolicy": "Allow", "suspend": false },
+                { "name": "b", "http": { "path": "/b", "pathType": "Exact", "methods": ["POST"], "export": "f" } },
+                { "name": "c", "http": { "path": "/", "pathType": "Exact" } },
+                { "name": "d", "http": { "path": "/d", "pathType": "Prefix", "methods": ["GET"], "export": "f" } },
+            ] } }),
     );
 }

@@ -1,5 +1,7 @@
 //! Functions.
 
+use serde_json::Value;
+
 use super::{AGE, NAME, Printer, age_of, first_three, int_at, list_at, shown, str_at, text, wide};
 use crate::meta;
 
@@ -13,6 +15,7 @@ pub(super) const FUNCTION: Printer = Printer {
         AGE,
         wide("Memory"),
         wide("Timeout"),
+        wide("Triggers"),
         wide("Message"),
     ],
     cells: |object, now| {
@@ -31,6 +34,7 @@ pub(super) const FUNCTION: Printer = Printer {
             age_of(object, now),
             shown(object.pointer("/spec/limits/memory")).into(),
             str_at(object, "/spec/limits/timeout").into(),
+            first_three(&list_at(object, "/spec/triggers").iter().map(trigger).collect::<Vec<_>>(), "<none>"),
             message.map_or("", |condition| str_at(condition, "/message")).into(),
         ]
     },
@@ -41,6 +45,13 @@ fn short(name: &str) -> String {
     let Some((interface, function)) = name.split_once('#') else { return name.to_owned() };
     let interface = interface.rsplit('/').next().unwrap_or(interface);
     format!("{}#{function}", interface.split('@').next().unwrap_or(interface))
+}
+
+/// `nightly:0 3 * * *`, `price:/price`
+fn trigger(trigger: &Value) -> String {
+    let what = [str_at(trigger, "/schedule"), str_at(trigger, "/http/path")].concat();
+    let is_off = trigger.get("suspend") == Some(&Value::Bool(true));
+    format!("{}:{what}{}", str_at(trigger, "/name"), if is_off { " (suspended)" } else { "" })
 }
 
 #[cfg(test)]

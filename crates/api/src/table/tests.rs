@@ -389,10 +389,12 @@ fn functions() {
     check(
         "knarr.dev/v1alpha1",
         "Function",
-        json!({ "spec": { "image": "shop:v1", "replicas": 2, "limits": { "memory": "8Mi", "timeout": "1s" } },
+        json!({ "spec": { "image": "shop:v1", "replicas": 2, "limits": { "memory": "8Mi", "timeout": "1s" },
+                "triggers": [{ "name": "nightly", "schedule": "0 3 * * *", "suspend": true },
+                    { "name": "price", "http": { "path": "/price" } }] },
             "status": { "readyReplicas": 1, "conditions": [condition("Ready", "True"), condition("UpToDate", "False")],
                 "exports": [{ "name": "add" }, { "name": "examples:shop/orders@1.0.0#price" }] } }),
-        "x | 1/2 | False | shop:v1 | add,orders#price | 5m | 8Mi | 1s | why",
+        "x | 1/2 | False | shop:v1 | add,orders#price | 5m | 8Mi | 1s | nightly:0 3 * * * (suspended),price:/price | why",
     );
 }
 

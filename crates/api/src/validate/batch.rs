@@ -282,7 +282,8 @@ pub(super) fn cron_job(object: &At, errors: &mut Errors) {
     job_spec(&job, errors);
 }
 
-fn schedule(spec: &At, errors: &mut Errors) {
+/// `schedule` and `timeZone`, as a CronJob has them.
+pub(super) fn schedule(spec: &At, errors: &mut Errors) {
     let schedule = spec.get("schedule");
     if errors.require(&schedule) {
         let text = schedule.text();

@@ -5,6 +5,8 @@ use super::{env, resources, text};
 use crate::function::{self, CALLS_AT_ONCE_MAX, TIMEOUT_MAX};
 use crate::quantity::Quantity;
 
+mod trigger;
+
 /// Less than one page of Wasm memory runs nothing.
 const MEMORY_BYTES_MIN: u64 = 64 << 10;
 const CALLS_PER_SECOND_MAX: i64 = 1_000_000;
@@ -29,6 +31,7 @@ pub(super) fn function(object: &At, errors: &mut Errors) {
     for import in grants.get("imports").items() {
         interface(&import, errors);
     }
+    trigger::triggers(object, errors);
 }
 
 fn limits(limits: &At, errors: &mut Errors) {

@@ -211,6 +211,7 @@ impl RuntimeService for ContainerRuntime {
                         name: report.about.name.clone(),
                         cpu_usage_nanos: group.cpu_usage_nanos(),
                         memory_working_set_bytes: group.working_set_bytes(),
+                        memory_peak_bytes: None,
                         calls: None,
                     });
                 }

@@ -1,12 +1,11 @@
 //! CronJob: makes a Job whenever its schedule says so.
 //!
-//! `timing` finds the time that is due, `plan` is a round, `observe` reads caches.
+//! `plan` is a round, `observe` reads caches; the time that is due is found by `schedule`.
 
 mod observe;
 mod plan;
 #[cfg(test)]
 mod tests;
-mod timing;
 
 use reconcile::{ObjectKey, WorkQueue};
 

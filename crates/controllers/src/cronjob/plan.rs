@@ -11,9 +11,9 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use reconcile::{ApiAction, Narration, Note, Plan, events};
 
-use super::timing::{Due, due, until_next};
 use crate::job::{COMPLETE, finished};
 use crate::pods::{controller_reference, is_controlled_by};
+use crate::schedule::{Due, MISSED_MANY, deadline, due_within, is_too_late, until_next};
 
 /// Tells a Job which start of the schedule it is for.
 pub const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
@@ -131,22 +131,15 @@ impl<'a> Round<'a> {
     fn due(&self, schedule: &Schedule, zone: &TimeZone) -> Option<Due> {
         let created = self.cron_job.metadata.creation_timestamp.as_ref();
         let since = self.status.last_schedule_time.as_ref().or(created).map(|time| time.0)?;
-        let earliest = self.deadline().and_then(|deadline| self.observed.now.checked_sub(deadline).ok());
-        due(schedule, zone, earliest.map_or(since, |earliest| earliest.max(since)), self.observed.now)
-    }
-
-    fn deadline(&self) -> Option<Duration> {
-        self.spec.starting_deadline_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
+        due_within(schedule, zone, since, self.observed.now, deadline(self.spec.starting_deadline_seconds))
     }
 
     fn begin(&mut self, due: Due, zone: &TimeZone) -> String {
         let now = self.observed.now;
         if due.missed_many {
-            let message =
-                "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
-            self.events.push(Note::warning(self.cron_job, "TooManyMissedTimes", message));
+            self.events.push(Note::warning(self.cron_job, "TooManyMissedTimes", MISSED_MANY));
         }
-        if self.deadline().is_some_and(|deadline| due.at.checked_add(deadline).is_ok_and(|latest| latest < now)) {
+        if is_too_late(due.at, deadline(self.spec.starting_deadline_seconds), now) {
             let message = format!("Missed scheduled time to start a job: {}", due.at);
             self.events.push(Note::warning(self.cron_job, "MissSchedule", message));
             return "too late for the last start".to_owned();

@@ -8,8 +8,8 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use serde_json::{Value, json};
 
 use super::plan::{Observed, plan};
-use super::timing::{due, until_next};
 use crate::model::{World, at, object};
+use crate::schedule::{due, until_next};
 
 /// The model's time begins at 08:00:00 UTC; the schedule fires at each full minute.
 fn cron_job(spec: &Value) -> CronJob {

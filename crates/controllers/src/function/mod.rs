@@ -7,11 +7,13 @@
 //! ```
 //!
 //! The API server sends calls to the ready pods of `status.revision`. Pods of another revision are deleted only in a
-//! later round, when that status has been written; a pod that ends finishes the calls it has.
+//! later round, when that status has been written; a pod that ends finishes the calls it has. A function with HTTP
+//! triggers has a Service, which moves like that too (`service`); its schedules are `functiontrigger`'s.
 
 mod observe;
 mod plan;
 mod pod;
+mod service;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -19,13 +21,14 @@ mod tests;
 use reconcile::{ObjectKey, WorkQueue};
 
 use self::observe::FunctionController;
+use crate::endpointslice::SERVICE_NAME;
 use crate::pods::controller_of;
 use crate::setup::Setup;
 
 /// Functions worked on at a time.
 const WORKERS: usize = 4;
 
-/// Subscribes to Functions and their pods and starts the workers.
+/// Subscribes to Functions, their pods and Services, and starts the workers.
 pub fn start(setup: &mut Setup) {
     let queue = WorkQueue::default();
     setup.watches.functions.subscribe({
@@ -38,6 +41,20 @@ pub fn start(setup: &mut Setup) {
             let meta = &change.object().metadata;
             if let Some(owner) = controller_of(meta).filter(|owner| owner.kind == "Function") {
                 queue.add(ObjectKey::new(meta.namespace.clone().unwrap_or_default(), &owner.name));
+            }
+        }
+    });
+    setup.watches.services.subscribe({
+        let queue = queue.clone();
+        // Also a Service that somebody else has under the name of a function.
+        move |change| queue.add(ObjectKey::of(change.object().as_ref()))
+    });
+    setup.watches.endpoint_slices.subscribe({
+        let queue = queue.clone();
+        move |change| {
+            let meta = &change.object().metadata;
+            if let Some(service) = meta.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)) {
+                queue.add(ObjectKey::new(meta.namespace.clone().unwrap_or_default(), service));
             }
         }
     });

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use api::function::{EXPORTS_CONDITION, Function, FunctionExport, FunctionStatus, REVISION_LABEL};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::pod::Pod;
 use reconcile::{ApiAction, Narration, Note, Plan};
 
 use super::pod::{new_pod, revision};
+use super::service;
 use super::status::{Outlook, status};
 use crate::pods::{condition, is_active, is_ready, is_terminal, phase};
 
@@ -19,6 +22,10 @@ pub struct Observed {
     pub function: Arc<Function>,
     /// Pods that it controls.
     pub pods: Vec<Arc<Pod>>,
+    /// Of the function's name, whoever has made it.
+    pub service: Option<Arc<Service>>,
+    /// Of that Service.
+    pub slices: Vec<Arc<EndpointSlice>>,
     pub now: Timestamp,
 }
 
@@ -56,6 +63,8 @@ pub fn plan(observed: &Observed) -> Plan {
         let changed = Function { status: Some(after), ..function.clone() };
         plan.actions.push(ApiAction::update_status(&changed));
     }
+    // Last: a Service that cannot be made keeps nothing else.
+    plan.actions.extend(service::plan(observed, &wanted));
     plan
 }
 
@@ -142,9 +151,8 @@ fn pods(observed: &Observed, wanted: &str, stage: &Stage) -> Plan {
         actions.extend(surplus(&have, *target).map(|pod| delete(function, pod)));
     }
     let known: BTreeSet<&str> = targets.iter().map(|(revision, ..)| *revision).collect();
-    let others = observed.pods.iter().filter(|pod| {
-        pod.metadata.deletion_timestamp.is_none() && (is_terminal(pod) || !known.contains(revision_of(pod)))
-    });
+    let is_over = |pod: &Pod| is_terminal(pod) || (!known.contains(revision_of(pod)) && !service::needs(observed, pod));
+    let others = observed.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_over(pod));
     actions.extend(others.take(BURST_MAX).map(|pod| delete(function, pod)));
     Plan::of(actions, why.join(", "))
 }

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use api::function::{EXPORTS_CONDITION, FunctionSpec, FunctionStatus};
+use api::function::{EXPORTS_CONDITION, FunctionSpec, FunctionStatus, FunctionTrigger, find_export};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use reconcile::pod::Pod;
 
 use super::plan::{Observed, Stage, exports_of, of_revision, replicas};
+use super::service::{self, Present};
 use crate::pods::{condition, is_active, is_ready};
+
+const TRIGGERS_READY: &str = "TriggersReady";
 
 /// What the status is made from.
 pub struct Outlook<'a> {
@@ -26,7 +29,8 @@ pub fn status(outlook: &Outlook<'_>, before: &FunctionStatus) -> FunctionStatus 
         Stage::Switching { exports } => {
             after.revision = Some((*wanted).to_owned());
             let spec = observed.function.spec.clone();
-            after.serving = Some(FunctionSpec { replicas: None, interface_changes: None, ..spec });
+            let triggers = spec.triggers.iter().filter(|trigger| trigger.http.is_some()).cloned().collect();
+            after.serving = Some(FunctionSpec { replicas: None, interface_changes: None, triggers, ..spec });
             after.exports.clone_from(exports);
             after.refused_revision = None;
         }
@@ -48,7 +52,12 @@ pub fn status(outlook: &Outlook<'_>, before: &FunctionStatus) -> FunctionStatus 
     after.replicas = Some(clamped(observed.pods.iter().filter(|pod| is_active(pod)).count()));
     after.ready_replicas = Some(clamped(ready.len()));
     after.observed_generation = generation;
-    for verdict in [ready_verdict(outlook, &serving, ready.len()), current_verdict(outlook, before)] {
+    let triggers = trigger_verdict(outlook, &after);
+    if triggers.is_none() {
+        after.conditions.retain(|condition| condition.type_ != TRIGGERS_READY);
+    }
+    let always = [ready_verdict(outlook, &serving, ready.len()), current_verdict(outlook, before)];
+    for verdict in always.into_iter().chain(triggers) {
         set(&mut after.conditions, verdict, generation, observed.now);
     }
     after
@@ -91,6 +100,29 @@ fn current_verdict(outlook: &Outlook<'_>, before: &FunctionStatus) -> Verdict {
             named("IncompatibleInterface", message)
         }
     }
+}
+
+/// Whether the triggers have what they need; nothing to say without triggers.
+fn trigger_verdict(outlook: &Outlook<'_>, after: &FunctionStatus) -> Option<Verdict> {
+    let spec = &outlook.observed.function.spec;
+    if spec.triggers.is_empty() {
+        return None;
+    }
+    if service::has_http(spec) && service::present(outlook.observed) == Present::Foreign {
+        let name = outlook.observed.function.metadata.name.as_deref().unwrap_or_default();
+        let why = format!("there is a Service {name:?} which is not the function's, so its HTTP triggers have none");
+        return Some((TRIGGERS_READY, false, "ServiceNameTaken", why));
+    }
+    let exported = |trigger: &FunctionTrigger| {
+        let export = trigger.http.as_ref().map_or(&trigger.export, |http| &http.export).as_deref()?;
+        let why = find_export(&after.exports, export).err()?;
+        Some((TRIGGERS_READY, false, "ExportNotFound", format!("trigger {:?}: {why}", trigger.name)))
+    };
+    if after.revision.is_none() {
+        return Some((TRIGGERS_READY, false, "ExportsUnknown", "the exports are known when a pod is ready".to_owned()));
+    }
+    let ready = || (TRIGGERS_READY, true, "Ready", "every trigger has an export to call".to_owned());
+    Some(spec.triggers.iter().find_map(exported).unwrap_or_else(ready))
 }
 
 /// Why the pods are not ready, as the first that has something to say says it.

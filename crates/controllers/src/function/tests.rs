@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use api::function::Function;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::ApiAction;
 use reconcile::pod::Pod;
 use serde_json::{Value, json};
@@ -36,7 +38,8 @@ impl Case {
 
     fn observed(&self) -> Observed {
         let function = self.0.get::<Function>("calc").unwrap();
-        Observed { function, pods: self.0.all::<Pod>(), now: at(self.0.now) }
+        let (service, slices) = (self.0.get("calc"), self.0.all());
+        Observed { function, pods: self.0.all::<Pod>(), service, slices, now: at(self.0.now) }
     }
 
     /// One round; its first line.
@@ -294,4 +297,131 @@ fn a_function_that_is_deleted_is_left_alone() {
     let plan = plan(&case.observed());
     assert!(plan.actions.is_empty(), "{}", plan.render());
     assert!(!matches!(plan.actions.first(), Some(ApiAction::Create { .. })));
+}
+
+fn with_triggers(image: &str) -> Function {
+    let mut function = function(image, 1);
+    function.spec.triggers = serde_json::from_value(json!([
+        { "name": "nightly", "schedule": "0 3 * * *", "export": "add" },
+        { "name": "sum", "http": { "path": "/sum", "pathType": "Exact", "methods": ["GET"], "export": "add" } },
+    ]))
+    .unwrap();
+    function
+}
+
+impl Case {
+    fn service(&self) -> Value {
+        self.0.objects.get(&("services".to_owned(), "calc".to_owned())).cloned().unwrap_or_default()
+    }
+
+    /// What the endpoint controller does: a slice of the pods that the Service selects.
+    fn follow(&mut self) {
+        let selector = self.service()["spec"]["selector"].clone();
+        let selected = |pod: &Arc<Pod>| {
+            let labels = pod.metadata.labels.clone().unwrap();
+            selector
+                .as_object()
+                .unwrap()
+                .iter()
+                .all(|(key, value)| labels.get(key).map(String::as_str) == value.as_str())
+        };
+        let endpoints: Vec<Value> = self
+            .0
+            .all::<Pod>()
+            .iter()
+            .filter(|pod| selected(pod))
+            .map(|pod| json!({ "addresses": ["10.0.0.1"], "targetRef": { "kind": "Pod", "uid": pod.metadata.uid } }))
+            .collect();
+        self.0.put(&object::<EndpointSlice>(json!({ "addressType": "IPv4", "endpoints": endpoints,
+            "metadata": { "name": "calc-1", "labels": { "kubernetes.io/service-name": "calc" } } })));
+    }
+}
+
+#[test]
+fn http_triggers_make_a_service_that_moves_before_the_old_pods_go() {
+    let mut case = Case::new(&with_triggers("v1"));
+    let first = case.round();
+    assert!(first.contains("create services/web/calc"), "{first}");
+    let old = revision(&with_triggers("v1").spec);
+    let spec = case.service()["spec"].clone();
+    assert_eq!(spec["selector"], json!({ "knarr.dev/function": "calc", "knarr.dev/function-revision": old }));
+    let port = json!([{ "name": "http", "port": 80, "targetPort": 8080, "appProtocol": "http" }]);
+    assert_eq!(spec["ports"], port);
+    assert_eq!(case.service()["metadata"]["ownerReferences"][0]["uid"], "uid-calc");
+    case.ready("v1", ADD);
+    case.round();
+    case.follow();
+    assert_eq!(
+        case.condition("TriggersReady"),
+        ("True".into(), "Ready".into(), "every trigger has an export to call".into())
+    );
+    assert_eq!(case.round(), format!("1 of 1 pods of {old}"), "at rest nothing is written");
+    case.set_image("v2");
+    case.round();
+    case.ready("v2", ADD);
+    case.round();
+    assert_eq!(case.service()["spec"]["selector"]["knarr.dev/function-revision"], old, "first the status");
+    case.round();
+    let new = revision(&with_triggers("v2").spec);
+    assert_eq!(case.service()["spec"]["selector"]["knarr.dev/function-revision"], new);
+    assert_eq!(case.pods(), ["v1", "v2"], "requests may still come to the old pod");
+    case.follow();
+    case.round();
+    assert_eq!(case.pods(), ["v2"]);
+    // Without HTTP triggers there is no Service, but not before pods without them serve.
+    case.0.edit("functions", "calc", |function| drop(function["spec"]["triggers"].as_array_mut().unwrap().pop()));
+    case.round();
+    assert_ne!(case.service(), Value::Null);
+    case.ready("v2", ADD);
+    case.round();
+    case.round();
+    assert_eq!(case.service(), Value::Null);
+    case.round();
+    assert_eq!(case.pods(), ["v2"]);
+    assert_eq!(case.condition("TriggersReady").0, "True", "of the schedule");
+}
+
+#[test]
+fn what_triggers_lack_is_told() {
+    let mut case = Case::new(&with_triggers("v1"));
+    case.0
+        .put(&object::<Service>(json!({ "metadata": { "name": "calc" }, "spec": { "selector": { "app": "mine" } } })));
+    case.round();
+    assert_eq!(case.condition("TriggersReady").1, "ServiceNameTaken");
+    case.ready("v1", ADD);
+    case.round();
+    assert_eq!(case.service()["spec"]["selector"], json!({ "app": "mine" }), "it is left alone");
+    case.0.objects.remove(&("services".to_owned(), "calc".to_owned()));
+    case.round();
+    assert_eq!(case.condition("TriggersReady").0, "True");
+    let check = |at: usize, pointer: &str, case: &mut Case, why: &str| {
+        case.0.edit("functions", "calc", |function| {
+            *function["spec"]["triggers"][at].pointer_mut(pointer).unwrap() = "sub".into();
+        });
+        case.round();
+        let (holds, reason, message) = case.condition("TriggersReady");
+        assert_eq!((holds.as_str(), reason.as_str(), message.as_str()), ("False", "ExportNotFound", why));
+    };
+    check(1, "/http/export", &mut case, "trigger \"sum\": there is no export `sub`; it has: add");
+    check(0, "/export", &mut case, "trigger \"nightly\": there is no export `sub`; it has: add");
+    case.0.edit("functions", "calc", |function| function["spec"]["triggers"] = json!([]));
+    case.round();
+    let conditions = case.status()["conditions"].to_string();
+    assert!(!conditions.contains("TriggersReady"), "{conditions}");
+}
+
+#[test]
+fn http_triggers_are_part_of_the_pod_and_of_its_revision() {
+    let (none, all) = (function("v1", 1), with_triggers("v1"));
+    assert_ne!(revision(&none.spec), revision(&all.spec));
+    let mut schedule_only = with_triggers("v1");
+    schedule_only.spec.triggers.pop();
+    assert_eq!(revision(&none.spec), revision(&schedule_only.spec), "a schedule needs no other pods");
+    let pod = serde_json::to_value(new_pod(&all, &all.spec, "abc")).unwrap();
+    let routes = pod["metadata"]["annotations"]["knarr.dev/http-routes"].as_str().unwrap();
+    assert_eq!(routes, r#"[{"path":"/sum","pathType":"Exact","methods":["GET"],"export":"add"}]"#);
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["ports"], json!([{ "name": "http", "containerPort": 8080 }]));
+    assert_eq!(container["lifecycle"]["preStop"]["sleep"]["seconds"], 2);
+    assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 12);
 }

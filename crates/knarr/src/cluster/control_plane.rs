@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use apiserver::{
     ApiServer, ApiServerConfig, MASTERS, ObjectFacets, RequestHeader, TlsNodeConnector, UserInfo, Version,
 };
-use controllers::ControllersConfig;
+use controllers::{Clients, ControllersConfig};
 use image::ImageStore;
 use store::{Alarm, Store};
 use tokio::net::TcpListener;
@@ -161,7 +161,10 @@ async fn lead(
         let term = shutdown.child_token();
         let scheduler = scheduler::spawn(leader_client(&api_server, "system:kube-scheduler"), term.clone());
         let controllers = controllers::spawn_all(
-            leader_client(&api_server, "system:kube-controller-manager"),
+            Clients {
+                controllers: leader_client(&api_server, "system:kube-controller-manager"),
+                triggers: leader_client(&api_server, "system:knarr-function-triggers"),
+            },
             ControllersConfig {
                 cluster_ca_pem: authority.certificate_pem().to_owned(),
                 client_signer: Some(Arc::clone(&authority) as _),

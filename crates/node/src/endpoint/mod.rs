@@ -5,6 +5,7 @@ mod exec;
 mod identity;
 mod invoke;
 mod logs;
+mod metrics;
 mod port_forward;
 mod routes;
 mod stats;

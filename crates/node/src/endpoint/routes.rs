@@ -12,7 +12,7 @@ use super::EndpointState;
 use super::identity::Identity;
 use super::invoke::invoke;
 use super::logs::container_logs;
-use super::{exec, port_forward, stats};
+use super::{exec, metrics, port_forward, stats};
 
 /// The routes for one connection, whose caller is `identity`.
 pub fn router(state: EndpointState, identity: Option<Identity>) -> Router {
@@ -22,7 +22,7 @@ pub fn router(state: EndpointState, identity: Option<Identity>) -> Router {
         .route("/pods", get(pods))
         .route("/healthz", get(|| async { "ok" }))
         .route("/stats/summary", get(stats::summary))
-        .route("/metrics/resource", get(stats::resource_metrics))
+        .route("/metrics/resource", get(metrics::resource_metrics))
         .route("/exec/{namespace}/{pod}/{container}", any(exec::exec))
         .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
         .route("/portForward/{namespace}/{pod}", any(port_forward::port_forward))

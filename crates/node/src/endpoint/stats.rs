@@ -7,7 +7,6 @@
 //! After the kubelet's `stats/v1alpha1` Summary, as far as metrics need it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,15 +23,6 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// A rate over less says little, one over more is old.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 const WINDOW_MAX: Duration = Duration::from_secs(60);
-/// Whose function a pod serves.
-const FUNCTION_LABEL: &str = "knarr.dev/function";
-/// Name, type and meaning. Names of objects have no character that a label would have to escape.
-const COUNTERS: [(&str, &str, &str); 4] = [
-    ("container_cpu_usage_seconds_total", "counter", "CPU time that a container used."),
-    ("container_memory_working_set_bytes", "gauge", "Memory that a container uses."),
-    ("knarr_container_calls_total", "counter", "HTTP requests and calls of exports, and those that failed."),
-    ("knarr_container_calls_in_process_total", "counter", "HTTP requests of other pods that needed no connection."),
-];
 /// What the node's own use is kept under; no container id is empty.
 const NODE: &str = "";
 
@@ -70,35 +60,6 @@ impl Looks {
     }
 }
 
-/// Counters of every container for Prometheus, as the kubelet's `/metrics/resource` has them, and how often those that
-/// are called were: whose function it is says the label of the pod.
-pub async fn resource_metrics(State(state): State<EndpointState>) -> String {
-    let (stats, pods) = (containers(&state).await, state.supervisor.pods().await);
-    let by_uid: HashMap<&str, &Pod> =
-        pods.iter().filter_map(|pod| Some((pod.metadata.uid.as_deref()?, &**pod))).collect();
-    let mut families = COUNTERS.map(|(name, kind, help)| format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-    for one in &stats {
-        let Some(pod) = by_uid.get(one.pod_uid.as_str()) else { continue };
-        let metadata = &pod.metadata;
-        let (namespace, name) = (metadata.namespace.as_deref().unwrap_or(""), metadata.name.as_deref().unwrap_or(""));
-        let labels = format!("container=\"{}\",namespace=\"{namespace}\",pod=\"{name}\"", one.name);
-        let mut add = |at: usize, more: &str, value: f64| {
-            let _ = writeln!(families[at], "{}{{{labels}{more}}} {value}", COUNTERS[at].0);
-        };
-        add(0, "", one.cpu_usage_nanos as f64 / 1e9);
-        add(1, "", one.memory_working_set_bytes as f64);
-        if let Some(calls) = &one.calls {
-            let function = metadata.labels.as_ref().and_then(|labels| labels.get(FUNCTION_LABEL));
-            let function = function.map_or("", String::as_str);
-            for (what, count) in [("begun", calls.begun), ("trapped", calls.trapped), ("refused", calls.refused)] {
-                add(2, &format!(",function=\"{function}\",what=\"{what}\""), count as f64);
-            }
-            add(3, "", calls.in_process as f64);
-        }
-    }
-    families.concat()
-}
-
 pub async fn summary(State(state): State<EndpointState>) -> Json<Value> {
     let mut stats = containers(&state).await;
     let mut now = look(&stats);
@@ -119,7 +80,7 @@ pub async fn summary(State(state): State<EndpointState>) -> Json<Value> {
     Json(answer)
 }
 
-async fn containers(state: &EndpointState) -> Vec<ContainerStats> {
+pub async fn containers(state: &EndpointState) -> Vec<ContainerStats> {
     let mut all = Vec::new();
     for (_, runtime) in state.context.runtimes.iter() {
         match runtime.list_stats().await {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use api::function::HTTP_ROUTES;
 use cri::{
     ContainerId, ContainerState, ImageError, Mount, PlatformPreference, PullRequest, ResolvedImage, RuntimeError,
     RuntimeService,
@@ -413,7 +414,8 @@ impl Execution<'_> {
     async fn read_exports(&self, handler: Handler, id: &ContainerId) -> Attempt {
         let exports = self.runtime(handler)?.exports(id).await;
         let exports = exports.map_err(|error| retry("NoExports", chain(&error)))?;
-        if exports.is_empty() {
+        // Its own HTTP handler may be all that is wanted of it.
+        if exports.is_empty() && PodView::new(self.pod()?).annotation(HTTP_ROUTES).is_none() {
             return Err(retry("NoExports", "the component exports no function that can be called"));
         }
         let text = serde_json::to_string(&exports).expect("exports are plain data");

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,7 +36,7 @@ pub struct Container {
     pub granted: Arc<Granted>,
     pub stop: StopSignal,
     /// Calls of exports that may run now.
-    pub turns: Semaphore,
+    pub turns: Arc<Semaphore>,
     /// Connections and commands that call exports: the container ends after them.
     pub callers: TaskTracker,
     rate: Option<Mutex<Rate>>,
@@ -94,7 +94,7 @@ impl Container {
             preopens: files.preopens,
             usage: Arc::new(Usage::default()),
             stop: StopSignal::default(),
-            turns: Semaphore::new(calls_at_once(&spec, &program)),
+            turns: Arc::new(Semaphore::new(calls_at_once(&spec, &program))),
             callers: TaskTracker::new(),
             rate: spec.limits.calls_per_second.map(|limit| Mutex::new(Rate::new(limit, Instant::now()))),
             exports: OnceLock::new(),
@@ -134,14 +134,20 @@ impl Container {
     }
 
     pub fn stats(&self) -> HostStats {
+        let usage = &self.usage;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         HostStats {
             id: self.spec.id.clone(),
-            cpu_nanos: self.usage.cpu_nanos.load(Ordering::Relaxed),
-            memory_bytes: self.usage.memory_bytes.load(Ordering::Relaxed),
-            requests: self.usage.requests.load(Ordering::Relaxed),
-            traps: self.usage.traps.load(Ordering::Relaxed),
-            refusals: self.usage.refusals.load(Ordering::Relaxed),
-            in_process: self.usage.in_process.load(Ordering::Relaxed),
+            cpu_nanos: read(&usage.cpu_nanos),
+            memory_bytes: read(&usage.memory_bytes),
+            memory_peak_bytes: read(&usage.memory_peak_bytes),
+            requests: read(&usage.requests),
+            traps: read(&usage.traps),
+            timeouts: read(&usage.timeouts),
+            out_of_memory: read(&usage.out_of_memory),
+            errors: read(&usage.errors),
+            refusals: read(&usage.refusals),
+            in_process: read(&usage.in_process),
         }
     }
 

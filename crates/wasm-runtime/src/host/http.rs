@@ -32,7 +32,7 @@ use crate::host::logs::Stream;
 use crate::host::meter::{self, Metered};
 use crate::host::program::Program;
 use crate::host::ticker::TICK;
-use crate::host::{body, guest, outcome};
+use crate::host::{body, guest, outcome, triggers};
 use crate::protocol::Outcome;
 use cri::ExitReason;
 
@@ -94,7 +94,12 @@ pub async fn serve(container: Arc<Container>, listener: TcpListener, executor: E
     let limits = &container.spec.limits;
     let connections = Arc::new(Semaphore::new(limits.connections));
     let server = Arc::new(Server {
-        requests: Arc::new(Semaphore::new(limits.requests_at_once)),
+        // Calls of exports and requests to a plugin's own handler have one limit together.
+        requests: if container.spec.invoke_only {
+            Arc::clone(&container.turns)
+        } else {
+            Arc::new(Semaphore::new(limits.requests_at_once))
+        },
         container: Arc::clone(&container),
         executor: executor.clone(),
         unconnected: TaskTracker::new(),
@@ -155,6 +160,15 @@ async fn serve_connection(
 
 /// One request, from its headers to the headers of its answer.
 pub async fn answer(server: Arc<Server>, request: Request<WasiBody>) -> Response<WasiBody> {
+    if server.container.spec.routes.is_empty() {
+        answer_of_guest(server, request).await
+    } else {
+        triggers::answer(server, request).await
+    }
+}
+
+/// The answer of the component's own handler.
+pub async fn answer_of_guest(server: Arc<Server>, request: Request<WasiBody>) -> Response<WasiBody> {
     let container = &server.container;
     meter::count(&container.usage.requests);
     let deadline = Instant::now() + container.request_timeout();
@@ -256,14 +270,15 @@ async fn call(
             container
                 .log
                 .say(Stream::Stderr, &format!("request took longer than {timeout:?}, its instance was dropped"));
+            container.usage.count_trap(ExitReason::DeadlineExceeded);
             Some(outcome::deadline())
         }
     }
 }
 
 pub fn failed(container: &Container, error: &wasmtime::Error, refused_memory: bool) -> Outcome {
-    meter::count(&container.usage.traps);
     let outcome = outcome::of_error(error, refused_memory);
+    container.usage.count_trap(outcome.reason);
     if outcome.exit_code != 0 {
         container.log.say(Stream::Stderr, &format!("request failed: {}", outcome.message));
         container.log.say(Stream::Stderr, &outcome::log_text(error));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use cri::ExitReason;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::ResourceLimiter;
 
@@ -21,10 +22,28 @@ const TABLE_ELEMENT_BYTES: usize = 8;
 pub struct Usage {
     pub cpu_nanos: AtomicU64,
     pub memory_bytes: AtomicU64,
+    /// Most that `memory_bytes` was.
+    pub memory_peak_bytes: AtomicU64,
     pub requests: AtomicU64,
+    /// Whatever came to no end of its own; `timeouts` and `out_of_memory` are among them.
     pub traps: AtomicU64,
+    pub timeouts: AtomicU64,
+    pub out_of_memory: AtomicU64,
+    pub errors: AtomicU64,
     pub refusals: AtomicU64,
     pub in_process: AtomicU64,
+}
+
+impl Usage {
+    /// A request or a call did not come to its own end.
+    pub fn count_trap(&self, reason: ExitReason) {
+        count(&self.traps);
+        match reason {
+            ExitReason::DeadlineExceeded => count(&self.timeouts),
+            ExitReason::OomKilled => count(&self.out_of_memory),
+            _ => {}
+        }
+    }
 }
 
 pub fn count(counter: &AtomicU64) {
@@ -90,13 +109,15 @@ impl MemoryShare {
     fn take(&mut self, current: usize, desired: usize) -> bool {
         let more = desired.saturating_sub(current) as u64;
         let fits = |used: u64| used.checked_add(more).filter(|sum| *sum <= self.limit_bytes);
-        let taken = self.usage.memory_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok();
-        if taken {
-            self.taken_bytes += more;
-        } else {
-            self.refused.store(true, Ordering::Release);
+        let before = self.usage.memory_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits);
+        match before {
+            Ok(before) => {
+                self.taken_bytes += more;
+                self.usage.memory_peak_bytes.fetch_max(before + more, Ordering::Relaxed);
+            }
+            Err(_) => self.refused.store(true, Ordering::Release),
         }
-        taken
+        before.is_ok()
     }
 }
 
@@ -143,6 +164,7 @@ mod tests {
         assert!(b.take(40, 100));
         drop(b);
         assert_eq!(usage.memory_bytes.load(Ordering::Acquire), 0);
+        assert_eq!(usage.memory_peak_bytes.load(Ordering::Acquire), 100);
     }
 
     #[tokio::test]

@@ -27,6 +27,7 @@ mod run;
 mod seccomp;
 mod services;
 mod ticker;
+mod triggers;
 
 use std::io::Write;
 use std::os::unix::net::UnixListener;

@@ -11,7 +11,7 @@ use crate::host::container::Container;
 use crate::host::executor::Executor;
 use crate::host::guest::{self, Guest};
 use crate::host::logs::Stream;
-use crate::host::meter::{self, Metered};
+use crate::host::meter::Metered;
 use crate::host::program::Program;
 use crate::host::{http, outcome};
 use crate::protocol::Outcome;
@@ -19,7 +19,7 @@ use crate::protocol::Outcome;
 /// Drives the container until it has ended and records how.
 pub async fn run(container: Arc<Container>, listener: Option<TcpListener>, executor: Executor) {
     let outcome = match (&container.program.as_ref(), listener) {
-        _ if container.spec.invoke_only => wait_for_stop(&container).await,
+        (_, listener) if container.spec.invoke_only => called(&container, listener, executor).await,
         (Program::Http { .. }, Some(listener)) => http::serve(Arc::clone(&container), listener, executor).await,
         (Program::Http { .. }, None) | (Program::Plugin { .. }, _) => wait_for_stop(&container).await,
         (Program::Module { module }, _) if module.module().get_export("_start").is_none() => {
@@ -28,6 +28,14 @@ pub async fn run(container: Arc<Container>, listener: Option<TcpListener>, execu
         _ => run_once(&container, &executor).await,
     };
     container.ended(outcome);
+}
+
+/// Answers calls, and requests that are calls, until it is stopped.
+async fn called(container: &Arc<Container>, listener: Option<TcpListener>, executor: Executor) -> Outcome {
+    let Some(listener) = listener else { return wait_for_stop(container).await };
+    let serving = http::serve(Arc::clone(container), listener, executor);
+    let (served, waited) = futures::future::join(serving, wait_for_stop(container)).await;
+    if served.exit_code == 0 { waited } else { served }
 }
 
 async fn wait_for_stop(container: &Container) -> Outcome {
@@ -105,7 +113,7 @@ fn judge(container: &Container, result: wasmtime::Result<Result<(), ()>>, refuse
         Err(error) => {
             let outcome = outcome::of_error(&error, refused);
             if !outcome.message.is_empty() {
-                meter::count(&container.usage.traps);
+                container.usage.count_trap(outcome.reason);
                 container.log.say(Stream::Stderr, &outcome::log_text(&error));
             }
             outcome

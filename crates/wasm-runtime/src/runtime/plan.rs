@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cri::{ContainerConfig, DnsConfig, ImageKind, NetworkAttachment, PodSandboxConfig, Protocol};
 
 use crate::artifact::{Description, Workload};
-use crate::protocol::{Egress, Grants, Limits, Preopen, Reuse, Sockets, StartContainer};
+use crate::protocol::{Egress, Grants, HttpRoute, Limits, Preopen, Reuse, Sockets, StartContainer};
 
 const ALLOWED_HOSTS: &str = "knarr.dev/allowed-hosts";
 const ALLOW_SOCKETS: &str = "knarr.dev/allow-sockets";
@@ -24,6 +24,8 @@ const REQUESTS_PER_INSTANCE_AT_ONCE: &str = "knarr.dev/requests-per-instance-at-
 const INSTANCE_IDLE_TIMEOUT: &str = "knarr.dev/instance-idle-timeout";
 /// `true`: nothing runs by itself, only exports are called.
 const INVOKE_ONLY: &str = "knarr.dev/invoke-only";
+/// Requests that are calls of exports, as JSON; only together with the former.
+const HTTP_ROUTES: &str = "knarr.dev/http-routes";
 /// Interfaces and packages, separated by commas; the component may import no others.
 const ALLOWED_IMPORTS: &str = "knarr.dev/allowed-imports";
 /// Set by the agent for pods of a Spin RuntimeClass.
@@ -75,7 +77,8 @@ pub fn start(
     let (preopens, sources): (Vec<Preopen>, Vec<Source>) = mounts(container, root, is_file).into_iter().unzip();
     let env = env(container);
     let invoke_only = annotation(sandbox, container, INVOKE_ONLY) == Some("true");
-    let serves_http = description.workload().serves_http() && !invoke_only;
+    let routes = if invoke_only { routes(sandbox, container) } else { Vec::new() };
+    let serves_http = if invoke_only { !routes.is_empty() } else { description.workload().serves_http() };
     let spec = StartContainer {
         id: id.to_owned(),
         digest,
@@ -86,6 +89,7 @@ pub fn start(
         preopens,
         listen: serves_http.then(|| listen(sandbox, container, &env)),
         invoke_only,
+        routes,
         env,
         limits: limits(sandbox, container, description.workload()),
         egress: egress(sandbox, container),
@@ -189,6 +193,12 @@ fn reuse(sandbox: &PodSandboxConfig, container: &ContainerConfig, workload: Work
     let idle_ms = milliseconds(sandbox, container, INSTANCE_IDLE_TIMEOUT).unwrap_or(default.idle_ms);
     let idle_ms = idle_ms.min(INSTANCE_IDLE_MS_MAX);
     (requests > 1).then_some(Reuse { requests, at_once, idle_ms })
+}
+
+/// Who wrote something else than routes has none.
+fn routes(sandbox: &PodSandboxConfig, container: &ContainerConfig) -> Vec<HttpRoute> {
+    let text = annotation(sandbox, container, HTTP_ROUTES).unwrap_or("[]");
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// An annotation that is a number of seconds above zero.

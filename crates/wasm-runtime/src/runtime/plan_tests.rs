@@ -7,6 +7,7 @@ use cri::{
 
 use super::*;
 use crate::artifact::Format;
+use crate::protocol::PathType;
 
 fn sandbox() -> PodSandboxConfig {
     PodSandboxConfig {
@@ -221,6 +222,27 @@ fn a_plugin_runs_nothing_by_itself_and_has_limits_of_its_own() {
         let limits = plan(&sandbox(), &container).spec.limits;
         assert_eq!((limits.requests_at_once, limits.calls_per_second), (REQUESTS_AT_ONCE, None), "{bad}");
     }
+}
+
+#[test]
+fn a_plugin_listens_where_requests_are_calls_of_it() {
+    let check = |annotations: &[(&str, &str)], port: Option<u16>, routes: &[(&str, PathType, Option<&str>)]| {
+        let mut container = container();
+        for (name, value) in annotations {
+            container.annotations.insert(format!("knarr.dev/{name}"), (*value).to_owned());
+        }
+        let spec = plan(&sandbox(), &container).spec;
+        assert_eq!(spec.listen.map(|address| address.port()), port, "{annotations:?}");
+        let got = spec.routes.iter().map(|route| (route.path.as_str(), route.path_type, route.export.as_deref()));
+        assert_eq!(got.collect::<Vec<_>>(), routes, "{annotations:?}");
+    };
+    let text = r#"[{"path":"/a","pathType":"Prefix","methods":["GET"],"export":"f"},{"path":"/"}]"#;
+    let only = ("invoke-only", "true");
+    let both = [("/a", PathType::Prefix, Some("f")), ("/", PathType::Exact, None)];
+    check(&[only, ("http-routes", text)], Some(8080), &both);
+    check(&[only, ("http-routes", "[]")], None, &[]);
+    check(&[only, ("http-routes", "{")], None, &[]);
+    check(&[("http-routes", text)], Some(8080), &[]);
 }
 
 #[test]

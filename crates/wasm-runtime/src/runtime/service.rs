@@ -309,9 +309,13 @@ impl RuntimeService for WasmRuntime {
                     name: record.config.name.clone(),
                     cpu_usage_nanos: one.cpu_nanos,
                     memory_working_set_bytes: one.memory_bytes,
+                    memory_peak_bytes: Some(one.memory_peak_bytes),
                     calls: Some(CallCounts {
                         begun: one.requests.saturating_sub(one.refusals),
                         trapped: one.traps,
+                        timed_out: one.timeouts,
+                        out_of_memory: one.out_of_memory,
+                        failed: one.errors,
                         refused: one.refusals,
                         in_process: one.in_process,
                     }),

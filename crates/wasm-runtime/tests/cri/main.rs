@@ -17,4 +17,5 @@ mod lives;
 mod reuse;
 mod services;
 mod streams;
+mod triggers;
 mod world;

@@ -8,7 +8,7 @@ use tokio::sync::SemaphorePermit;
 use wasmtime::component::Val;
 use wasmtime::{PoolConcurrencyLimitError, WasmBacktrace};
 
-use super::line::{self, Refusal};
+use super::line::{self, Answer, Call, Refusal};
 use super::split::{CALL_BYTES_MAX, Line};
 use crate::host::container::Container;
 use crate::host::exports::Export;
@@ -22,6 +22,9 @@ use crate::protocol::Outcome;
 /// Frames that the message of a trap names; the details have all.
 const FRAMES_IN_MESSAGE: usize = 4;
 const FRAMES_MAX: usize = 64;
+
+const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+const OUT_OF_MEMORY: &str = "OutOfMemory";
 
 /// Memory of the host that one byte of a call may take: a list of small numbers becomes a list of values.
 const BYTES_PER_ARGUMENT_BYTE: usize = 32;
@@ -105,28 +108,50 @@ pub enum Patience {
 
 /// One line in, one line out.
 pub async fn answer(container: &Container, line: &Line, patience: Patience) -> Vec<u8> {
-    meter::count(&container.usage.requests);
-    match attempt(container, line, patience).await {
-        Ok(answer) => answer,
-        Err(refusal) => {
-            let counter = if refusal.code < 500 { &container.usage.refusals } else { &container.usage.traps };
-            meter::count(counter);
-            refusal.render()
-        }
-    }
+    counted(container, attempt(container, line, patience)).await.map_or_else(|refusal| refusal.render(), |end| end.line)
 }
 
-async fn attempt(container: &Container, line: &Line, patience: Patience) -> Result<Vec<u8>, Refusal> {
-    let Line::Whole(text) = line else {
-        let why = format!("a call may have {CALL_BYTES_MAX} bytes");
-        return Err(Refusal::new(413, "RequestEntityTooLarge", why));
-    };
+/// Counts an attempt at a call, and how it ended.
+pub async fn counted(
+    container: &Container,
+    attempt: impl Future<Output = Result<Answer, Refusal>>,
+) -> Result<Answer, Refusal> {
+    let usage = &container.usage;
+    meter::count(&usage.requests);
+    let ended = attempt.await;
+    match &ended {
+        Ok(answer) if answer.is_error => meter::count(&usage.errors),
+        Ok(_) => {}
+        Err(refusal) if refusal.code < 500 => meter::count(&usage.refusals),
+        Err(refusal) => usage.count_trap(match refusal.reason {
+            DEADLINE_EXCEEDED => ExitReason::DeadlineExceeded,
+            OUT_OF_MEMORY => ExitReason::OomKilled,
+            _ => ExitReason::Error,
+        }),
+    }
+    ended
+}
+
+async fn attempt(container: &Container, line: &Line, patience: Patience) -> Result<Answer, Refusal> {
+    let Line::Whole(text) = line else { return Err(too_long()) };
     let _held = hold(container, text.len())?;
-    let call = line::parse(text)?;
-    let export = container.exports().find(&call.export);
-    let export = export.map_err(|missing| Refusal::new(404, "ExportNotFound", missing.why))?;
+    run(container, &line::parse(text)?, patience).await
+}
+
+pub fn too_long() -> Refusal {
+    Refusal::new(413, "RequestEntityTooLarge", format!("a call may have {CALL_BYTES_MAX} bytes"))
+}
+
+/// Finds the export of a call, or says what there is.
+pub fn export<'a>(container: &'a Container, name: &str) -> Result<&'a Export, Refusal> {
+    container.exports().find(name).map_err(|missing| Refusal::new(404, "ExportNotFound", missing.why))
+}
+
+/// Runs a call within the limits of its container.
+pub async fn run(container: &Container, call: &Call, patience: Patience) -> Result<Answer, Refusal> {
+    let export = self::export(container, &call.export)?;
     let params = line::params(export, &call.args)?;
-    container.rate().map_err(|wait| too_many(container, "calls in this second", wait))?;
+    begin(container)?;
     let _turn = turn(container, patience).await?;
     let deadline = Instant::now() + container.request_timeout();
     match self::call(container, export, &params, deadline).await {
@@ -136,8 +161,13 @@ async fn attempt(container: &Container, line: &Line, patience: Patience) -> Resu
     }
 }
 
+/// Counts against the limit per second.
+pub fn begin(container: &Container) -> Result<(), Refusal> {
+    container.rate().map_err(|wait| too_many(container, "calls in this second", wait))
+}
+
 /// The arguments of a long call count as memory of the container while it runs.
-fn hold(container: &Container, bytes: usize) -> Result<Option<MemoryShare>, Refusal> {
+pub fn hold(container: &Container, bytes: usize) -> Result<Option<MemoryShare>, Refusal> {
     if bytes <= ARGUMENT_BYTES_FREE {
         return Ok(None);
     }
@@ -181,11 +211,11 @@ fn ended(container: &Container, export: &Export, outcome: &Outcome, frames: Vec<
     match outcome.reason {
         ExitReason::DeadlineExceeded => {
             let timeout = container.request_timeout();
-            Refusal::new(504, "DeadlineExceeded", format!("{name}: took longer than its timeout of {timeout:?}"))
+            Refusal::new(504, DEADLINE_EXCEEDED, format!("{name}: took longer than its timeout of {timeout:?}"))
         }
         ExitReason::OomKilled => {
             let limit = container.spec.limits.memory_bytes;
-            Refusal::new(500, "OutOfMemory", format!("{name}: reached its memory limit of {limit} bytes"))
+            Refusal::new(500, OUT_OF_MEMORY, format!("{name}: reached its memory limit of {limit} bytes"))
         }
         _ => {
             let why = if outcome.message.is_empty() {

@@ -54,6 +54,7 @@ impl Refusal {
         Self { code, reason, message: message.into(), details: Value::Null }
     }
 
+    /// As a line.
     pub fn render(&self) -> Vec<u8> {
         let mut status = json!({ "code": self.code, "reason": self.reason, "message": self.message });
         if !self.details.is_null() {
@@ -154,20 +155,29 @@ fn read(export: &Export, name: &str, ty: &Type, json: &Value) -> Result<Val, Ref
         .map_err(|wrong| bad_argument(export, &wrong.path, &format!("expected {}, got {}", wrong.expected, wrong.seen)))
 }
 
-fn bad_argument(export: &Export, path: &str, why: &str) -> Refusal {
+pub fn bad_argument(export: &Export, path: &str, why: &str) -> Refusal {
     let details = json!({ "causes": [{ "reason": "FieldValueInvalid", "field": path, "message": why }] });
     let message = format!("{}: {path}: {why}", export.name);
     Refusal { details, ..Refusal::new(400, "BadArgument", message) }
 }
 
+/// What a call that came to its end is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub line: Vec<u8>,
+    /// The function itself calls it an error.
+    pub is_error: bool,
+}
+
 /// The answer of a call that came to its end.
-pub fn answer(export: &Export, result: Option<&Val>, form: Form) -> Vec<u8> {
+pub fn answer(export: &Export, result: Option<&Val>, form: Form) -> Answer {
     let (Some(ty), Some(value)) = (&export.result, result) else {
-        return line("result", &if form == Form::Wave { Value::from("()") } else { Value::Null });
+        let nothing = if form == Form::Wave { Value::from("()") } else { Value::Null };
+        return Answer { line: line("result", &nothing), is_error: false };
     };
     let is_error = matches!(value, Val::Result(Err(_)));
     let key = if is_error { "error" } else { "result" };
-    match form {
+    let line = match form {
         // The whole value: `ok(…)` and `err(…)` are part of it.
         Form::Wave => match wasm_wave::to_string(value) {
             Ok(text) => line(key, &text.into()),
@@ -178,7 +188,8 @@ pub fn answer(export: &Export, result: Option<&Val>, form: Form) -> Vec<u8> {
             (Type::Result(of), Val::Result(Err(inner))) => line(key, &side(of.err(), inner.as_deref())),
             _ => line(key, &value::to_json(ty, value)),
         },
-    }
+    };
+    Answer { line, is_error }
 }
 
 fn side(ty: Option<Type>, value: Option<&Val>) -> Value {
@@ -251,8 +262,9 @@ mod tests {
     fn answers_are_written() {
         let exports = exports();
         let check = |name: &str, value: Option<Val>, form: Form, expect: &str| {
-            let text = answer(exports.find(name).unwrap(), value.as_ref(), form);
-            assert_eq!(String::from_utf8(text).unwrap(), format!("{expect}\n"));
+            let answer = answer(exports.find(name).unwrap(), value.as_ref(), form);
+            assert_eq!(answer.is_error, expect.starts_with("{\"error\""));
+            assert_eq!(String::from_utf8(answer.line).unwrap(), format!("{expect}\n"));
         };
         let ok = || Some(Val::Result(Ok(Some(Box::new(Val::U32(7))))));
         let err = || Some(Val::Result(Err(Some(Box::new(Val::U8(3))))));

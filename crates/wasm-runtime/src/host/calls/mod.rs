@@ -27,6 +27,7 @@ use crate::host::executor::Executor;
 use crate::host::meter::Metered;
 use call::Patience;
 pub use rate::Rate;
+pub use split::CALL_BYTES_MAX;
 use split::{Line, Splitter};
 
 /// Calls of a piece of work. More would make the pieces uneven, fewer would pay for more wake-ups.

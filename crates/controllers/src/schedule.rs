@@ -1,4 +1,6 @@
-//! Which start of a schedule is due: the latest one that has passed since the last. Pure.
+//! Which start of a schedule is due: the latest one that has passed since the last, and not too long ago. Pure.
+//!
+//! What CronJobs and triggers of Functions have in common.
 
 use std::time::Duration;
 
@@ -51,3 +53,32 @@ pub fn until_next(schedule: &Schedule, zone: &TimeZone, now: Timestamp) -> Optio
     // A little late rather than a little early: then the start has passed.
     schedule.next(now, zone).map(|next| elapsed(now, next) + Duration::from_millis(100))
 }
+
+/// [`due`], without what is later than `deadline` by now.
+#[must_use]
+pub fn due_within(
+    schedule: &Schedule,
+    zone: &TimeZone,
+    since: Timestamp,
+    now: Timestamp,
+    deadline: Option<Duration>,
+) -> Option<Due> {
+    let earliest = deadline.and_then(|deadline| now.checked_sub(deadline).ok());
+    due(schedule, zone, earliest.map_or(since, |earliest| earliest.max(since)), now)
+}
+
+/// Whether a start has missed its deadline.
+#[must_use]
+pub fn is_too_late(at: Timestamp, deadline: Option<Duration>, now: Timestamp) -> bool {
+    deadline.is_some_and(|deadline| at.checked_add(deadline).is_ok_and(|latest| latest < now))
+}
+
+/// `startingDeadlineSeconds` as a time.
+#[must_use]
+pub fn deadline(seconds: Option<i64>) -> Option<Duration> {
+    seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
+}
+
+/// What is told of a start that has missed many others.
+pub const MISSED_MANY: &str =
+    "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
