@@ -8,8 +8,8 @@ mod plan;
 
 use std::fmt;
 
-use reconcile::pod::Pod;
 use reconcile::WorkQueue;
+use reconcile::pod::Pod;
 
 use self::observe::StorageProtection;
 use self::plan::claims_of;

@@ -33,8 +33,11 @@ const CPU: Family = family("container_cpu_usage_seconds_total", "counter", "CPU 
 const MEMORY: Family = family("container_memory_working_set_bytes", "gauge", "Memory that a container uses.");
 const CALLS: Family =
     family("knarr_container_calls_total", "counter", "HTTP requests and calls of exports, and how they ended.");
-const IN_PROCESS: Family =
-    family("knarr_container_calls_in_process_total", "counter", "HTTP requests of other pods that needed no connection.");
+const IN_PROCESS: Family = family(
+    "knarr_container_calls_in_process_total",
+    "counter",
+    "HTTP requests of other pods that needed no connection.",
+);
 const FUNCTION_CALLS: Family =
     family("knarr_function_calls_total", "counter", "Calls of a pod of a Function, and how they ended.");
 const FUNCTION_CPU: Family =
@@ -140,13 +143,15 @@ mod tests {
             memory_peak_bytes: calls.map(|_| 4096),
             calls,
         };
-        let calls = CallCounts { begun: 9, failed: 1, trapped: 4, timed_out: 2, out_of_memory: 1, refused: 3, in_process: 5 };
+        let calls =
+            CallCounts { begun: 9, failed: 1, trapped: 4, timed_out: 2, out_of_memory: 1, refused: 3, in_process: 5 };
         let pods = [pod("calc-1", Some("calc")), pod("linux", None)];
         let text = render(&[stats("calc-1", Some(calls)), stats("linux", None), stats("gone", None)], &pods);
         let lines = |start: &str| -> Vec<&str> { text.lines().filter(|line| line.starts_with(start)).collect() };
         assert_eq!(lines("container_cpu_usage_seconds_total").len(), 2);
         assert_eq!(lines("knarr_container_calls_total").len(), 6);
-        let in_process = "knarr_container_calls_in_process_total{container=\"main\",namespace=\"web\",pod=\"calc-1\"} 5";
+        let in_process =
+            "knarr_container_calls_in_process_total{container=\"main\",namespace=\"web\",pod=\"calc-1\"} 5";
         assert_eq!(lines("knarr_container_calls_in_process"), [in_process]);
         let of = "{function=\"calc\",namespace=\"web\",pod=\"calc-1\"";
         let ends =
