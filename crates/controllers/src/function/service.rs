@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::function::{Function, FunctionSpec, HTTP_PORT, NAME_LABEL, REVISION_LABEL, SERVICE_PORT};
-use k8s_openapi::api::core::v1::{Pod, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use reconcile::pod::Pod;
 use reconcile::{ApiAction, Narration, events};
 use serde_json::{Value, json};
 
