@@ -12,7 +12,7 @@ use crate::world::{World, ask, blocking_get, free_port, get};
 
 const ADDRESS: &str = "10.99.0.1";
 
-fn guest(name: &str) -> Option<Vec<u8>> {
+pub fn guest(name: &str) -> Option<Vec<u8>> {
     let helper = Path::new(env!("CARGO_BIN_EXE_wasm-helper"));
     let target = helper.parent().and_then(Path::parent).unwrap();
     let path = target.join("wasm-apps").join(format!("{name}.wasm"));

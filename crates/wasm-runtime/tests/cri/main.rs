@@ -4,6 +4,7 @@
 
 #[allow(dead_code, reason = "a benchmark uses the rest")]
 mod async_guest;
+mod bombs;
 mod calls;
 mod capabilities;
 mod commands;
@@ -16,4 +17,5 @@ mod linux_namespace;
 mod lives;
 mod reuse;
 mod streams;
+mod wasi;
 mod world;
