@@ -11,6 +11,7 @@ mod functions;
 mod keys;
 mod keyvalue;
 mod kubectl;
+mod languages;
 mod limits;
 mod mistakes;
 mod network;
