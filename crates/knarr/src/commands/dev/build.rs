@@ -16,6 +16,8 @@ const CARGO_SIGN: &str = "Cargo.toml";
 const WASM_TARGET: &str = "wasm32-wasip2";
 /// Where the builds of other languages leave what they make.
 pub const OUTPUT_DIR: &str = "dist";
+/// npm writes it when it has installed everything; the folder alone may be what a failure left.
+const NPM_IS_DONE: &str = "node_modules/.package-lock.json";
 
 /// A language but Rust: cargo says itself what it has made.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ struct Language {
 const LANGUAGES: [Language; 3] = [
     Language {
         sign: "package.json",
-        needs: Some(("node_modules", "if [ -e package-lock.json ]; then npm ci; else npm install; fi")),
+        needs: Some((NPM_IS_DONE, "if [ -e package-lock.json ]; then npm ci; else npm install; fi")),
         build: "npm run build",
     },
     Language {
