@@ -65,7 +65,7 @@ fn a_go_project_runs_once_after_every_change() {
     let Some(cluster) = Cluster::up() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let save = |text: &str| {
-        // Without the package `os` it is half as large.
+        // Without the package `os` it is smaller.
         let source = format!("package main\n\nfunc main() {{ println(\"{text}\") }}\n");
         fs::write(folder.path().join("main.go"), source).expect("the source can be written");
     };
