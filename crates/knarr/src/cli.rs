@@ -64,11 +64,10 @@ pub enum Command {
     Run(RunArgs),
     /// Build, run and watch a project: every change is built, pushed and running a moment later
     ///
-    /// A directory with a Cargo.toml is built by cargo for wasm32-wasip2; others by --build. What it made in the
+    /// A directory with a Cargo.toml is built by cargo for wasm32-wasip2, one with a package.json by `npm run build`, with
+    /// a go.mod by go for wasip1, with a pyproject.toml by componentize-py; others by --build. What it made in the
     /// cluster goes with it, unless --keep is given.
-    #[command(
-        after_help = "Examples:\n  knarr dev ./hello\n  knarr dev ./app --build 'npm run build' --wasm dist/app.wasm"
-    )]
+    #[command(after_help = "Examples:\n  knarr dev ./hello\n  knarr dev ./app --build 'make app' --wasm out/app.wasm")]
     Dev(DevArgs),
     /// Call a typed export of a function; values are written in WAVE, as for `wasmtime run --invoke`
     #[command(

@@ -19,6 +19,11 @@ const POOL_MIB_PER_SLOT: u64 = 32;
 /// Core instances, tables and memories per component slot: adapters and interpreters bring several.
 const CORE_INSTANCES_PER_SLOT: u32 = 6;
 const MEMORIES_PER_SLOT: u32 = 2;
+/// What one module may define. Two tables are usual (functions and external references), several memories are not.
+const TABLES_PER_MODULE: u32 = 10;
+const MEMORIES_PER_MODULE: u32 = 8;
+/// A large C++ program or interpreter has tens of thousands of functions in its table. Costs addresses, no memory.
+const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// What a slot keeps mapped between two instances. The pages that the last guest wrote are put back to
 /// the module's image by copying, which is cheaper than giving them up (a system call that interrupts
 /// the other CPUs) and faulting them in again. `PAGEMAP_SCAN` (Linux 6.7) finds those pages; without
@@ -66,8 +71,11 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
         .total_stacks(slots)
         .total_gc_heaps((slots / 8).max(8))
         .max_core_instances_per_component(60)
-        .max_memories_per_component(8)
+        .max_memories_per_component(MEMORIES_PER_MODULE)
+        .max_memories_per_module(MEMORIES_PER_MODULE)
         .max_tables_per_component(60)
+        .max_tables_per_module(TABLES_PER_MODULE)
+        .table_elements(TABLE_ELEMENTS_MAX)
         .max_unused_warm_slots(16);
     if PoolingAllocationConfig::is_pagemap_scan_available() {
         pool.pagemap_scan(Enabled::Yes)

@@ -23,7 +23,7 @@
 //!   localhost when the host process has the pod's network namespace (mixed pods). https trusts the
 //!   authorities that the machine trusts. A pod of the same host is called without a socket.
 //! * **Sockets** (`wasi:sockets`): denied. A mixed pod may use its own localhost; annotation
-//!   `knarr.dev/allow-sockets: "true"` allows all but link-local. Name lookup through
+//!   `knarr.dev/allow-sockets: "true"` allows all but link-local, and localhost where that is the machine's. Name lookup through
 //!   `wasi:sockets` stays off: it would use the machine's resolver.
 //! * **Configuration** (`wasi:config`): its environment, and files of the mount that annotation
 //!   `knarr.dev/config-dir` names.

@@ -67,6 +67,10 @@ const INTERFACES: &[(&str, &str, &[&str])] = &[
 /// Core modules import these functions by module name.
 const MODULE_PACKAGES: &[&str] = &["wasi_snapshot_preview1"];
 
+/// Of the imports that are missing, as many are named, and as much of a name is shown: it all goes into an Event.
+const MISSING_SHOWN_MAX: usize = 5;
+const NAME_SHOWN_MAX: usize = 100;
+
 /// Every import that nothing here satisfies, in file order.
 pub fn missing_imports(described: &Description) -> Vec<String> {
     described.imports.iter().filter(|import| !is_offered(described.format, import)).cloned().collect()
@@ -74,7 +78,11 @@ pub fn missing_imports(described: &Description) -> Vec<String> {
 
 /// The sentence an Event shows.
 pub fn explain_missing(missing: &[String]) -> String {
-    let names = missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let name = |name: &String| format!("`{}`", name.chars().take(NAME_SHOWN_MAX).collect::<String>());
+    let mut names = missing.iter().take(MISSING_SHOWN_MAX).map(name).collect::<Vec<_>>().join(", ");
+    if let Some(more) = missing.len().checked_sub(MISSING_SHOWN_MAX).filter(|more| *more > 0) {
+        names.push_str(&format!(" and {more} more"));
+    }
     let verb = if missing.len() == 1 { "an interface" } else { "interfaces" };
     format!(
         "it imports {names}, {verb} this node does not offer (offered: WASI 0.1, 0.2 and 0.3 with wasi:http; {})",
@@ -196,5 +204,9 @@ mod tests {
     fn the_refusal_names_the_import() {
         let text = explain_missing(&["acme:db/store@1.0.0".to_owned()]);
         assert!(text.starts_with("it imports `acme:db/store@1.0.0`, an interface this node does not offer"), "{text}");
+        let many: Vec<String> = (0..1000).map(|number| format!("acme:db/{number}-{}", "x".repeat(1000))).collect();
+        let text = explain_missing(&many);
+        assert!(text.contains("acme:db/4-") && text.contains(" and 995 more, interfaces"), "{text}");
+        assert!(text.len() < 1024, "{} bytes", text.len());
     }
 }

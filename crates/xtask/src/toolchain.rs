@@ -15,6 +15,8 @@ use anyhow::{Context, Result, ensure};
 use crate::debian::{self, Apt};
 
 pub const TARGET: &str = "wasm32-wasip2";
+/// Core modules of WASI 0.1: for a guest that tests them.
+pub const MODULE_TARGET: &str = "wasm32-wasip1";
 /// Newer than stable Debian: the guests' crates want a recent compiler.
 const SUITE: &str = "sid";
 const ROOT_PACKAGES: [&str; 2] = ["rustc", "libstd-rust-dev-wasm32"];
@@ -45,35 +47,36 @@ const UNNEEDED_PARTS: [&str; 8] = ["-dev-bin", "i18n", "-cross", "-doc", "-dbg",
 /// The compiler to give to cargo as `RUSTC`.
 pub fn wasm_rustc() -> Result<PathBuf> {
     let installed = PathBuf::from("rustc");
-    if has_target(&installed) {
-        return Ok(installed);
-    }
-    if add_by_rustup() && has_target(&installed) {
+    if has_or_adds(&installed, TARGET) {
         return Ok(installed);
     }
     let home = debian::cache_dir("wasm-rust")?;
     let private = home.join("bin/rustc");
-    if !has_target(&private) {
+    if !has_target(&private, TARGET) {
         eprintln!("the installed rustc has no {TARGET}: making a private one in {}", home.display());
         make_private(&home).with_context(|| format!("cannot make a {TARGET} compiler in {}", home.display()))?;
-        ensure!(has_target(&private), "{} was made and does not have {TARGET}", private.display());
+        ensure!(has_target(&private, TARGET), "{} was made and does not have {TARGET}", private.display());
     }
     Ok(private)
 }
 
-/// Whether `rustc` has the target's standard library.
-fn has_target(rustc: &Path) -> bool {
+/// Whether `rustc` has the target's standard library, or rustup could give it to it.
+pub fn has_or_adds(rustc: &Path, target: &str) -> bool {
+    has_target(rustc, target) || (add_by_rustup(target) && has_target(rustc, target))
+}
+
+fn has_target(rustc: &Path, target: &str) -> bool {
     let output =
-        Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).stderr(Stdio::null()).output();
+        Command::new(rustc).args(["--print", "target-libdir", "--target", target]).stderr(Stdio::null()).output();
     output.is_ok_and(|output| {
         let directory = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         output.status.success() && Path::new(&directory).is_dir()
     })
 }
 
-fn add_by_rustup() -> bool {
+fn add_by_rustup(target: &str) -> bool {
     let added =
-        Command::new("rustup").args(["target", "add", TARGET]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        Command::new("rustup").args(["target", "add", target]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     added.is_ok_and(|status| status.success())
 }
 

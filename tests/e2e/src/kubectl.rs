@@ -104,7 +104,12 @@ impl Background {
     /// Waits until it said something.
     #[track_caller]
     pub fn wait_for(&self, text: &str) -> String {
-        within(Duration::from_secs(20), &format!("{} says {text:?}", self.line), || {
+        self.wait_within(Duration::from_secs(20), text)
+    }
+
+    #[track_caller]
+    pub fn wait_within(&self, limit: Duration, text: &str) -> String {
+        within(limit, &format!("{} says {text:?}", self.line), || {
             let said = self.said();
             if said.contains(text) { Ok(said) } else { Err(format!("it said {said:?}")) }
         })

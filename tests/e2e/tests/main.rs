@@ -13,6 +13,7 @@ mod keys;
 mod keyvalue;
 mod kube_rs;
 mod kubectl;
+mod languages;
 mod limits;
 mod mistakes;
 mod network;

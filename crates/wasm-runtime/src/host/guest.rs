@@ -3,6 +3,7 @@
 //! Owns: turning a container's settings into a WASI context. May not know: how instances are
 //! scheduled or what they export.
 
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::time::Instant;
 
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -216,24 +218,68 @@ fn context(container: &Container) -> wasmtime::Result<WasiCtxBuilder> {
         // Opened by the privileged side; the path through our own table gives a fresh descriptor.
         builder.preopened_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()), &preopen.guest_path, perms)?;
     }
-    let sockets = spec.egress.sockets;
+    let (sockets, own_localhost) = (spec.egress.sockets, spec.egress.own_localhost);
     if sockets != Sockets::Denied {
-        builder.allow_tcp(true).allow_udp(true).socket_addr_check(move |address, _| {
-            let ip = address.ip();
-            let allowed = match sockets {
-                Sockets::Denied => false,
-                Sockets::Localhost => ip.is_loopback() || ip.is_unspecified(),
-                Sockets::All => !is_link_local(ip),
-            };
+        builder.allow_tcp(true).allow_udp(true).socket_addr_check(move |address, wanted| {
+            let allowed = may_use(sockets, own_localhost, address.ip(), reaches_out(wanted));
             Box::pin(async move { allowed })
         });
     }
     Ok(builder)
 }
 
-fn is_link_local(ip: std::net::IpAddr) -> bool {
+fn reaches_out(wanted: SocketAddrUse) -> bool {
+    matches!(wanted, SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend)
+}
+
+/// Whose localhost it is decides: in the network namespace of the machine it is the machine's, with all that listens
+/// there for nobody else. To connect to the unspecified address is to connect to localhost.
+fn may_use(sockets: Sockets, own_localhost: bool, ip: IpAddr, reaches_out: bool) -> bool {
+    let ip = ip.to_canonical();
+    let is_localhost = ip.is_loopback() || (ip.is_unspecified() && reaches_out);
+    match sockets {
+        Sockets::Denied => false,
+        Sockets::Localhost => is_localhost || ip.is_unspecified(),
+        Sockets::All => !is_link_local(ip) && (own_localhost || !is_localhost),
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
     match ip {
-        std::net::IpAddr::V4(ip) => ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_reach_what_is_the_pods() {
+        const BIND: bool = false;
+        const CONNECT: bool = true;
+        let check = |sockets, own_localhost, ip: &str, reaches_out, expect| {
+            let found = may_use(sockets, own_localhost, ip.parse().unwrap(), reaches_out);
+            assert_eq!(found, expect, "{sockets:?} {own_localhost} {ip} {reaches_out}");
+        };
+        for ip in ["10.1.2.3", "127.0.0.1", "0.0.0.0", "169.254.169.254"] {
+            check(Sockets::Denied, true, ip, CONNECT, false);
+        }
+        check(Sockets::Localhost, true, "127.0.0.1", CONNECT, true);
+        check(Sockets::Localhost, true, "::1", CONNECT, true);
+        check(Sockets::Localhost, true, "0.0.0.0", BIND, true);
+        check(Sockets::Localhost, true, "10.1.2.3", CONNECT, false);
+        check(Sockets::All, false, "10.1.2.3", CONNECT, true);
+        check(Sockets::All, false, "2001:db8::1", CONNECT, true);
+        check(Sockets::All, false, "0.0.0.0", BIND, true);
+        for ip in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"] {
+            check(Sockets::All, false, ip, CONNECT, false);
+            check(Sockets::All, true, ip, CONNECT, true);
+        }
+        check(Sockets::All, false, "127.0.0.1", BIND, false);
+        for ip in ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254"] {
+            check(Sockets::All, true, ip, CONNECT, false);
+        }
     }
 }

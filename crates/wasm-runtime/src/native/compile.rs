@@ -25,6 +25,8 @@ const WALL_TIME_MAX: Duration = Duration::from_secs(240);
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 const ADDRESS_SPACE_BYTES_MAX: u64 = 8 << 30;
 const COMPLAINT_BYTES_MAX: u64 = 16 << 10;
+/// Of what the engine says, as much is shown: it can quote names of any length, and goes into an Event.
+const COMPLAINT_SHOWN_CHARS: usize = 600;
 const NICENESS: i32 = 10;
 /// The child's exit code when the Wasm itself is at fault.
 const EXIT_REJECTED: i32 = 3;
@@ -43,6 +45,9 @@ pub enum CompileError {
     Rejected { why: String },
     #[error("its compiler {why}")]
     Failed { why: String },
+    /// By the clock, not by its own use of CPU: on a machine that has more to do. It may work another time.
+    #[error("its compiler was not done after {} s", WALL_TIME_MAX.as_secs())]
+    TooSlow,
     #[error("cannot start the compiler {}", .program.display())]
     Spawn {
         program: PathBuf,
@@ -76,10 +81,10 @@ pub async fn run(compiler: &CompilerProcess, wasm: &Path, output: &File, format:
         confine::remove_cgroup(cgroup);
     }
     let Ok(status) = ended else {
-        return Err(CompileError::Failed { why: format!("took longer than {} s", WALL_TIME_MAX.as_secs()) });
+        return Err(CompileError::TooSlow);
     };
     let status = status.map_err(spawn)?;
-    let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
+    let complaint = shown(String::from_utf8_lossy(&complaint).trim());
     match status.code() {
         Some(0) => Ok(()),
         Some(EXIT_REJECTED) => Err(CompileError::Rejected { why: complaint }),
@@ -125,10 +130,19 @@ pub fn main(args: &[String]) -> i32 {
             }
         },
         Err(error) => {
-            eprintln!("{error:#}");
+            // Not more than the parent reads: it would wait for the rest to be read.
+            eprintln!("{}", shown(&format!("{error:#}")));
             EXIT_REJECTED
         }
     }
+}
+
+fn shown(complaint: &str) -> String {
+    let mut shown: String = complaint.chars().take(COMPLAINT_SHOWN_CHARS).collect();
+    if shown.len() < complaint.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 fn limit(confinement: &str) -> Result<(), String> {

@@ -15,6 +15,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::native::compile::CompileError;
 use crate::native::{NativeCode, PrepareError};
 use crate::protocol::{FILES_MAX, Request, Response};
 use crate::runtime::record::{ContainerRecord, SandboxRecord};
@@ -346,8 +347,12 @@ impl WasmRuntime {
         };
         self.cache.prepare(file, digest).await.map_err(|error| match error {
             PrepareError::Io { attempt, source } => RuntimeError::Io { attempt, source },
-            PrepareError::Compile(error @ crate::native::compile::CompileError::Spawn { .. }) => {
+            PrepareError::Compile(error @ CompileError::Spawn { .. }) => {
                 RuntimeError::Helper { helper: "compiler", attempt: "start".to_owned(), why: error.to_string() }
+            }
+            // Anything but `Unsupported` is tried again.
+            PrepareError::Compile(error @ CompileError::TooSlow) => {
+                RuntimeError::Helper { helper: "compiler", attempt: "compile".to_owned(), why: error.to_string() }
             }
             other => unsupported(other.to_string()),
         })

@@ -1,11 +1,7 @@
 //! Guests in Wasm text, so that the tests need no toolchain.
 
-/// A component that answers HTTP: its core function `handle` gets the response-outparam and may
-/// call `answer`, which sends an empty 200.
-fn http(body: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(component
-  (import "wasi:http/types@0.2.0" (instance $types
+/// As much of the interface as guests here use.
+const HTTP_TYPES: &str = r#"(import "wasi:http/types@0.2.0" (instance $types
     (export "fields" (type $fields (sub resource)))
     (export "incoming-request" (type $request (sub resource)))
     (export "outgoing-response" (type $response (sub resource)))
@@ -37,19 +33,32 @@ fn http(body: &str) -> Vec<u8> {
       (case "HTTP-upgrade-failed") (case "HTTP-protocol-error") (case "loop-detected")
       (case "configuration-error") (case "internal-error" (option string))))
     (export "error-code" (type $error (eq $error')))
+    (type $header-error' (variant (case "invalid-syntax") (case "forbidden") (case "immutable")))
+    (export "header-error" (type $header-error (eq $header-error')))
     (export "[constructor]fields" (func (result (own $fields))))
+    (export "[method]fields.append" (func (param "self" (borrow $fields)) (param "name" string)
+      (param "value" (list u8)) (result (result (error $header-error)))))
     (export "[constructor]outgoing-response" (func (param "headers" (own $fields)) (result (own $response))))
     (export "[static]response-outparam.set"
-      (func (param "param" (own $outparam)) (param "response" (result (own $response) (error $error)))))))
+      (func (param "param" (own $outparam)) (param "response" (result (own $response) (error $error)))))))"#;
+
+/// A component that answers HTTP: its core function `handle` gets the response-outparam and may
+/// call `answer`, which sends an empty 200.
+pub fn http(body: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+  {HTTP_TYPES}
   (alias export $types "incoming-request" (type $request))
   (alias export $types "response-outparam" (type $outparam))
-  (core module $memory (memory (export "memory") 1))
+  (core module $memory (memory (export "memory") 1) (data (i32.const 1024) "x-flood"))
   (core instance $memory (instantiate $memory))
   (core func $fields (canon lower (func $types "[constructor]fields")))
+  (core func $append (canon lower (func $types "[method]fields.append") (memory (core memory $memory "memory"))))
   (core func $response (canon lower (func $types "[constructor]outgoing-response")))
   (core func $set (canon lower (func $types "[static]response-outparam.set") (memory (core memory $memory "memory"))))
   (core module $guest
     (import "http" "fields" (func $fields (result i32)))
+    (import "http" "append" (func $append (param i32 i32 i32 i32 i32 i32)))
     (import "http" "response" (func $response (param i32) (result i32)))
     (import "http" "set" (func $set (param i32 i32 i32 i32 i64 i32 i32 i32 i32)))
     (memory 1)
@@ -59,7 +68,8 @@ fn http(body: &str) -> Vec<u8> {
     (func $handle (export "handle") (param $request i32) (param $out i32) {body}))
   (core instance $guest (instantiate $guest
     (with "http" (instance
-      (export "fields" (func $fields)) (export "response" (func $response)) (export "set" (func $set))))))
+      (export "fields" (func $fields)) (export "append" (func $append))
+      (export "response" (func $response)) (export "set" (func $set))))))
   (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
     (canon lift (core func $guest "handle")))
   (component $shape
@@ -132,7 +142,7 @@ pub fn plugin() -> Vec<u8> {
 }
 
 /// A WASI 0.1 module with `text` in memory at 64, running `body`; `$print fd` writes the text.
-fn module(text: &str, body: &str) -> Vec<u8> {
+pub fn module(text: &str, body: &str) -> Vec<u8> {
     let escaped: String = text.bytes().map(|byte| format!("\\{byte:02x}")).collect();
     let length = text.len();
     let text = format!(
@@ -191,39 +201,6 @@ pub fn reads_its_mount() -> Vec<u8> {
 /// A WASI 0.1 command of this body, whose function is `$start` and which has a table.
 pub fn start(body: &str) -> Vec<u8> {
     module("", body)
-}
-
-/// Opens the file `greeting.txt` of its first mount until that fails: exits 0 then, and 9 when it never does.
-pub fn opens_without_end() -> Vec<u8> {
-    module(
-        "",
-        r#"(local $opened i32)
-        (loop $more
-          (if (call $open (i32.const 3) (i32.const 0) (i32.const 4096) (i32.const 12) (i32.const 0)
-                (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 16)) (then (call $exit (i32.const 0))))
-          (local.set $opened (i32.add (local.get $opened) (i32.const 1)))
-          (br_if $more (i32.lt_u (local.get $opened) (i32.const 50000))))
-        (call $exit (i32.const 9))"#,
-    )
-}
-
-/// Answers HTTP with nothing but resources of the host's, without end.
-pub fn http_takes_handles() -> Vec<u8> {
-    http("(loop $more (drop (call $fields)) (br $more))")
-}
-
-/// One function of many variables that all depend on each other: much work for little Wasm.
-pub fn compile_bomb() -> Vec<u8> {
-    const VARIABLES: usize = 200;
-    let step = |n: usize| {
-        let [to, a, b] = [n * 7919, n * 104_729 + 1, n * 31 + 2].map(|k| k % VARIABLES);
-        format!("(local.set {to} (i64.add (local.get {a}) (local.get {b})))")
-    };
-    let steps: String = (0..5_000).map(step).collect();
-    module(
-        "",
-        &format!("(local {}) (loop $again {steps} (br_if $again (i64.eqz (local.get 0))))", "i64 ".repeat(VARIABLES)),
-    )
 }
 
 /// The imports of [`uses_capabilities`], as far as it calls them.

@@ -4,6 +4,7 @@
 
 #[allow(dead_code, reason = "a benchmark uses the rest")]
 mod async_guest;
+mod bombs;
 mod calls;
 mod capabilities;
 mod commands;
@@ -18,4 +19,5 @@ mod reuse;
 mod services;
 mod streams;
 mod triggers;
+mod wasi;
 mod world;

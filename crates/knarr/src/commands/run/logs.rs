@@ -36,7 +36,8 @@ pub async fn follow_all(client: &Client, namespace: &str, name: &str) {
     while let Some(change) = changes.next().await {
         let Ok(pod) = change else { continue };
         let running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
-        if running {
+        // A pod that nobody owns runs once, and is followed by who waits for its end.
+        if running && !pod.owner_references().is_empty() {
             followed.begin(&pods, &pod);
         }
     }

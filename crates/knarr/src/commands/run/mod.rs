@@ -26,8 +26,11 @@ use crate::cli::{RunArgs, RunOptions};
 use crate::registry_client::RegistryClient;
 
 const MANAGER: &str = "knarr-run";
-/// How long it may take until it runs; an image may have to be fetched from far away.
-const READY_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long it may take until it runs: an image may have to be fetched from far away, and a large Wasm file is compiled
+/// for up to four minutes.
+const READY_TIMEOUT: Duration = Duration::from_secs(300);
+/// After this a user wants to know what is going on.
+const TELL_AFTER: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 const EXIT_UNKNOWN: i32 = 1;
 
@@ -147,13 +150,22 @@ fn api_of(client: &Client, namespace: &str, object: &Value) -> Result<(Api<Dynam
 /// Returns when as many pods of the newest template run as were wanted.
 pub async fn wait_until_it_runs(client: &Client, wanted: &Wanted) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &wanted.namespace);
-    let until = Instant::now() + READY_TIMEOUT;
+    let began = Instant::now();
+    let mut is_told = false;
     loop {
         let deployment = deployments.get(&wanted.name).await.context("cannot see whether it runs")?;
         if runs(&deployment, wanted.replicas) {
             return Ok(());
         }
-        if Instant::now() > until {
+        if began.elapsed() > TELL_AFTER && !is_told {
+            is_told = true;
+            println!(
+                "{} does not run yet (a large Wasm file is compiled once): {}",
+                wanted.name,
+                why(client, wanted).await
+            );
+        }
+        if began.elapsed() > READY_TIMEOUT {
             bail!("{} does not run after {} s: {}", wanted.name, READY_TIMEOUT.as_secs(), why(client, wanted).await);
         }
         sleep(ASK_AGAIN).await;
@@ -191,7 +203,7 @@ pub async fn url(client: &Client, wanted: &Wanted) -> Result<Option<String>> {
 }
 
 /// Runs a program that ends, shows what it says, and ends as it does.
-async fn run_once(client: &Client, wanted: &Wanted) -> Result<()> {
+pub async fn run_once(client: &Client, wanted: &Wanted) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &wanted.namespace);
     if let Some(present) = pods.get_opt(&wanted.name).await.context("cannot see whether it ran before")? {
         if present.labels().get(LABEL) != Some(&wanted.name) {

@@ -1,19 +1,19 @@
 //! `knarr dev`: build, run, watch, again.
 //!
-//! Owns: the loop, and noticing that a file has changed. How a program gets into the cluster is `run`'s.
+//! Owns: the loop, and noticing that a file has changed. How a program is built is `build`'s, how it gets into the
+//! cluster is `run`'s.
+
+mod build;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
-use tokio::process::Command;
 use tokio::time::sleep;
 
 use super::run::plan::{Shape, Wanted};
-use super::run::{Program, apply, delete, logs, url, wait_until_it_runs, wanted};
+use super::run::{Program, apply, delete, logs, run_once, url, wait_until_it_runs, wanted};
 use super::up::StopSignal;
 use crate::access::Access;
 use crate::cli::DevArgs;
@@ -24,8 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A tree of more is no project that a build made of a moment's work reads.
 const FILES_MAX: usize = 50_000;
 /// Made by builds, or of no interest to them.
-const NOT_WATCHED: [&str; 3] = ["target", "node_modules", "dist"];
-const WASM_TARGET: &str = "wasm32-wasip2";
+const NOT_WATCHED: [&str; 5] = ["target", "node_modules", build::OUTPUT_DIR, "__pycache__", "venv"];
+/// A build may write it where it was not there.
+const NOT_WATCHED_FILE: &str = "package-lock.json";
 
 pub async fn run(args: DevArgs) -> Result<()> {
     let access = Access::load(&args.access).await?;
@@ -83,7 +84,7 @@ fn name_of(dir: &Path) -> Result<String> {
 async fn work(access: &Access, args: &DevArgs, project: &Project, made: &mut Option<(Wanted, Shape)>) -> Result<()> {
     loop {
         let before = project.look()?;
-        match round(access, args, project, made).await {
+        match round(access, args, project, &before, made).await {
             Ok(()) => {}
             // The next change may mend it.
             Err(error) => eprintln!("knarr: {error:#}"),
@@ -92,64 +93,33 @@ async fn work(access: &Access, args: &DevArgs, project: &Project, made: &mut Opt
     }
 }
 
-async fn round(access: &Access, args: &DevArgs, project: &Project, made: &mut Option<(Wanted, Shape)>) -> Result<()> {
+async fn round(
+    access: &Access,
+    args: &DevArgs,
+    project: &Project,
+    before: &Look,
+    made: &mut Option<(Wanted, Shape)>,
+) -> Result<()> {
     let began = Instant::now();
-    let wasm = build(args, &project.dir).await?;
+    let wasm = build::build(args, &project.dir).await?;
     let built = began.elapsed();
     let program = Program::of_file(access, &project.name, &wasm, &args.options).await?;
-    if program.shape == Shape::Once {
-        bail!("{} runs once and ends: use `knarr run` for it", wasm.display());
-    }
     let client = access.client()?;
     let wanted = wanted(&project.name, &program, &args.options);
     *made = Some((wanted.clone(), program.shape));
+    if program.shape == Shape::Once {
+        // The next change need not wait for its end.
+        return tokio::select! {
+            ended = run_once(&client, &wanted) => ended.map(|()| println!("{} has ended", project.name)),
+            changed = project.changed(before.clone()) => changed,
+        };
+    }
     apply(&client, &wanted, program.shape).await?;
     wait_until_it_runs(&client, &wanted).await?;
     let url = url(&client, &wanted).await?.unwrap_or_else(|| "no port".to_owned());
     let (build, start) = (built.as_secs_f64(), (began.elapsed() - built).as_secs_f64());
     println!("{} runs: {url} (build {build:.2} s, push and start {start:.2} s)", project.name);
     Ok(())
-}
-
-/// The path of what was built.
-async fn build(args: &DevArgs, dir: &Path) -> Result<PathBuf> {
-    if let (Some(command), Some(wasm)) = (&args.build, &args.wasm) {
-        let status = Command::new("sh").arg("-c").arg(command).current_dir(dir).stdin(Stdio::null()).status().await;
-        if !status.context("cannot start sh")?.success() {
-            bail!("`{command}` failed");
-        }
-        return Ok(dir.join(wasm));
-    }
-    if let Some(wasm) = &args.wasm {
-        return Ok(dir.join(wasm));
-    }
-    if !dir.join("Cargo.toml").exists() {
-        bail!("{} has no Cargo.toml: say how it is built with --build and --wasm", dir.display());
-    }
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--release", "--target", WASM_TARGET, "--message-format=json-render-diagnostics"]);
-    let output = cargo.current_dir(dir).stdin(Stdio::null()).stderr(Stdio::inherit()).output().await;
-    let output = output.context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("cargo failed");
-    }
-    artifact(&String::from_utf8_lossy(&output.stdout))
-}
-
-/// The one `.wasm` file among cargo's messages.
-fn artifact(messages: &str) -> Result<PathBuf> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut files: Vec<PathBuf> = messages
-        .filter(|message| message["reason"] == "compiler-artifact")
-        .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
-        .filter_map(|file| file.as_str().map(PathBuf::from))
-        .filter(|file| file.extension().is_some_and(|extension| extension == "wasm"))
-        .collect();
-    match (files.pop(), files.is_empty()) {
-        (Some(file), true) => Ok(file),
-        (None, _) => bail!("the build made no .wasm file: is it a cdylib or a program?"),
-        (Some(_), false) => bail!("the build made several .wasm files: name one with --build and --wasm"),
-    }
 }
 
 /// When each file was last written.
@@ -169,7 +139,7 @@ impl Project {
                 }
                 if kind.is_dir() && !NOT_WATCHED.iter().any(|skipped| name == *skipped) {
                     left.push(path);
-                } else if kind.is_file() {
+                } else if kind.is_file() && name != NOT_WATCHED_FILE {
                     look.insert(path, entry.metadata().ok().and_then(|metadata| metadata.modified().ok()));
                 }
                 if look.len() > FILES_MAX {
@@ -209,18 +179,6 @@ mod tests {
         check("/___", None);
     }
 
-    #[test]
-    fn cargo_names_the_artifact() {
-        let line = |reason: &str, file: &str| format!("{{\"reason\":\"{reason}\",\"filenames\":[\"{file}\"]}}\n");
-        let one = line("compiler-artifact", "/t/libdep.rlib") + &line("compiler-artifact", "/t/app.wasm") + "noise\n";
-        assert_eq!(artifact(&one).unwrap(), Path::new("/t/app.wasm"));
-        let check = |messages: &str, expect: &str| {
-            assert!(artifact(messages).unwrap_err().to_string().contains(expect), "{messages}");
-        };
-        check(&line("build-script-executed", "/t/app.wasm"), "made no .wasm file");
-        check(&(one.clone() + &line("compiler-artifact", "/t/b.wasm")), "several .wasm files");
-    }
-
     #[tokio::test]
     async fn only_sources_are_watched() {
         let dir = tempfile::tempdir().unwrap();
@@ -233,7 +191,7 @@ mod tests {
         let project = Project::new(dir.path().to_owned(), "app".to_owned(), Some(Path::new("out/app.wasm")));
         let before = project.look().unwrap();
         assert_eq!(before.len(), 1);
-        for made in ["target/wasm32-wasip2/app.wasm", ".git/index", "out/app.wasm", "out/app.js"] {
+        for made in ["target/wasm32-wasip2/app.wasm", ".git/index", "out/app.wasm", "out/app.js", "package-lock.json"] {
             write(made, "a");
         }
         assert_eq!(project.look().unwrap(), before);

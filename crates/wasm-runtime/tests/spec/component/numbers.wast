@@ -1,0 +1,35 @@
+;; Numbers keep their value and their range on the way through the canonical ABI.
+
+(component
+  (core module $m
+    (func (export "same") (param i32) (result i32) (local.get 0))
+    (func (export "same64") (param i64) (result i64) (local.get 0))
+    (func (export "wide") (result i32) (i32.const 0x1ff))
+    (func (export "surrogate") (result i32) (i32.const 0xd800)))
+  (core instance $i (instantiate $m))
+  (func (export "u8") (param "x" u8) (result u8) (canon lift (core func $i "same")))
+  (func (export "s8") (param "x" s8) (result s8) (canon lift (core func $i "same")))
+  (func (export "u16") (param "x" u16) (result u16) (canon lift (core func $i "same")))
+  (func (export "s32") (param "x" s32) (result s32) (canon lift (core func $i "same")))
+  (func (export "u64") (param "x" u64) (result u64) (canon lift (core func $i "same64")))
+  (func (export "s64") (param "x" s64) (result s64) (canon lift (core func $i "same64")))
+  (func (export "char") (param "x" char) (result char) (canon lift (core func $i "same")))
+  (func (export "bool") (param "x" bool) (result bool) (canon lift (core func $i "same")))
+  (func (export "wide-u8") (result u8) (canon lift (core func $i "wide")))
+  (func (export "wide-s8") (result s8) (canon lift (core func $i "wide")))
+  (func (export "wide-bool") (result bool) (canon lift (core func $i "wide")))
+  (func (export "surrogate") (result char) (canon lift (core func $i "surrogate"))))
+
+(assert_return (invoke "u8" (u8.const 255)) (u8.const 255))
+(assert_return (invoke "s8" (s8.const -128)) (s8.const -128))
+(assert_return (invoke "u16" (u16.const 65535)) (u16.const 65535))
+(assert_return (invoke "s32" (s32.const -2147483648)) (s32.const -2147483648))
+(assert_return (invoke "u64" (u64.const 18446744073709551615)) (u64.const 18446744073709551615))
+(assert_return (invoke "s64" (s64.const -9223372036854775808)) (s64.const -9223372036854775808))
+(assert_return (invoke "char" (char.const "🦀")) (char.const "🦀"))
+(assert_return (invoke "bool" (bool.const true)) (bool.const true))
+;; What core code leaves in the upper bits is cut off; any number but 0 is true.
+(assert_return (invoke "wide-u8") (u8.const 255))
+(assert_return (invoke "wide-s8") (s8.const -1))
+(assert_return (invoke "wide-bool") (bool.const true))
+(assert_trap (invoke "surrogate") "char")
