@@ -141,7 +141,8 @@ fn local_traffic_stays_on_its_node() {
         endpoint.node_name = node.map(str::to_owned);
     }
     let slices = [Arc::new(slice)];
-    let spec = |policy: &str| json!({"clusterIP": "10.96.0.7", "internalTrafficPolicy": policy, "ports": [{"port": 80}]});
+    let spec =
+        |policy: &str| json!({"clusterIP": "10.96.0.7", "internalTrafficPolicy": policy, "ports": [{"port": 80}]});
     check(spec("Cluster"), &slices, "TCP 10.96.0.7:80 -> 10.32.0.2:8080 10.32.0.3:8080 10.32.0.4:8080\n");
     check(spec("Local"), &slices, "TCP 10.96.0.7:80 -> 10.32.0.2:8080\n");
     let mut elsewhere = (*slices[0]).clone();

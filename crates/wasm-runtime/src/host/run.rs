@@ -20,8 +20,10 @@ use crate::protocol::Outcome;
 pub async fn run(container: Arc<Container>, listener: Option<TcpListener>, executor: Executor) {
     let outcome = match (&container.program.as_ref(), listener) {
         _ if container.spec.invoke_only => wait_for_stop(&container).await,
-        (Program::Http { .. }, Some(listener)) => http::serve(Arc::clone(&container), listener, executor).await,
-        (Program::Http { .. }, None) | (Program::Plugin { .. }, _) => wait_for_stop(&container).await,
+        (Program::Http { .. }, listener) if listener.is_some() || container.spec.chain.own.is_some() => {
+            http::serve(Arc::clone(&container), listener, executor).await
+        }
+        (Program::Http { .. } | Program::Plugin { .. }, _) => wait_for_stop(&container).await,
         (Program::Module { module }, _) if module.module().get_export("_start").is_none() => {
             wait_for_stop(&container).await
         }

@@ -14,6 +14,7 @@ mod http;
 mod images;
 mod linux_namespace;
 mod lives;
+mod middleware;
 mod reuse;
 mod services;
 mod streams;

@@ -40,10 +40,7 @@ impl World {
         Self::with(None, Some(table)).await
     }
 
-    async fn with(
-        store: Option<Arc<dyn KeyValueStore>>,
-        services: Option<watch::Receiver<Arc<ServiceTable>>>,
-    ) -> Self {
+    async fn with(store: Option<Arc<dyn KeyValueStore>>, services: Option<watch::Receiver<Arc<ServiceTable>>>) -> Self {
         // Short: socket paths are limited. Namespaced by process: cgroups are shared by tests.
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
