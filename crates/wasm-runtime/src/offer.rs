@@ -10,6 +10,7 @@ use wasmtime::{Engine, Linker as ModuleLinker};
 use crate::artifact::{Description, Format};
 use crate::host::capability::{self, CAPABILITIES, import_name};
 use crate::host::guest::{ComponentState, ModuleState};
+use crate::host::outgoing::next;
 
 /// Interfaces by package and the version family that is compatible: every patch release of 0.2,
 /// every patch release of 0.3.
@@ -61,7 +62,8 @@ const INTERFACES: &[(&str, &str, &[&str])] = &[
     ("wasi:filesystem", "0.3", &["types", "preopens"]),
     ("wasi:random", "0.3", &["random", "insecure", "insecure-seed"]),
     ("wasi:sockets", "0.3", &["types", "ip-name-lookup"]),
-    ("wasi:http", "0.3", &["types", "client"]),
+    // A middleware imports the handler: the next container of its pod (`host/outgoing/next`).
+    ("wasi:http", "0.3", &["types", "client", "handler"]),
 ];
 
 /// Core modules import these functions by module name.
@@ -133,6 +135,7 @@ pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<ComponentLin
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    next::add_to_linker(&mut linker)?;
     capability::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -93,6 +93,19 @@ pub struct StartContainer {
     pub egress: Egress,
     #[serde(default)]
     pub grants: Grants,
+    #[serde(default)]
+    pub chain: Chain,
+}
+
+/// Where a container stands in the way of its pod's HTTP requests. Names are those of containers in this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// What others of the pod call it.
+    pub own: Option<String>,
+    /// Requests from outside of the pod go to this one first.
+    pub first: Option<String>,
+    /// What it imports as the next handler.
+    pub next: Option<String>,
 }
 
 /// Requests that are calls of an export.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAdd
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cri::NetworkKind;
+use cri::{NetworkKind, ServiceFrontend};
 use hickory_server::proto::op::{Message, Query, ResponseCode};
 use hickory_server::proto::rr::rdata::{A, CNAME};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
@@ -366,5 +366,31 @@ fn a_used_dns_port_is_named() {
         assert_eq!(error.to_string(), "the DNS server cannot listen on 10.96.0.10:53: another program does");
         drop(_inside);
         machine.runtime.block_on(first.teardown()).unwrap();
+    });
+}
+
+#[test]
+fn runtimes_are_told_what_the_kernel_does() {
+    alone(|machine| {
+        let mut cluster = Cluster::start(machine, |_| {});
+        let told = cluster.network.service_table();
+        let told = || {
+            let line = |one: &ServiceFrontend| {
+                let name = one.name.as_deref().unwrap_or("-");
+                format!("{name} {} {:?}", one.address, one.endpoints)
+            };
+            told.borrow().frontends.iter().map(line).collect::<Vec<_>>()
+        };
+        let pods = ["10.32.0.2", "10.32.0.3"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        cluster.service("web", web_spec());
+        cluster.endpoints("web", &[(pods[0], true), (pods[1], true)]);
+        eventually(vec!["web.default 10.96.0.7:80 [10.32.0.2:8080, 10.32.0.3:8080]".to_owned()], told);
+        cluster.endpoints("web", &[(pods[0], false), (pods[1], true)]);
+        eventually(vec!["web.default 10.96.0.7:80 [10.32.0.3:8080]".to_owned()], told);
+        let mut sticky = web_spec();
+        sticky["sessionAffinity"] = "ClientIP".into();
+        cluster.service("web", sticky);
+        eventually(vec![], told);
+        cluster.end();
     });
 }

@@ -17,6 +17,7 @@ use crate::host::capability::{Granted, Values};
 use crate::host::exports::Exports;
 use crate::host::logs::ContainerLog;
 use crate::host::meter::{MemoryShare, Usage};
+use crate::host::outgoing::next::NextHandler;
 use crate::host::outgoing::{Neighbours, Outgoing};
 use crate::host::program::Program;
 use crate::protocol::{HostContainer, HostState, HostStats, Outcome, StartContainer};
@@ -31,6 +32,7 @@ pub struct Container {
     /// One per `spec.preopens`.
     pub preopens: Vec<OwnedFd>,
     pub outgoing: Arc<Outgoing>,
+    pub next: NextHandler,
     pub usage: Arc<Usage>,
     /// What its guests were given beyond WASI.
     pub granted: Arc<Granted>,
@@ -90,6 +92,7 @@ impl Container {
         Ok(Arc::new(Self {
             granted: Granted::new(&spec, Arc::clone(&log), config, process.agent.clone()),
             outgoing: Outgoing::new(spec.egress.clone(), process.neighbours.clone()),
+            next: NextHandler::new(process.neighbours.clone(), spec.chain.next.as_deref()),
             log,
             preopens: files.preopens,
             usage: Arc::new(Usage::default()),

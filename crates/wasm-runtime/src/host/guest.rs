@@ -20,6 +20,7 @@ use crate::host::container::Container;
 use crate::host::logs::Stream;
 use crate::host::meter::MemoryShare;
 use crate::host::outgoing::OutgoingHttp;
+use crate::host::outgoing::next::NextHandler;
 use crate::protocol::Sockets;
 
 /// Things of the host's that one instance may hold at a time: streams, files, sockets, fields. The process has a
@@ -36,6 +37,7 @@ pub struct ComponentState {
     http: WasiHttpCtx,
     table: ResourceTable,
     outgoing: OutgoingHttp,
+    next: NextHandler,
     memory: MemoryShare,
     granted: Arc<Granted>,
     held: Held,
@@ -50,6 +52,11 @@ impl ComponentState {
     /// What the instance takes of its container's limit.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.taken_bytes()
+    }
+
+    /// As [`WasiHttpView::http`], for requests that go to the next container of the pod.
+    pub fn next_handler(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.next }
     }
 
     /// The handles of the instance, and what those of capabilities take.
@@ -151,6 +158,7 @@ pub fn component(
         http: WasiHttpCtx::new(),
         table: limited_table(),
         outgoing: OutgoingHttp::new(Arc::clone(&container.outgoing)),
+        next: container.next.clone(),
         memory,
         granted: Arc::clone(&container.granted),
         held: Held::default(),

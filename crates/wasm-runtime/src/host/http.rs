@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures::channel::oneshot;
 use futures::future::Either;
 use http::header::{HOST, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -89,10 +90,10 @@ impl Server {
     }
 }
 
-/// Serves until the container is told to drain; then until the last request or the kill signal.
-pub async fn serve(container: Arc<Container>, listener: TcpListener, executor: Executor) -> Outcome {
-    let limits = &container.spec.limits;
-    let connections = Arc::new(Semaphore::new(limits.connections));
+/// Serves until the container is told to drain; then until the last request or the kill signal. Without a listener its
+/// requests come from its pod.
+pub async fn serve(container: Arc<Container>, listener: Option<TcpListener>, executor: Executor) -> Outcome {
+    let (limits, threads) = (&container.spec.limits, executor.threads());
     let server = Arc::new(Server {
         // Calls of exports and requests to a plugin's own handler have one limit together.
         requests: if container.spec.invoke_only {
@@ -101,22 +102,41 @@ pub async fn serve(container: Arc<Container>, listener: TcpListener, executor: E
             Arc::new(Semaphore::new(limits.requests_at_once))
         },
         container: Arc::clone(&container),
-        executor: executor.clone(),
+        executor,
         unconnected: TaskTracker::new(),
-        instances: limits.reuse.map(|reuse| Instances::new(reuse, limits.memory_bytes, executor.threads())),
+        instances: limits.reuse.map(|reuse| Instances::new(reuse, limits.memory_bytes, threads)),
     });
     let neighbours = container.outgoing.neighbours();
+    let member = container.spec.chain.own.as_ref().map(|name| neighbours.join(name, &server));
     let entry = container.spec.listen.map(|address| neighbours.listen(address, &server));
     let graceful = GracefulShutdown::new();
+    match listener {
+        Some(listener) => accept(&server, listener, &graceful).await,
+        None => container.stop.drain.cancelled().await,
+    }
+    drop(entry);
+    server.unconnected.close();
+    let outcome = tokio::select! {
+        ((), ()) = futures::future::join(graceful.shutdown(), server.unconnected.wait()) => outcome::completed(),
+        () = container.stop.kill.cancelled() => outcome::killed(),
+    };
+    // Requests that are in the pod already may still come to it.
+    drop(member);
+    outcome
+}
+
+/// Takes connections until the container is told to drain.
+async fn accept(server: &Arc<Server>, listener: TcpListener, graceful: &GracefulShutdown) {
+    let container = &server.container;
+    let connections = Arc::new(Semaphore::new(container.spec.limits.connections));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
-
     loop {
         let permit = Arc::clone(&connections).acquire_owned().await.expect("the semaphore is never closed");
         let stream = tokio::select! {
             accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
-            () = container.stop.drain.cancelled() => break,
+            () = container.stop.drain.cancelled() => return,
         };
         let stream = match stream {
             Ok(stream) => stream,
@@ -127,17 +147,12 @@ pub async fn serve(container: Arc<Container>, listener: TcpListener, executor: E
             }
         };
         let _ = stream.set_nodelay(true);
-        let (server, builder, watcher) = (Arc::clone(&server), builder.clone(), graceful.watcher());
+        let (server, builder, watcher) = (Arc::clone(server), builder.clone(), graceful.watcher());
+        let executor = server.executor.clone();
         executor.spawn(async move {
             let _permit = permit;
             serve_connection(server, &builder, watcher, stream).await;
         });
-    }
-    drop((listener, entry));
-    server.unconnected.close();
-    tokio::select! {
-        ((), ()) = futures::future::join(graceful.shutdown(), server.unconnected.wait()) => outcome::completed(),
-        () = container.stop.kill.cancelled() => outcome::killed(),
     }
 }
 
@@ -158,7 +173,7 @@ async fn serve_connection(
     tokio::select! { _ = connection => {}, () = kill.cancelled() => {} }
 }
 
-/// One request, from its headers to the headers of its answer.
+/// A request from outside of the pod: what stands before the container has it first.
 pub async fn answer(server: Arc<Server>, request: Request<WasiBody>) -> Response<WasiBody> {
     if server.container.spec.routes.is_empty() {
         answer_of_guest(server, request).await
@@ -169,6 +184,17 @@ pub async fn answer(server: Arc<Server>, request: Request<WasiBody>) -> Response
 
 /// The answer of the component's own handler.
 pub async fn answer_of_guest(server: Arc<Server>, request: Request<WasiBody>) -> Response<WasiBody> {
+    let container = &server.container;
+    let Some(first) = &container.spec.chain.first else { return handle(server, request).await };
+    let Some(first) = container.outgoing.neighbours().member(first) else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the middleware before the component does not run");
+    };
+    let answered = first.answer(request).await;
+    answered.unwrap_or_else(|_| refuse(StatusCode::BAD_GATEWAY, "the middleware before the component ended"))
+}
+
+/// One request, from its headers to the headers of its answer.
+pub async fn handle(server: Arc<Server>, request: Request<WasiBody>) -> Response<WasiBody> {
     let container = &server.container;
     meter::count(&container.usage.requests);
     let deadline = Instant::now() + container.request_timeout();
@@ -290,11 +316,19 @@ fn from_client(body: Incoming) -> WasiBody {
     body::read_to_the_end(body.map_err(HttpError::from).boxed_unsync(), body::FROM_CLIENT)
 }
 
+/// With the authority in its URI, where WASI 0.3 looks for it.
 fn prepare(request: Request<WasiBody>) -> Request<WasiBody> {
     let (mut parts, body) = request.into_parts();
-    if parts.uri.authority().is_none() && !parts.headers.contains_key(HOST) {
+    if parts.uri.authority().is_none() {
         // HTTP/1.0 clients (and some probes) send none; WASI wants one.
-        parts.headers.insert(HOST, HeaderValue::from_static("localhost"));
+        let host = parts.headers.entry(HOST).or_insert(HeaderValue::from_static("localhost"));
+        if let Ok(authority) = Authority::try_from(host.as_bytes()) {
+            let mut whole = std::mem::take(&mut parts.uri).into_parts();
+            whole.scheme.get_or_insert(Scheme::HTTP);
+            whole.authority = Some(authority);
+            whole.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+            parts.uri = Uri::from_parts(whole).expect("it has all its parts");
+        }
     }
     Request::from_parts(parts, body)
 }

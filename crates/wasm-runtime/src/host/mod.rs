@@ -21,7 +21,7 @@ mod invoke;
 mod logs;
 mod meter;
 mod outcome;
-mod outgoing;
+pub(crate) mod outgoing;
 mod program;
 mod run;
 mod seccomp;

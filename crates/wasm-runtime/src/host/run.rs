@@ -20,8 +20,10 @@ use crate::protocol::Outcome;
 pub async fn run(container: Arc<Container>, listener: Option<TcpListener>, executor: Executor) {
     let outcome = match (&container.program.as_ref(), listener) {
         (_, listener) if container.spec.invoke_only => called(&container, listener, executor).await,
-        (Program::Http { .. }, Some(listener)) => http::serve(Arc::clone(&container), listener, executor).await,
-        (Program::Http { .. }, None) | (Program::Plugin { .. }, _) => wait_for_stop(&container).await,
+        (Program::Http { .. }, listener) if listener.is_some() || container.spec.chain.own.is_some() => {
+            http::serve(Arc::clone(&container), listener, executor).await
+        }
+        (Program::Http { .. } | Program::Plugin { .. }, _) => wait_for_stop(&container).await,
         (Program::Module { module }, _) if module.module().get_export("_start").is_none() => {
             wait_for_stop(&container).await
         }
@@ -33,7 +35,7 @@ pub async fn run(container: Arc<Container>, listener: Option<TcpListener>, execu
 /// Answers calls, and requests that are calls, until it is stopped.
 async fn called(container: &Arc<Container>, listener: Option<TcpListener>, executor: Executor) -> Outcome {
     let Some(listener) = listener else { return wait_for_stop(container).await };
-    let serving = http::serve(Arc::clone(container), listener, executor);
+    let serving = http::serve(Arc::clone(container), Some(listener), executor);
     let (served, waited) = futures::future::join(serving, wait_for_stop(container)).await;
     if served.exit_code == 0 { waited } else { served }
 }

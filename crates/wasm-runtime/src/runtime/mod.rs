@@ -3,6 +3,7 @@
 //! Owns: the records of sandboxes and containers (through its worker) and the order of steps. It
 //! never runs guest code and never compiles: hosts and compilers are other processes.
 
+mod chain;
 mod guest_calls;
 mod host_link;
 mod hosts;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cri::{ContainerConfig, DnsConfig, ImageKind, NetworkAttachment, PodSandboxConfig, Protocol};
 
 use crate::artifact::{Description, Workload};
-use crate::protocol::{Egress, Grants, HttpRoute, Limits, Preopen, Reuse, Sockets, StartContainer};
+use crate::protocol::{Chain, Egress, Grants, HttpRoute, Limits, Preopen, Reuse, Sockets, StartContainer};
 
 const ALLOWED_HOSTS: &str = "knarr.dev/allowed-hosts";
 const ALLOW_SOCKETS: &str = "knarr.dev/allow-sockets";
@@ -93,6 +93,7 @@ pub fn start(
         env,
         limits: limits(sandbox, container, description.workload()),
         egress: egress(sandbox, container),
+        chain: Chain::default(),
     };
     StartPlan { spec, sources }
 }

@@ -19,7 +19,7 @@ use crate::native::compile::CompileError;
 use crate::native::{NativeCode, PrepareError};
 use crate::protocol::{FILES_MAX, Request, Response};
 use crate::runtime::record::{ContainerRecord, SandboxRecord};
-use crate::runtime::{WasmRuntime, hosts, open, plan, streams};
+use crate::runtime::{WasmRuntime, chain, hosts, open, plan, streams};
 
 const RUNTIME: &str = "wasm";
 /// What `exec_sync` keeps of each stream.
@@ -138,6 +138,12 @@ impl RuntimeService for WasmRuntime {
             start.spec.grants.stores.clear();
         }
         let failed = |why: String| RuntimeError::StartContainer { container: container.config.name.clone(), why };
+        start.spec.chain =
+            chain::chain(&sandbox.config, &sandbox.id.0, &container.config.name, &code.description).map_err(failed)?;
+        if start.spec.chain.next.is_some() {
+            // Its requests come from its pod.
+            start.spec.listen = None;
+        }
         if start.sources.len() + 2 > FILES_MAX {
             return Err(failed(format!("{} mounts, the limit is {}", start.sources.len(), FILES_MAX - 2)));
         }

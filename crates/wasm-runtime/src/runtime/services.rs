@@ -64,6 +64,8 @@ fn hosts(state: &State) -> Vec<(String, HostLink, BTreeSet<IpAddr>)> {
 /// Until whoever makes the table ends. `arrived` tells of a new host.
 pub async fn run(mut table: watch::Receiver<Arc<ServiceTable>>, state: Owned<State>, arrived: Arc<Notify>) {
     let mut told = BTreeMap::<String, (HostLink, ServiceTable)>::new();
+    // Not to say the same every second of a host that an older agent started.
+    let mut deaf = BTreeMap::<String, HostLink>::new();
     // Before the first table nobody knows: hosts of an agent before this one keep what that one said.
     if table.changed().await.is_err() {
         return;
@@ -72,7 +74,9 @@ pub async fn run(mut table: watch::Receiver<Arc<ServiceTable>>, state: Owned<Sta
         tokio::time::sleep(GATHER).await;
         let newest = Arc::clone(&table.borrow_and_update());
         let hosts = state.with(|state| hosts(state)).await;
-        told.retain(|name, _| hosts.iter().any(|(host, ..)| host == name));
+        let is_there = |name: &String| hosts.iter().any(|(host, ..)| host == name);
+        told.retain(|name, _| is_there(name));
+        deaf.retain(|name, _| is_there(name));
         let mut missed = false;
         for (name, link, pods) in hosts {
             let part = part(&newest, &pods);
@@ -82,8 +86,11 @@ pub async fn run(mut table: watch::Receiver<Arc<ServiceTable>>, state: Owned<Sta
             match link.call(&Request::Services(part.clone()), &[]).await {
                 Ok(Response::Done) => drop(told.insert(name, (link, part))),
                 answered => {
-                    tracing::warn!(?answered, host = name, "a sandbox host was not told where Services lead");
                     missed = true;
+                    if deaf.get(&name) != Some(&link) {
+                        tracing::warn!(?answered, host = name, "a sandbox host was not told where Services lead");
+                        deaf.insert(name, link);
+                    }
                 }
             }
         }

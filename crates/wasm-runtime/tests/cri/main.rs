@@ -15,6 +15,7 @@ mod http;
 mod images;
 mod linux_namespace;
 mod lives;
+mod middleware;
 mod reuse;
 mod services;
 mod streams;

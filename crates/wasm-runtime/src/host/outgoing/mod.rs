@@ -9,6 +9,7 @@
 //! Owns: the order of these and their timeouts. May not know: policy, what a guest does with an answer.
 
 mod neighbours;
+pub mod next;
 mod pool;
 mod tls;
 
@@ -67,7 +68,6 @@ impl Outgoing {
     async fn send(&self, request: Request<WasiBody>, options: RequestOptions) -> Sent {
         let mut request = request.map(|body| body::read_to_the_end(body, body::FROM_GUEST));
         let mut target = self.target(request.uri()).await?;
-        *request.uri_mut() = origin_form(request.uri());
         let first_byte_timeout = options.first_byte_timeout.unwrap_or(FIRST_BYTE_TIMEOUT);
         if target.server_name.is_none() {
             match self.neighbours.route(target.addresses) {
@@ -78,6 +78,7 @@ impl Outgoing {
                 Route::Network(addresses) => target.addresses = addresses,
             }
         }
+        *request.uri_mut() = origin_form(request.uri());
         let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let response = self.over_network(target, request, connect_timeout, first_byte_timeout).await?;
         Ok((response.map(|body| body.map_err(Error::from).boxed_unsync()), Box::new(async { Ok(()) })))

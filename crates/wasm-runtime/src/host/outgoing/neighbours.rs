@@ -10,22 +10,26 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::host::egress;
-use crate::host::http::{Server, answer};
+use crate::host::http::{Server, answer, handle};
 use crate::host::meter;
 use crate::host::services::KnownServices;
 
 type Listening = BTreeMap<SocketAddr, Weak<Server>>;
+type Members = BTreeMap<String, Weak<Server>>;
 
 /// Shared by all containers of the host.
 #[derive(Clone, Default)]
 pub struct Neighbours {
     listening: Arc<Mutex<Listening>>,
+    /// Containers that other ones of their pod pass requests on to, by the name they have for that.
+    members: Arc<Mutex<Members>>,
     services: KnownServices,
 }
 
@@ -39,6 +43,21 @@ pub enum Route {
 /// A container that takes requests.
 pub struct Neighbour {
     server: Arc<Server>,
+    door: Door,
+}
+
+enum Door {
+    /// As from outside of its pod.
+    Front,
+    /// As from whoever stands before it in its pod.
+    Inner,
+}
+
+/// Ends the entry of a member.
+pub struct Member {
+    neighbours: Neighbours,
+    name: String,
+    server: Weak<Server>,
 }
 
 /// Ends the entry of a listener.
@@ -60,6 +79,23 @@ impl Neighbours {
 
     pub fn services(&self) -> &KnownServices {
         &self.services
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, until the answer is dropped, `server` is found under the name.
+    pub fn join(&self, name: &str, server: &Arc<Server>) -> Member {
+        let server = Arc::downgrade(server);
+        self.members().insert(name.to_owned(), Weak::clone(&server));
+        Member { neighbours: self.clone(), name: name.to_owned(), server }
+    }
+
+    /// Another container of a pod.
+    pub fn member(&self, name: &str) -> Option<Neighbour> {
+        let server = self.members().get(name)?.upgrade()?;
+        Some(Neighbour { server, door: Door::Inner })
     }
 
     /// Whoever listens on one of the addresses, or is the chosen endpoint of a Service of that address. An endpoint
@@ -85,7 +121,7 @@ impl Neighbours {
     fn find(&self, addresses: &[SocketAddr]) -> Option<Neighbour> {
         let listening = self.listening();
         let server = addresses.iter().find_map(|address| listening.get(address)?.upgrade())?;
-        Some(Neighbour { server })
+        Some(Neighbour { server, door: Door::Front })
     }
 }
 
@@ -95,13 +131,32 @@ impl Drop for Listener {
     }
 }
 
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut members = self.neighbours.members();
+        // Another one may have its name by now.
+        if members.get(&self.name).is_some_and(|server| Weak::ptr_eq(server, &self.server)) {
+            members.remove(&self.name);
+        }
+    }
+}
+
 impl Neighbour {
     /// On this very thread, as a task of its own: the caller is not charged for what the other one computes.
-    pub async fn answer(self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Error> {
+    pub fn answer(self, request: Request<WasiBody>) -> BoxFuture<'static, Result<Response<WasiBody>, Error>> {
+        Box::pin(self.answered(request))
+    }
+
+    async fn answered(self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Error> {
         let is_head = request.method() == Method::HEAD;
         meter::count(&self.server.container().usage.in_process);
         let kill = self.server.killed();
-        let work = self.server.track(answer(Arc::clone(&self.server), request));
+        let server = Arc::clone(&self.server);
+        let work: BoxFuture<'static, Response<WasiBody>> = match self.door {
+            Door::Front => Box::pin(answer(server, request)),
+            Door::Inner => Box::pin(handle(server, request)),
+        };
+        let work = self.server.track(work);
         let answering = AbortOnDropHandle::new(tokio::spawn(work));
         let answered = tokio::select! {
             answered = answering => answered.map_err(|error| Error::InternalError(Some(error.to_string())))?,
