@@ -29,6 +29,8 @@ fn an_operator_of_kube_rs_does_its_work() {
     cluster.push_examples();
     let has_shell = cluster.push_busybox();
     let kubeconfig = cluster.kubeconfig();
+    // Fails when another test of this process has chosen one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let all = async {
@@ -47,7 +49,10 @@ fn an_operator_of_kube_rs_does_its_work() {
 
 async fn applies_and_conflicts(client: &Client) {
     let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
-    let map = |colour: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "data": { "colour": colour } });
+    let map = |colour: &str| {
+        let metadata = json!({ "name": "mine" });
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": { "colour": colour } })
+    };
     let apply = |manager: &str| PatchParams::apply(manager);
     let first = maps.patch("mine", &apply(MANAGER), &Patch::Apply(map("red"))).await.expect("applied");
     let again = maps.patch("mine", &apply(MANAGER), &Patch::Apply(map("red"))).await.expect("applied again");
@@ -105,7 +110,7 @@ async fn deploys(client: &Client) {
     let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let labels = json!({ "app": "web" });
-    let deployment = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "spec": { "replicas": 2,
+    let deployment = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" }, "spec": { "replicas": 2,
         "selector": { "matchLabels": labels }, "template": { "metadata": { "labels": labels }, "spec": {
             "containers": [{ "name": "main", "image": HELLO, "ports": [{ "containerPort": 8080 }] }] } } } });
     let applied =
@@ -152,7 +157,7 @@ async fn reaches_into_a_pod(client: &Client) {
         pods.exec("shell", ["/bin/busybox", "sh", "-c", "exit 3"], &AttachParams::default()).await.expect("run");
     let status = failing.take_status().expect("a status").await.expect("it ends");
     assert_eq!(status.status.as_deref(), Some("Failure"), "{status:?}");
-    assert!(status.message.unwrap_or_default().contains("exit code 3"));
+    assert!(status.message.unwrap_or_default().contains("exit status 3"));
 
     let cat = AttachParams::default().stdin(true).stderr(false);
     let count = MUCH.to_string();
