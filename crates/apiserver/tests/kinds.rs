@@ -96,13 +96,6 @@ async fn registrations_say_who_serves() {
     let apps = cluster.get(&format!("{path}/v1.apps")).await.expect(200);
     assert_eq!(apps["status"]["conditions"][0]["status"], "True");
     cluster.get(&format!("{path}/v1.")).await.expect(200);
-    let foreign = json!({ "metadata": { "name": "v1beta1.metrics.example.com" }, "spec": { "group": "metrics.example.com",
-        "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
-        "service": { "namespace": "default", "name": "metrics" } } });
-    let made = cluster.post(path, foreign).await.expect(201);
-    let condition = &made["status"]["conditions"][0];
-    assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("AggregationNotServed")));
-    cluster.get("/apis/metrics.example.com/v1beta1").await.expect(404);
 }
 
 #[tokio::test]
