@@ -128,7 +128,8 @@ async fn deploys(client: &Client) {
     stream.read_to_string(&mut answer).await.expect("answered");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     drop(stream);
-    forwarded.join().await.expect("the connection ends");
+    // Whether its closing of the connection or the server's comes first is chance: joining tells of that as an error.
+    forwarded.abort();
 
     deployments.delete("web", &DeleteParams::foreground()).await.expect("deleted");
     let uid = applied.uid().expect("a uid");
