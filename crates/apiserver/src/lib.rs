@@ -19,6 +19,7 @@ mod custom;
 mod discovery;
 mod dispatch;
 mod endpoints;
+mod follow;
 mod health;
 mod hooks;
 mod housekeeping;

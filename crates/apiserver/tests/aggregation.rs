@@ -14,12 +14,11 @@ use axum::body::Body;
 use bytes::Bytes;
 use harness::pki::{Mint, authority};
 use harness::server::{Asked, Server, failure, json as answer};
-use harness::{Cluster, admin};
+use harness::{Cluster, admin, eventually};
 use http::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tower::ServiceExt;
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const FLUNDERS: &str = "/apis/wardle.example.com/v1alpha1/namespaces/default/flunders";
@@ -134,16 +133,6 @@ async fn available(cluster: &Cluster, name: &str, status: &str, reason: &str) ->
     panic!("never {status} {reason}: {found}");
 }
 
-async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
-    for _ in 0..200 {
-        if look().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never: {what}");
-}
-
 #[tokio::test]
 async fn requests_are_sent_on_with_their_user() {
     let bench = Bench::new().await;
@@ -192,24 +181,11 @@ async fn watches_and_connections_pass_through() {
     assert_eq!(watch.next_line().await, "ADDED a");
     assert_eq!(watch.next_line().await, "ADDED b");
     assert_eq!(watch.next_line().await, "end");
-    let (near, far) = tokio::io::duplex(1024);
-    let router = bench.cluster.server.router();
-    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(admin());
-        router.clone().oneshot(request)
-    });
-    tokio::spawn(async move {
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
-        connection.with_upgrades().await
-    });
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
-    tokio::spawn(connection.with_upgrades());
     let request = Request::get(format!("{FLUNDERS}/a/console"))
         .header(header::HOST, "server")
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket");
-    let response = sender.send_request(request.body(Body::empty()).unwrap()).await.unwrap();
+    let response = bench.cluster.over_a_connection(request.body(Body::empty()).unwrap()).await;
     assert_eq!(response.status(), 101);
     let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
     io.write_all(b"hello").await.unwrap();

@@ -17,7 +17,6 @@ use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tower::ServiceExt;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -116,24 +115,6 @@ impl Bench {
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.node.asked.lock().unwrap())
     }
-
-    /// As over a socket, where a connection can be taken over.
-    async fn over_a_connection(&self, request: Request<Body>) -> Response<hyper::body::Incoming> {
-        let (near, far) = tokio::io::duplex(1024);
-        let router = self.cluster.server.router();
-        let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(admin());
-            router.clone().oneshot(request)
-        });
-        tokio::spawn(async move {
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
-            connection.with_upgrades().await
-        });
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
-        tokio::spawn(connection.with_upgrades());
-        sender.send_request(request).await.unwrap()
-    }
 }
 
 fn upgrade_request(method: &str, path: &str) -> Request<Body> {
@@ -160,7 +141,7 @@ async fn connections_are_relayed() {
         ("GET", "p/attach?stdout=true&command=no", "/attach/default/p/c?output=1"),
         ("POST", "p/portforward?ports=80&ports=81", "/portForward/default/p?ports=80&ports=81"),
     ] {
-        let response = bench.over_a_connection(upgrade_request(method, &format!("{PODS}/{path}"))).await;
+        let response = bench.cluster.over_a_connection(upgrade_request(method, &format!("{PODS}/{path}"))).await;
         assert_eq!(response.status(), 101, "{path}");
         assert_eq!(response.headers()["x-stream-protocol-version"], "v4.channel.k8s.io");
         assert_eq!(bench.asked(), [format!("GET {expect} v4.channel.k8s.io false")]);
@@ -189,7 +170,8 @@ async fn who_may_and_what_is_refused() {
     let mut two = pod("none");
     two["spec"]["nodeName"] = "n1".into();
     bench.cluster.post(PODS, two).await.expect(201);
-    let response = bench.over_a_connection(upgrade_request("GET", &format!("{PODS}/none/exec?command=a"))).await;
+    let response =
+        bench.cluster.over_a_connection(upgrade_request("GET", &format!("{PODS}/none/exec?command=a"))).await;
     let (code, body) = (response.status(), response.into_body().collect().await.unwrap().to_bytes());
     let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((code.as_u16(), &status["message"]), (404, &json!("container not found (\"none\")")));

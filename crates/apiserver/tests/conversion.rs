@@ -5,10 +5,9 @@
 mod harness;
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use harness::Cluster;
 use harness::server::{Asked, Server, failure, json as answer};
+use harness::{Cluster, eventually};
 use serde_json::{Value, json};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -90,16 +89,6 @@ async fn cluster(server: &Server, storage: &str) -> Cluster {
     cluster.post(DEFINITIONS, definition(server, storage)).await.expect(201);
     eventually("served", async || cluster.get(NEW).await.code == 200).await;
     cluster
-}
-
-async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
-    for _ in 0..200 {
-        if look().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never: {what}");
 }
 
 fn names(list: &Value) -> Vec<&str> {

@@ -2,9 +2,7 @@
 
 mod harness;
 
-use std::time::Duration;
-
-use harness::{Cluster, admin};
+use harness::{Cluster, admin, eventually};
 use http::Request;
 use serde_json::{Value, json};
 
@@ -66,16 +64,6 @@ fn spec_schema() -> Value {
 
 fn tab(name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": { "name": name }, "spec": spec })
-}
-
-async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
-    for _ in 0..200 {
-        if look().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never: {what}");
 }
 
 async fn condition(cluster: &Cluster, name: &str, wanted: &str) -> Value {

@@ -8,8 +8,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, ContainerPort, ContainerState, PodCondition, PodReadinessGate, PodSchedulingGate, Toleration,
-    TopologySpreadConstraint,
+    Affinity, ContainerPort, ContainerState, PodCondition, PodSchedulingGate, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -48,7 +47,6 @@ pub struct PodSpec {
     pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
     pub overhead: Option<BTreeMap<String, Quantity>>,
     pub scheduling_gates: Option<Vec<PodSchedulingGate>>,
-    pub readiness_gates: Option<Vec<PodReadinessGate>>,
     /// Those that are claims.
     #[serde(default, deserialize_with = "claims")]
     pub volumes: Option<Vec<Volume>>,

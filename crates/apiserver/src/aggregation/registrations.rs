@@ -31,12 +31,7 @@ pub fn kind() -> &'static Kind {
 
 pub fn spawn_upkeep(core: Arc<Core>) {
     let shutdown = core.config.shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = run(core) => {}
-        }
-    });
+    tokio::spawn(shutdown.run_until_cancelled_owned(run(core)));
 }
 
 async fn run(core: Arc<Core>) {

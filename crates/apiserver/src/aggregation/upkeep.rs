@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use store::{Change, Revision, WatchEvent};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
 use super::probe;
 use super::registrations;
 use super::remotes::{Remote, Remotes};
 use super::{Aggregation, PREFIX};
 use crate::core::Core;
+use crate::follow::{Follower, follow};
 use crate::object::encode::decode;
 use crate::object::facets::ObjectFacets;
 use crate::reach::Dialer;
@@ -24,12 +24,7 @@ pub fn spawn_upkeep(core: &Arc<Core>, dialer: Dialer) {
     let mut worker = AggregationWorker { core: core.clone(), dialer, known: BTreeMap::new() };
     let after = worker.read();
     let shutdown = core.config.shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = worker.run(after) => {}
-        }
-    });
+    tokio::spawn(shutdown.run_until_cancelled_owned(follow(core.store.clone(), after, worker)));
     registrations::spawn_upkeep(core.clone());
 }
 
@@ -46,22 +41,9 @@ struct AggregationWorker {
     known: BTreeMap<String, Known>,
 }
 
-impl AggregationWorker {
-    async fn run(mut self, mut after: Revision) {
-        loop {
-            match self.core.store.watch(Bytes::from_static(PREFIX.as_bytes()), after) {
-                Ok(mut events) => loop {
-                    match events.next().await {
-                        Ok(event) => self.take(&event),
-                        Err(store::WatchClosed::Shutdown) => return,
-                        Err(store::WatchClosed::Lagged(_)) => break,
-                    }
-                },
-                Err(compacted) => tracing::warn!(%compacted, "APIServices fell behind, reading them anew"),
-            }
-            after = self.read();
-        }
-    }
+impl Follower for AggregationWorker {
+    const PREFIX: &'static str = PREFIX;
+    const FELL_BEHIND: &'static str = "APIServices fell behind, reading them anew";
 
     fn read(&mut self) -> Revision {
         let view = self.core.store.view();
@@ -84,7 +66,9 @@ impl AggregationWorker {
         }
         self.publish(event.revision);
     }
+}
 
+impl AggregationWorker {
     /// One that stays as it was keeps its connections and what is known of it.
     fn put(&mut self, name: String, stored: &[u8]) {
         let object = decode(stored);
@@ -101,16 +85,8 @@ impl AggregationWorker {
             tracing::warn!(name, "more than {REMOTES_MAX} APIServices name a Service; this one is not served");
             return;
         }
-        let (remote, ended) = (Arc::new(remote), CancellationToken::new());
-        let (core, probed, token) = (self.core.clone(), remote.clone(), ended.clone());
-        let shutdown = self.core.config.shutdown.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = token.cancelled() => {}
-                () = probe::run(core, probed) => {}
-            }
-        });
+        let (remote, ended) = (Arc::new(remote), self.core.config.shutdown.child_token());
+        tokio::spawn(ended.clone().run_until_cancelled_owned(probe::run(self.core.clone(), remote.clone())));
         self.known.insert(name, Known { remote, _probe: ended.drop_guard() });
     }
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use store::{Change, Revision, Store, WatchEvent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::index::{PREFIX, RbacIndex};
 use crate::core::Snapshot;
+use crate::follow::{Follower, follow};
 use crate::object::encode::decode;
 use crate::object::facets::ObjectFacets;
 
@@ -42,13 +42,8 @@ pub fn spawn_rbac_upkeep(store: Store<ObjectFacets>, shutdown: CancellationToken
     let index = build(&view);
     let published = Arc::new(ArcSwap::from_pointee(index.clone()));
     let (sender, seen) = watch::channel(view.revision());
-    let worker = RbacWorker { store, index, published: published.clone(), seen: sender };
-    tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = worker.run(view.revision()) => {}
-        }
-    });
+    let worker = RbacWorker { store: store.clone(), index, published: published.clone(), seen: sender };
+    tokio::spawn(shutdown.run_until_cancelled_owned(follow(store, view.revision(), worker)));
     RbacHandle { published, seen }
 }
 
@@ -67,24 +62,15 @@ struct RbacWorker {
     seen: watch::Sender<Revision>,
 }
 
-impl RbacWorker {
-    async fn run(mut self, mut after: Revision) {
-        loop {
-            match self.store.watch(Bytes::from_static(PREFIX.as_bytes()), after) {
-                Ok(mut events) => loop {
-                    match events.next().await {
-                        Ok(event) => self.take(&event),
-                        Err(store::WatchClosed::Shutdown) => return,
-                        Err(store::WatchClosed::Lagged(_)) => break,
-                    }
-                },
-                Err(compacted) => tracing::warn!(%compacted, "role index fell behind, building it anew"),
-            }
-            let view = self.store.view();
-            self.index = build(&view);
-            after = view.revision();
-            self.publish(after);
-        }
+impl Follower for RbacWorker {
+    const PREFIX: &'static str = PREFIX;
+    const FELL_BEHIND: &'static str = "role index fell behind, building it anew";
+
+    fn read(&mut self) -> Revision {
+        let view = self.store.view();
+        self.index = build(&view);
+        self.publish(view.revision());
+        view.revision()
     }
 
     fn take(&mut self, event: &WatchEvent<ObjectFacets>) {
@@ -94,7 +80,9 @@ impl RbacWorker {
         }
         self.publish(event.revision);
     }
+}
 
+impl RbacWorker {
     fn publish(&self, revision: Revision) {
         self.published.store(Arc::new(self.index.clone()));
         self.seen.send_replace(revision);

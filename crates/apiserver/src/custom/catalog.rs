@@ -90,12 +90,7 @@ pub fn spawn_catalog_upkeep(store: Store<ObjectFacets>, dialer: Dialer, shutdown
         converters: converting.clone(),
         seen: sender,
     };
-    tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = worker.run(view.revision()) => {}
-        }
-    });
+    tokio::spawn(shutdown.run_until_cancelled_owned(worker.run(view.revision())));
     CatalogHandle { published, converters: converting, seen }
 }
 

@@ -29,12 +29,7 @@ const EVERY: Duration = Duration::from_millis(500);
 pub fn spawn_keeper(core: Arc<Core>) {
     let shutdown = core.config.shutdown.clone();
     let keeper = Keeper { core, slim: BTreeMap::new(), unsettled: BTreeSet::new(), emptied: BTreeSet::new() };
-    tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = keeper.run() => {}
-        }
-    });
+    tokio::spawn(shutdown.run_until_cancelled_owned(keeper.run()));
 }
 
 /// A definition without its schemas.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use bytes::Bytes;
 use store::{Change, Revision, Store, WatchEvent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::registered::{Registered, Registrations};
 use crate::core::Snapshot;
+use crate::follow::{Follower, follow};
 use crate::object::encode::decode;
 use crate::object::facets::ObjectFacets;
 use crate::reach::Dialer;
@@ -46,13 +46,9 @@ pub fn spawn_hooks_upkeep(store: Store<ObjectFacets>, dialer: Dialer, shutdown: 
     let registrations = build(&view, &dialer);
     let published = Arc::new(ArcSwap::from_pointee(registrations.registered()));
     let (sender, seen) = watch::channel(view.revision());
-    let worker = HooksWorker { store, dialer, registrations, published: published.clone(), seen: sender };
-    tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = worker.run(view.revision()) => {}
-        }
-    });
+    let worker =
+        HooksWorker { store: store.clone(), dialer, registrations, published: published.clone(), seen: sender };
+    tokio::spawn(shutdown.run_until_cancelled_owned(follow(store, view.revision(), worker)));
     HooksHandle { published, seen }
 }
 
@@ -72,24 +68,15 @@ struct HooksWorker {
     seen: watch::Sender<Revision>,
 }
 
-impl HooksWorker {
-    async fn run(mut self, mut after: Revision) {
-        loop {
-            match self.store.watch(Bytes::from_static(PREFIX.as_bytes()), after) {
-                Ok(mut events) => loop {
-                    match events.next().await {
-                        Ok(event) => self.take(&event),
-                        Err(store::WatchClosed::Shutdown) => return,
-                        Err(store::WatchClosed::Lagged(_)) => break,
-                    }
-                },
-                Err(compacted) => tracing::warn!(%compacted, "admission hooks fell behind, reading them anew"),
-            }
-            let view = self.store.view();
-            self.registrations = build(&view, &self.dialer);
-            after = view.revision();
-            self.publish(after);
-        }
+impl Follower for HooksWorker {
+    const PREFIX: &'static str = PREFIX;
+    const FELL_BEHIND: &'static str = "admission hooks fell behind, reading them anew";
+
+    fn read(&mut self) -> Revision {
+        let view = self.store.view();
+        self.registrations = build(&view, &self.dialer);
+        self.publish(view.revision());
+        view.revision()
     }
 
     fn take(&mut self, event: &WatchEvent<ObjectFacets>) {
@@ -99,7 +86,9 @@ impl HooksWorker {
         }
         self.publish(event.revision);
     }
+}
 
+impl HooksWorker {
     fn publish(&self, revision: Revision) {
         self.published.store(Arc::new(self.registrations.registered()));
         self.seen.send_replace(revision);

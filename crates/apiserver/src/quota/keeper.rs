@@ -24,12 +24,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub fn spawn_keeper(core: Arc<Core>) {
     let shutdown = core.config.shutdown.clone();
     let keeper = Keeper { core, quotas: BTreeMap::new(), dirty: BTreeSet::new(), led: false };
-    tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = keeper.run() => {}
-        }
-    });
+    tokio::spawn(shutdown.run_until_cancelled_owned(keeper.run()));
 }
 
 struct Keeper {

@@ -27,12 +27,7 @@ pub fn spawn_upkeep(store: Store<ObjectFacets>, shutdown: CancellationToken) -> 
     let view = store.view();
     let published = Arc::new(ArcSwap::from_pointee(Levels::new(stored(&view))));
     let mine = Arc::clone(&published);
-    tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = follow(store, view, mine) => {}
-        }
-    });
+    tokio::spawn(shutdown.run_until_cancelled_owned(follow(store, view, mine)));
     published
 }
 

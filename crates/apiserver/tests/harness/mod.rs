@@ -5,11 +5,13 @@ pub mod pki;
 pub mod server;
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use apiserver::{ApiServer, ApiServerConfig, MASTERS, ObjectFacets, UserInfo};
 use axum::body::Body;
 use http::{Request, Response};
 use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use store::{Store, StoreConfig};
 use tower::ServiceExt;
@@ -46,9 +48,38 @@ pub fn admin() -> UserInfo {
     UserInfo::authenticated("admin", [MASTERS])
 }
 
+/// Looks again and again, for ten seconds.
+pub async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
+    for _ in 0..200 {
+        if look().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never: {what}");
+}
+
 impl Cluster {
     pub async fn new() -> Self {
         Self::with(|_| {}).await
+    }
+
+    /// As over a socket, where a connection can be taken over.
+    pub async fn over_a_connection(&self, request: Request<Body>) -> Response<hyper::body::Incoming> {
+        let (near, far) = tokio::io::duplex(1024);
+        let router = self.server.router();
+        let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(admin());
+            router.clone().oneshot(request)
+        });
+        tokio::spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
+            connection.with_upgrades().await
+        });
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.expect("HTTP");
+        tokio::spawn(connection.with_upgrades());
+        sender.send_request(request).await.expect("an answer")
     }
 
     pub async fn with(change: impl FnOnce(&mut ApiServerConfig)) -> Self {

@@ -41,12 +41,7 @@ type SecretName = (String, String);
 pub fn spawn_keeper(core: Arc<Core>) {
     let shutdown = core.config.shutdown.clone();
     let keeper = Keeper { core, unsettled: BTreeSet::new(), led: false };
-    tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = keeper.run() => {}
-        }
-    });
+    tokio::spawn(shutdown.run_until_cancelled_owned(keeper.run()));
 }
 
 struct Keeper {
