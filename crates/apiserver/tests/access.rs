@@ -134,7 +134,8 @@ async fn components_have_their_roles() {
     check("system:kube-scheduler", "GET", "/api/v1/secrets", 403).await;
     check("system:kube-controller-manager", "GET", "/api/v1/secrets", 200).await;
     let function = "/apis/knarr.dev/v1alpha1/namespaces/default/functions/calc";
-    check("system:knarr-function-triggers", "POST", &format!("{function}/invoke"), 404).await;
+    let (invoke, call) = (format!("{function}/invoke"), json!({ "export": "add", "args": [1, 2] }));
+    cluster.call_as(user("system:knarr-function-triggers"), "POST", &invoke, call).await.expect(404);
     check("system:knarr-function-triggers", "GET", function, 403).await;
     check("system:knarr-function-triggers", "GET", "/api/v1/secrets", 403).await;
     check("jane", "GET", "/apis", 200).await;
