@@ -151,7 +151,7 @@ impl Server {
         self.process = None;
     }
 
-    /// Nothing reaches its disk any more; the process does not know yet.
+    /// Nothing reaches its disk any more; a process that runs on is not told.
     pub fn cut_power(&self) {
         self.disk.as_ref().expect("only a disk of its own can lose its power").cut(&self.host);
     }
