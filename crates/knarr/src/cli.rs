@@ -490,6 +490,9 @@ pub struct BenchArgs {
     /// Pods of `scale`
     #[arg(long, default_value_t = 100, value_parser = at_least_one)]
     pub pods: usize,
+    /// Images that the pods of `scale` are of, each compiled for itself
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub images: usize,
     /// Length of each load
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,

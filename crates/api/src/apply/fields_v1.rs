@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use super::element::Element;
 use super::set::{Node, Set};
 
-const SELF: &str = ".";
+/// Makes a member of what has others below it.
+pub const SELF: &str = ".";
 
 /// A JSON object of ours sorts its keys as Kubernetes sorts the steps; only numbers within them (ports) sort as text.
 pub fn encode(set: &Set) -> Value {
@@ -18,14 +19,29 @@ pub fn encode(set: &Set) -> Value {
 }
 
 fn members(set: &Set) -> Map<String, Value> {
-    let entries = set.nodes().map(|(element, node)| {
-        let mut below = members(&node.below);
-        if node.member && !below.is_empty() {
-            below.insert(SELF.to_owned(), Value::Object(Map::new()));
-        }
-        (element.encode(), Value::Object(below))
+    let entries = set.nodes().filter_map(|(element, node)| {
+        Some((element.encode(), close(Owned { member: node.member, below: members(&node.below) })?))
     });
     entries.collect()
+}
+
+/// A node whose part below it is encoded.
+#[derive(Debug, Default)]
+pub struct Owned {
+    pub member: bool,
+    pub below: Map<String, Value>,
+}
+
+/// The whole of it encoded; `None` when there is nothing in it.
+pub fn close(owned: Owned) -> Option<Value> {
+    let Owned { member, mut below } = owned;
+    if below.is_empty() {
+        return member.then(|| Value::Object(below));
+    }
+    if member {
+        below.insert(SELF.to_owned(), Value::Object(Map::new()));
+    }
+    Some(Value::Object(below))
 }
 
 /// Reads a set. Steps of unknown sorts are left out, as Kubernetes leaves them out.

@@ -57,6 +57,11 @@ pub struct Entry {
 
 impl Entry {
     pub fn new(identity: Identity<'_>, set: &Set, time: &str) -> Self {
+        Self::with(identity, fields_v1::encode(set), time)
+    }
+
+    /// `fields` is FieldsV1 in canonical form.
+    pub fn with(identity: Identity<'_>, fields: Value, time: &str) -> Self {
         let manager = if identity.manager.is_empty() { UNKNOWN } else { identity.manager };
         Self {
             manager: manager.to_owned(),
@@ -64,7 +69,7 @@ impl Entry {
             api_version: identity.api_version.to_owned(),
             subresource: identity.subresource.to_owned(),
             time: Some(time.to_owned()),
-            fields: fields_v1::encode(set),
+            fields,
         }
     }
 

@@ -15,6 +15,7 @@ mod applied;
 mod check;
 mod compare;
 mod conflict;
+mod created;
 mod element;
 mod fields_v1;
 mod last_applied;

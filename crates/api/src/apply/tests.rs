@@ -8,6 +8,7 @@ use super::managers::listed;
 use super::*;
 use crate::kinds::{Kind, by_kind};
 use crate::meta;
+use crate::protobuf::generate::Generator;
 
 /// One write after another on the same object.
 enum Step {
@@ -692,6 +693,62 @@ fn any_pod() -> impl Strategy<Value = Value> {
             json!({ "metadata": { "labels": labels, "finalizers": finalizers }, "spec": { "containers": containers } })
         },
     )
+}
+
+/// What of an object comes from comparing it with nothing.
+fn owned_by_comparison(writer: &Writer<'_>, object: &Value) -> Value {
+    let mut changes = writer.changes(&writer::NOTHING, object);
+    let written = changes.at(writer.api_version).map(|change| writer.ownable(&change.written));
+    fields_v1::encode(&written.unwrap_or_default())
+}
+
+/// Items doubled, and values that are empty or null, at any place.
+fn disturbed(value: &mut Value, random: &mut Generator) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields.iter_mut().filter(|(name, _)| !["apiVersion", "kind"].contains(&name.as_str()))
+            {
+                match random.below(24) {
+                    0 => *value = Value::Null,
+                    1 if value.is_object() && name != "metadata" => *value = json!({}),
+                    1 if value.is_array() => *value = json!([]),
+                    _ => disturbed(value, random),
+                }
+            }
+        }
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| disturbed(item, random));
+            if random.below(6) == 0
+                && let Some(first) = items.first().cloned()
+            {
+                items.push(first);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_first_owner_has_what_was_not_there_before(seed: u64) {
+        let mut random = Generator::new(seed);
+        let unowned = paths(&[&["status"]]);
+        for kind in crate::kinds::KINDS {
+            let Some((_, mut object)) = random.object(kind) else { continue };
+            let api_version = kind.api_version();
+            let writer = Writer {
+                typing: Typing::Kind(kind), api_version: &api_version, manager: "m", subresource: "",
+                unowned: &unowned, now: "",
+            };
+            for _ in 0..2 {
+                let expect = owned_by_comparison(&writer, &object);
+                prop_assert_eq!(Value::Object(writer.created(&object)), expect, "{}", object);
+                disturbed(&mut object, &mut random);
+            }
+        }
+    }
 }
 
 proptest! {

@@ -40,6 +40,9 @@ fn after(writer: &Writer<'_>, mut managers: Managers, old: Option<&Value>, new: 
         // Nobody was tracked so far. That begins with an apply.
         return None;
     }
+    if managers.is_empty() {
+        return first(writer, new);
+    }
     let mut changes = writer.changes(old.unwrap_or(&NOTHING), new);
     let own = writer.identity(Operation::Update);
     let position = managers.position(own);
@@ -64,6 +67,13 @@ fn after(writer: &Writer<'_>, mut managers: Managers, old: Option<&Value>, new: 
     }
     managers.cap();
     managers.encode()
+}
+
+/// Of a new object: whoever creates it owns what is in it.
+fn first(writer: &Writer<'_>, new: &Value) -> Option<Value> {
+    let fields = Value::Object(writer.created(new));
+    let entry = Entry::with(writer.identity(Operation::Update), fields, writer.now);
+    Managers { entries: vec![entry] }.encode()
 }
 
 /// Puts the old times back when nothing but times differs, so that a write that changes nothing is none.

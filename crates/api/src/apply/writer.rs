@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::compare::compare;
+use super::created::created;
 use super::element::Element;
 use super::fields_v1;
 use super::managers::{Entry, Identity, Operation};
@@ -74,6 +75,12 @@ impl<'a> Writer<'a> {
     /// What of a set the writer may own.
     pub fn ownable(&self, set: &Set) -> Set {
         set.without(self.unowned).without(&IDENTITY_FIELDS).difference(&METADATA)
+    }
+
+    /// FieldsV1 of what the writer owns of an object that it creates.
+    pub fn created(&self, new: &Value) -> Map<String, Value> {
+        let Some(to) = self.typing.in_version(self.api_version) else { return Map::new() };
+        created(to.root(), &self.typing.convert(new, to), [self.unowned, &IDENTITY_FIELDS])
     }
 
     pub fn changes(&self, old: &'a Value, new: &'a Value) -> ChangesByVersion<'a> {

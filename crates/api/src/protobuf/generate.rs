@@ -197,7 +197,7 @@ impl Generator {
 }
 
 /// The name under which a message's JSON form is published.
-pub(crate) fn type_name(message: &Message) -> String {
+pub(super) fn type_name(message: &Message) -> String {
     message
         .name
         .replace("apiextensions_apiserver", "apiextensions-apiserver")

@@ -242,7 +242,7 @@ fn read_map_entry(
 }
 
 #[cfg(test)]
-mod generate;
+pub(crate) mod generate;
 #[cfg(test)]
 mod generated_tests;
 #[cfg(test)]

@@ -68,6 +68,7 @@ pub struct Settings {
     dir: PathBuf,
     runs: usize,
     pods: usize,
+    images: usize,
     /// Length of one load.
     load: Duration,
     idle: Duration,
@@ -87,6 +88,7 @@ async fn bench(args: BenchArgs) -> Result<()> {
         dir: args.dir,
         runs: args.runs,
         pods: args.pods,
+        images: args.images,
         load: Duration::from_secs(args.seconds),
         idle: Duration::from_secs(args.idle_seconds),
         wasmtime: args.wasmtime,

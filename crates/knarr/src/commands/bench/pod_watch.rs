@@ -13,8 +13,6 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 
-use super::session::TIMEOUT;
-
 /// Steps of one pod, since a common beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Steps {
@@ -56,27 +54,32 @@ pub async fn open(pods: &Api<Pod>, app: &str) -> Result<PodWatch> {
 
 impl PodWatch {
     /// Follows until so many pods are Ready.
-    pub async fn until_ready(self, count: usize, began: Instant) -> Result<Vec<Steps>> {
-        match tokio::time::timeout(TIMEOUT, self.follow(count, began)).await {
+    pub async fn until_ready(self, count: usize, began: Instant, limit: Duration) -> Result<Vec<Steps>> {
+        match tokio::time::timeout(limit, self.follow(count, began)).await {
             Ok(steps) => steps,
-            Err(_) => bail!("{count} pods were not Ready after {TIMEOUT:?}"),
+            Err(_) => bail!("{count} pods were not Ready after {limit:?}"),
         }
     }
 
     async fn follow(mut self, count: usize, began: Instant) -> Result<Vec<Steps>> {
         let mut seen: BTreeMap<String, Steps> = BTreeMap::new();
+        let mut ready = 0;
         while let Some(event) = self.events.next().await {
             match event.context("the watch broke")? {
                 WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
-                    seen.entry(pod.name_any()).or_default().see(&pod, began.elapsed());
+                    let steps = seen.entry(pod.name_any()).or_default();
+                    let before = steps.ready;
+                    steps.see(&pod, began.elapsed());
+                    ready += usize::from(before.is_none() && steps.ready.is_some());
                 }
                 WatchEvent::Deleted(pod) => {
-                    seen.remove(&pod.name_any());
+                    let steps = seen.remove(&pod.name_any());
+                    ready -= usize::from(steps.is_some_and(|steps| steps.ready.is_some()));
                 }
                 WatchEvent::Error(status) => bail!("the watch ended: {}", status.message),
                 WatchEvent::Bookmark(_) => {}
             }
-            if seen.values().filter(|steps| steps.ready.is_some()).count() >= count {
+            if ready >= count {
                 return Ok(seen.into_values().collect());
             }
         }

@@ -66,7 +66,7 @@ async fn start_pod(session: &Session<'_>) -> Result<SocketAddr> {
     let watch = pod_watch::open(&session.pods(), NAME).await?;
     let began = Instant::now();
     create(&session.deployments(), deployment(NAME, &image, 1)).await.context("cannot create the Deployment")?;
-    watch.until_ready(1, began).await?;
+    watch.until_ready(1, began, TIMEOUT).await?;
     let params = kube::api::ListParams::default().labels(&format!("app={NAME}"));
     let pods = session.pods().list(&params).await.context("cannot list pods")?;
     let address = pods.into_iter().find_map(|pod| pod.status?.pod_ip).context("the pod has no address")?;

@@ -87,18 +87,24 @@ impl<'a> Session<'a> {
     /// Puts the image of a workload into the registry and answers its name. A second push finds
     /// everything there.
     pub async fn push(&self, workload: Workload) -> Result<String> {
-        let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
-        let store = ImageStore::open(dir.path())?;
-        let digest = pack(&store, workload)?;
-        let repository = format!("bench/{}", workload.name());
-        RegistryClient::new(&self.access)?.push(&store, &digest, &repository, "v1").await?;
-        Ok(format!("registry.local/{repository}:v1"))
+        self.push_variant(workload, 0).await
     }
 
-    /// Deletes a Deployment and waits until its pods are gone.
+    /// [`Session::push`] of a program that does the same and is another one, code of its own included.
+    pub async fn push_variant(&self, workload: Workload, number: usize) -> Result<String> {
+        let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
+        let store = ImageStore::open(dir.path())?;
+        let digest = pack(&store, workload, number)?;
+        let (repository, tag) = (format!("bench/{}", workload.name()), format!("v{}", number + 1));
+        RegistryClient::new(&self.access)?.push(&store, &digest, &repository, &tag).await?;
+        Ok(format!("registry.local/{repository}:{tag}"))
+    }
+
+    /// Deletes the Deployments of a label `app` and waits until their pods are gone.
     pub async fn remove(&self, name: &str) -> Result<()> {
-        self.deployments().delete(name, &DeleteParams::background()).await.context("cannot delete the Deployment")?;
         let params = ListParams::default().labels(&format!("app={name}"));
+        let deleted = self.deployments().delete_collection(&DeleteParams::background(), &params).await;
+        deleted.context("cannot delete the Deployments")?;
         let gone = async {
             while !self.pods().list(&params).await?.items.is_empty() {
                 tokio::time::sleep(POLL).await;
@@ -112,17 +118,30 @@ impl<'a> Session<'a> {
     }
 }
 
-fn pack(store: &ImageStore, workload: Workload) -> Result<Digest> {
+fn pack(store: &ImageStore, workload: Workload, number: usize) -> Result<Digest> {
     let options = BuildOptions { repository: "bench", tag: "" };
+    let wasm = |program: Vec<u8>| build::wasm_artifact(store, &variant(program, number), &options);
     Ok(match workload {
-        Workload::Wasm => build::wasm_artifact(store, &examples::hello_http()?, &options)?,
-        Workload::Plugin => build::wasm_artifact(store, &examples::plugin_shop()?, &options)?,
+        Workload::Wasm => wasm(examples::hello_http()?)?,
+        Workload::Plugin => wasm(examples::plugin_shop()?)?,
         Workload::Container => {
             let program = ImageFile { path: "/backend", mode: 0o755, content: &examples::backend()? };
             let start = StartConfig { entrypoint: vec!["/backend".to_owned()], ..StartConfig::default() };
             build::linux_files(store, &[program], &start, &options)?
         }
     })
+}
+
+/// A component with a custom section more (component binary format: id 0, size, name, content). 0 leaves it as it is.
+fn variant(mut program: Vec<u8>, number: usize) -> Vec<u8> {
+    if number > 0 {
+        let (name, content) = (b"variant", (number as u64).to_le_bytes());
+        let bytes = 1 + name.len() + content.len();
+        program.extend([0, bytes as u8, name.len() as u8]);
+        program.extend_from_slice(name);
+        program.extend_from_slice(&content);
+    }
+    program
 }
 
 /// Creates an object given as JSON.
@@ -138,7 +157,7 @@ where
 pub fn deployment(name: &str, image: &str, replicas: usize) -> Value {
     let labels = json!({ "app": name });
     json!({
-        "metadata": { "name": name },
+        "metadata": { "name": name, "labels": labels },
         "spec": {
             "replicas": replicas,
             "selector": { "matchLabels": labels },

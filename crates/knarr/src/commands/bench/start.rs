@@ -66,7 +66,7 @@ async fn once(session: &Session<'_>, workload: Workload, image: &str, run: usize
     let address = service.spec.and_then(|spec| spec.cluster_ip).context("the Service has no address")?;
     let address: IpAddr = address.parse().context("the Service has no address")?;
     let answer = first_answer(SocketAddr::new(address, 80), began);
-    let (answered, steps) = tokio::try_join!(answer, watch.until_ready(1, began))?;
+    let (answered, steps) = tokio::try_join!(answer, watch.until_ready(1, began, TIMEOUT))?;
     session.services().delete(&name, &DeleteParams::default()).await.context("cannot delete the Service")?;
     session.remove(&name).await?;
     Ok(Start { answered, steps: steps.first().copied().unwrap_or_default() })
