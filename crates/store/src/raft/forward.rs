@@ -2,6 +2,7 @@
 //! certainly did not happen is tried again, and an unknown outcome is an error that says so.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -151,8 +152,12 @@ impl Node {
     pub async fn linearize(&self) -> Result<(), WriteError> {
         let core = &self.0;
         let until = Instant::now() + LINEARIZE_TIMEOUT;
+        let alone_in = core.leads_alone_in();
         loop {
             core.check_serving()?;
+            if alone_in.is_some_and(|term| core.alone.is_confirmed_in(term)) && !core.stopping.load(Ordering::Acquire) {
+                return Ok(());
+            }
             let asked = tokio::time::timeout_at(until, core.barrier()).await;
             let index = asked.unwrap_or_else(|_| Err(WriteError::Unreachable(boxed(Late(LINEARIZE_TIMEOUT)))));
             let applied = match index {
@@ -167,7 +172,15 @@ impl Node {
                 Err(error) if error.may_try_again() && Instant::now() < until => {
                     tokio::time::sleep(LEADER_PAUSE).await;
                 }
-                applied => return applied,
+                Ok(()) => {
+                    if let Some(term) = alone_in
+                        && core.leads_alone_in() == alone_in
+                    {
+                        core.alone.confirm(term);
+                    }
+                    return Ok(());
+                }
+                failed => return failed,
             }
         }
     }
@@ -192,10 +205,18 @@ impl Core {
         Ok(outcome)
     }
 
+    /// The term in which this member leads as the only voter.
+    fn leads_alone_in(&self) -> Option<u64> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let leads = metrics.current_leader == Some(self.me.0);
+        (leads && metrics.membership_config.voter_ids().eq([self.me.0])).then_some(metrics.vote.leader_id.term)
+    }
+
     /// A read index that is as new as this call.
     pub async fn barrier(&self) -> Result<u64, WriteError> {
         // A lone voter asks nobody, so there is nothing to share.
-        if self.raft.server_metrics().borrow_watched().membership_config.voter_ids().eq([self.me.0]) {
+        if self.leads_alone_in().is_some() {
             return self.read_index_here().await;
         }
         self.read_rounds.ask().await

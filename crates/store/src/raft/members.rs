@@ -280,6 +280,14 @@ impl Core {
     }
 
     async fn write(&self, change: ChangeMembers<u64, Peer>, retain: bool) -> Result<(), MemberError> {
+        match &change {
+            ChangeMembers::AddNodes(_)
+            | ChangeMembers::SetNodes(_)
+            | ChangeMembers::RemoveNodes(_)
+            | ChangeMembers::RemoveVoters(_) => {}
+            // With voters more, or unknown here.
+            _ => self.alone.end(),
+        }
         let written = tokio::time::timeout(CHANGE_TIMEOUT, self.raft.change_membership(change, retain)).await;
         match written {
             Ok(Ok(_)) => Ok(()),

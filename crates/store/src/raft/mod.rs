@@ -18,6 +18,7 @@
 //! - [`runtime`], [`watch_channel`]: what openraft runs on
 
 mod address_book;
+mod alone;
 mod answer;
 mod audit;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use super::address_book::AddressBook;
+use super::alone::Alone;
 use super::audit::{Alarm, HashAt, audit};
 use super::forward_rounds::{self, ForwardRounds};
 use super::incoming::{self, Incoming};
@@ -82,6 +83,7 @@ pub(super) struct Core {
     pub hash_at: HashAt,
     pub alarm: watch::Sender<Alarm>,
     pub shares: Semaphore,
+    pub alone: Alone,
     pub read_rounds: ReadRounds,
     pub forward_rounds: ForwardRounds,
     /// Held while the membership is changed: one change at a time.
@@ -173,6 +175,7 @@ impl Node {
             hash_at: typed.hash_at,
             alarm: watch::Sender::new(Alarm::None),
             shares: Semaphore::new(SHARES_MAX),
+            alone: Alone::default(),
             read_rounds,
             forward_rounds,
             changes: Mutex::new(()),

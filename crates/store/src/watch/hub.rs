@@ -1,13 +1,18 @@
 //! Who follows which prefix, and the one task that hands new batches to them. Fan-out happens here and not where
 //! transactions are applied, so ten thousand watches do not slow a write. Knows nothing of raft or disks.
+//!
+//! Waking a watch costs more than its event (a frame, a TLS record, a system call). So after changes for many watches the
+//! hub rests a moment, and what happens meanwhile reaches each of them together. Few watches are told at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::mvcc::{Batch, Timeline};
 use crate::types::{Facets, Revision};
@@ -16,6 +21,10 @@ use crate::types::{Facets, Revision};
 const JOINS_MAX: usize = 1024;
 /// Batches one watch may leave unread before it has to go back to the history.
 pub(super) const WATCH_BUFFER_MAX: usize = 256;
+/// From so many deliveries at once on the hub rests.
+const MANY_DELIVERIES: usize = 64;
+/// How long; what a watch may be told late.
+const REST: Duration = Duration::from_millis(4);
 /// Dead subscribers are looked for when their number could have doubled, from this many on.
 const SWEEP_AT_LEAST: usize = 64;
 
@@ -82,13 +91,18 @@ pub(crate) fn spawn_hub<F: Facets>(
     let mut hub = Hub { published: published.clone(), revision, subscribers: Subscribers::default() };
     let handle = HubHandle { joins, published, news: news.clone(), dispatched: dispatched.clone() };
     tokio::spawn(async move {
+        let mut rests_until = None;
         loop {
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = news.notified() => {
-                    hub.follow();
+                () = tokio::time::sleep_until(rests_until.unwrap_or_else(Instant::now)), if rests_until.is_some() => {
+                    rests_until = None;
+                }
+                () = news.notified(), if rests_until.is_none() => {
+                    let deliveries = hub.follow();
                     dispatched.store(hub.revision.0, Ordering::Release);
+                    rests_until = (deliveries >= MANY_DELIVERIES).then(|| Instant::now() + REST);
                 }
                 subscriber = joining.recv() => match subscriber {
                     Some(subscriber) => hub.join(subscriber),
@@ -108,21 +122,23 @@ struct Hub<F> {
 }
 
 impl<F: Facets> Hub<F> {
-    /// Hands out everything published since the last time.
-    fn follow(&mut self) {
+    /// Hands out everything published since the last time; how often something was handed to a watch.
+    fn follow(&mut self) -> usize {
         let published = self.published.load_full();
         if self.revision < published.history().compacted() {
             // The window moved past us (a snapshot was installed): each watch finds out where it stands itself.
             self.subscribers = Subscribers::default();
             self.revision = published.revision();
-            return;
+            return 0;
         }
+        let mut deliveries = 0;
         while let Some(batch) = published.history().batch(self.revision.next()) {
             for event in &batch.events {
-                self.subscribers.offer(event.change.key(), batch);
+                deliveries += self.subscribers.offer(event.change.key(), batch);
             }
             self.revision = batch.revision;
         }
+        deliveries
     }
 
     /// Brings a newcomer from its revision to ours. One that does not fit its buffer, or whose revision the
@@ -181,8 +197,9 @@ impl<F> Subscribers<F> {
         group.push(subscriber);
     }
 
-    fn offer(&mut self, key: &[u8], batch: &Arc<Batch<F>>) {
-        let mut emptied = Vec::new();
+    /// How many took the batch.
+    fn offer(&mut self, key: &[u8], batch: &Arc<Batch<F>>) -> usize {
+        let (mut emptied, mut deliveries) = (Vec::new(), 0);
         for &length in self.lengths.keys().take_while(|&&length| length <= key.len()) {
             let Some(group) = self.by_prefix.get_mut(&key[..length]) else { continue };
             let before = group.len();
@@ -191,7 +208,9 @@ impl<F> Subscribers<F> {
                     return true;
                 }
                 subscriber.after = batch.revision;
-                subscriber.sender.try_send(Delivery::Batch(batch.clone())).is_ok()
+                let took = subscriber.sender.try_send(Delivery::Batch(batch.clone())).is_ok();
+                deliveries += usize::from(took);
+                took
             });
             self.count -= before - group.len();
             if group.is_empty() {
@@ -201,6 +220,7 @@ impl<F> Subscribers<F> {
         for length in emptied {
             self.remove_group(&key[..length]);
         }
+        deliveries
     }
 
     /// A watch that was dropped while nothing happened under its prefix leaves no other trace.
