@@ -107,12 +107,21 @@ impl Network {
 
     /// Where Services lead, for runtimes that call without the kernel; empty until the rules are in the kernel.
     pub fn service_table(&self) -> Receiver<Arc<ServiceTable>> {
-        self.table.subscribe()
+        let mut table = self.table.subscribe();
+        if !table.borrow().frontends.is_empty() {
+            table.mark_changed();
+        }
+        table
     }
 
     /// Who may call whom, for runtimes that call without the kernel.
     pub fn policy_table(&self) -> Receiver<Arc<PolicyTable>> {
-        self.policy_table.subscribe()
+        let mut table = self.policy_table.subscribe();
+        if table.borrow().revision > 0 {
+            // It was there before whoever asks for it.
+            table.mark_changed();
+        }
+        table
     }
 
     /// Starts the service proxy, the DNS server, the activator and the rules of policies, fed by watches, until

@@ -240,7 +240,9 @@ impl PolicySync {
         let is_same_rules = before.tables.blocks == tables.blocks
             && before.tables.ingress.grants == tables.ingress.grants
             && before.tables.egress.grants == tables.egress.grants;
-        let revision = self.table.borrow().revision + u64::from(!is_same_rules);
+        let last = self.table.borrow().revision;
+        // The first one is told whatever it says: hosts may know one of a process before this one.
+        let revision = (last + u64::from(!is_same_rules)).max(1);
         let table = match &covered {
             Covered::These(pods) => publish::publish(&tables, pods.values().copied(), revision),
             Covered::All | Covered::None => PolicyTable { revision, ..PolicyTable::default() },
