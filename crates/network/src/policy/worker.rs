@@ -61,17 +61,11 @@ enum Covered {
 }
 
 /// Read by whoever judges; clones share it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct KnownPolicies {
     newest: watch::Sender<Arc<Known>>,
     /// Counts addresses given out and taken back.
     moved: watch::Sender<u64>,
-}
-
-impl Default for KnownPolicies {
-    fn default() -> Self {
-        Self { newest: watch::Sender::default(), moved: watch::Sender::default() }
-    }
 }
 
 impl KnownPolicies {
