@@ -5,7 +5,8 @@
 //!
 //! The agent (`node`) speaks only these traits; `wasm-runtime` and `container-runtime` implement
 //! the first, `image` the second, `network` the third. The fourth is what a runtime asks in a guest's
-//! name; the program says who answers. A [`ServiceTable`] says where Services lead, for calls without the kernel. A pod with containers of both kinds has one sandbox in each
+//! name; the program says who answers. A [`ServiceTable`] says where Services lead, and a [`PolicyTable`] who may call
+//! whom, for calls without the kernel. A pod with containers of both kinds has one sandbox in each
 //! runtime, both given the same [`NetworkAttachment`] and the same cgroup parent.
 
 #![deny(clippy::disallowed_methods)]
@@ -16,6 +17,7 @@ pub mod fake_key_value;
 mod image;
 mod key_value;
 mod network;
+mod policy_table;
 mod runtime;
 mod service_table;
 mod streams;
@@ -26,6 +28,7 @@ pub use image::{
 };
 pub use key_value::{BucketUse, ExpectEntry, KeyValueError, KeyValueStore, Keys, Versioned};
 pub use network::{AttachRequest, Attached, NetworkAttachment, NetworkKind, PodNetwork};
+pub use policy_table::{PolicyGrant, PolicyGroups, PolicyTable};
 pub use runtime::{
     Answers, CallCounts, ContainerConfig, ContainerEvent, ContainerId, ContainerPort, ContainerState, ContainerStats,
     ContainerStatus, DnsConfig, ExecOutcome, ExitReason, ExportedFunction, Isolation, Mount, PodSandboxConfig,

@@ -1,9 +1,8 @@
-//! The network of one node: addresses for pods, Services through nftables, DNS.
+//! The network of one node: addresses for pods, Services and network policies through nftables, DNS.
 //!
-//! Owns: the bridge, the pods' network namespaces, the node's nftables table and its DNS server.
-//! May not know: pods' containers, other nodes' agents, the store; it meets the rest of the system
-//! through watches of Services and EndpointSlices and through `cri::PodNetwork`. Runs no external
-//! command.
+//! Owns: the bridge, the pods' network namespaces, the node's nftables tables and its DNS server.
+//! May not know: what runs in pods, other nodes' agents, the store; it meets the rest of the system
+//! through watches and through `cri::PodNetwork`. Runs no external command.
 
 mod activator;
 mod cidr;
@@ -13,7 +12,9 @@ mod endpoints;
 mod error;
 mod files;
 mod netlink;
+mod nft;
 mod pods;
+pub mod policy;
 pub mod service_proxy;
 mod setup;
 mod sysctl;
@@ -24,12 +25,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use cri::{AttachRequest, Attached, NetworkAttachment, NetworkError, PodNetwork, ServiceTable};
+use cri::{AttachRequest, Attached, NetworkAttachment, NetworkError, PodNetwork, PolicyTable, ServiceTable};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
 use kube::runtime::watcher;
+use reconcile::pod::Pod;
 use reconcile::{Cache, Reflector};
 use tokio::sync::watch::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +44,7 @@ pub use config::{InvalidConfig, NetworkConfig, upstream_servers};
 use dns::{DnsSockets, Zone, ZoneConfig};
 pub use error::SetupError;
 use pods::PodsHandle;
+use policy::{KnownPolicies, PolicyCaches, PolicyRules, PolicySync};
 use service_proxy::{NodeView, ServiceProxy};
 use watch::Sync;
 
@@ -51,6 +55,8 @@ pub struct Network {
     /// Taken by the first `spawn`.
     idle: Mutex<Option<Idle>>,
     table: Sender<Arc<ServiceTable>>,
+    policies: KnownPolicies,
+    policy_table: Sender<Arc<PolicyTable>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -68,6 +74,19 @@ pub struct Caches {
     pub services: Cache<Service>,
     pub slices: Cache<EndpointSlice>,
     pub deployments: Cache<Deployment>,
+    pub policies: Cache<NetworkPolicy>,
+    pub namespaces: Cache<Namespace>,
+    pub pods: Cache<Pod>,
+}
+
+/// As whom the network speaks to the API server.
+pub struct Clients {
+    /// Reads Services and EndpointSlices.
+    pub services: kube::Client,
+    /// Reads Deployments and changes their scale.
+    pub scaler: kube::Client,
+    /// Reads network policies, namespaces and pods.
+    pub policies: kube::Client,
 }
 
 impl Network {
@@ -81,38 +100,83 @@ impl Network {
         let pods = pods::spawn_pods(&config, links)?;
         let idle = Mutex::new(Some(Idle { proxy, sockets, activator }));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let table = Sender::default();
-        Ok(Arc::new(Self { config, pods, idle, table, tasks, stop }))
+        let (table, policy_table) = (Sender::default(), Sender::default());
+        let policies = KnownPolicies::default();
+        Ok(Arc::new(Self { config, pods, idle, table, policies, policy_table, tasks, stop }))
     }
 
     /// Where Services lead, for runtimes that call without the kernel; empty until the rules are in the kernel.
     pub fn service_table(&self) -> Receiver<Arc<ServiceTable>> {
-        self.table.subscribe()
+        let mut table = self.table.subscribe();
+        if !table.borrow().frontends.is_empty() {
+            table.mark_changed();
+        }
+        table
     }
 
-    /// Starts the service proxy, the DNS server and the activator, fed by watches, until `shutdown`. They leave the
-    /// rules in the kernel. `scaler` reads Deployments and changes their scale. A second call does nothing.
-    pub fn spawn(&self, client: kube::Client, scaler: kube::Client, shutdown: CancellationToken) {
+    /// Who may call whom, for runtimes that call without the kernel.
+    pub fn policy_table(&self) -> Receiver<Arc<PolicyTable>> {
+        let mut table = self.policy_table.subscribe();
+        if table.borrow().revision > 0 {
+            // It was there before whoever asks for it.
+            table.mark_changed();
+        }
+        table
+    }
+
+    /// Starts the service proxy, the DNS server, the activator and the rules of policies, fed by watches, until
+    /// `shutdown`. They leave the rules in the kernel. A second call does nothing.
+    pub fn spawn(&self, clients: Clients, shutdown: CancellationToken) {
+        let Clients { services: client, scaler, policies: policy_client } = clients;
         let services = Reflector::<Service>::of_kind();
         let slices = Reflector::<EndpointSlice>::of_kind();
         let deployments = Reflector::<Deployment>::of_kind();
-        let caches = Caches { services: services.cache(), slices: slices.cache(), deployments: deployments.cache() };
+        let policies = Reflector::<NetworkPolicy>::of_kind();
+        let namespaces = Reflector::<Namespace>::of_kind();
+        let pods = Reflector::<Pod>::of_kind();
+        let caches = Caches {
+            services: services.cache(),
+            slices: slices.cache(),
+            deployments: deployments.cache(),
+            policies: policies.cache(),
+            namespaces: namespaces.cache(),
+            pods: pods.cache(),
+        };
         let shutdown = self.linked(&shutdown);
-        if self.spawn_from_caches(caches, Arc::new(ApiScale::new(scaler.clone())), shutdown.clone()) {
-            let config = watcher::Config::default;
+        let config = watcher::Config::default;
+        let follow = {
+            let (client, tasks, shutdown) = (policy_client.clone(), self.tasks.clone(), shutdown.clone());
+            move || {
+                namespaces.spawn(Api::all(client.clone()), config(), &tasks, shutdown.clone());
+                pods.spawn(Api::all(client), config(), &tasks, shutdown);
+            }
+        };
+        let scale = Arc::new(ApiScale::new(scaler.clone()));
+        if self.spawn_with(caches, scale, Some(Box::new(follow)), &shutdown) {
             services.spawn(Api::all(client.clone()), config(), &self.tasks, shutdown.clone());
             slices.spawn(Api::all(client), config(), &self.tasks, shutdown.clone());
-            deployments.spawn(Api::all(scaler), config(), &self.tasks, shutdown);
+            deployments.spawn(Api::all(scaler), config(), &self.tasks, shutdown.clone());
+            policies.spawn(Api::all(policy_client), config(), &self.tasks, shutdown);
         }
     }
 
     /// The same from caches that someone else keeps. Returns false when it was started before.
     pub fn spawn_from_caches(&self, caches: Caches, scale: Arc<dyn Scale>, shutdown: CancellationToken) -> bool {
+        self.spawn_with(caches, scale, None, &shutdown)
+    }
+
+    fn spawn_with(
+        &self,
+        caches: Caches,
+        scale: Arc<dyn Scale>,
+        follow: Option<Box<dyn FnOnce() + Send>>,
+        shutdown: &CancellationToken,
+    ) -> bool {
         let Some(Idle { proxy, sockets, activator }) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take()
         else {
             return false;
         };
-        let shutdown = self.linked(&shutdown);
+        let shutdown = self.linked(shutdown);
         let zone_config = ZoneConfig {
             domain: self.config.cluster_domain.trim_matches('.').to_lowercase(),
             service_cidr: self.config.service_cidr,
@@ -122,14 +186,30 @@ impl Network {
         let own = SocketAddr::new(IpAddr::V4(self.config.cluster_dns_ip), 53);
         let upstream = self.config.upstream_dns.iter().copied().filter(|server| *server != own).collect();
         self.tasks.spawn(dns::serve(sockets, Arc::clone(&zone), upstream, shutdown.clone()));
-        let Caches { services, slices, deployments } = caches;
-        let activator = match activator::spawn(activator, deployments, scale, &self.tasks, shutdown.clone()) {
+        let Caches { services, slices, deployments, policies, namespaces, pods } = caches;
+        self.policies.expect_rules();
+        let start = activator::Start { deployments, scale, judge: self.judge() };
+        let activator = match activator::spawn(activator, start, &self.tasks, &shutdown) {
             Ok(link) => link,
             Err(error) => {
                 tracing::error!(%error, "connections to Services cannot be served");
                 return false;
             }
         };
+        match PolicyRules::open(&self.config, activator.backend()) {
+            Ok(rules) => {
+                let sync = PolicySync {
+                    caches: PolicyCaches { policies, namespaces, pods, follow },
+                    pods: self.pods.clone(),
+                    dns: self.config.cluster_dns_ip,
+                    known: self.policies.clone(),
+                    table: self.policy_table.clone(),
+                };
+                self.tasks.spawn(sync.run(rules, shutdown.clone()));
+            }
+            // No pod is connected without them.
+            Err(error) => tracing::error!(%error, "network policies cannot be enforced"),
+        }
         let table = self.table.clone();
         let sync = Sync { services, slices, node: self.node_view(), zone_config, zone, activator, table };
         self.tasks.spawn(sync.run(proxy, shutdown));
@@ -148,6 +228,7 @@ impl Network {
         self.pods.detach_all().await.map_err(|error| failed("detach every pod", error.to_string()))?;
         let config = self.config.clone();
         let removed = tokio::task::spawn_blocking(move || {
+            policy::remove(&config)?;
             service_proxy::remove(&config)?;
             setup::take_down(&config)
         });
@@ -165,6 +246,11 @@ impl Network {
             }
         });
         linked
+    }
+
+    fn judge(&self) -> activator::Judge {
+        let own = self.node_view().node_addresses.into_iter().chain([self.config.gateway()]).collect();
+        activator::Judge::new(self.policies.clone(), own)
     }
 
     fn node_view(&self) -> NodeView {
@@ -189,11 +275,20 @@ fn open_activator(gateway: Ipv4Addr) -> Result<TcpListener, SetupError> {
 #[async_trait]
 impl PodNetwork for Network {
     async fn attach(&self, request: AttachRequest) -> Result<NetworkAttachment, NetworkError> {
-        self.pods.attach(request).await
+        let uid = request.pod_uid.clone();
+        let attachment = self.pods.attach(request).await?;
+        if let NetworkAttachment::Namespace { ip: IpAddr::V4(ip), .. }
+        | NetworkAttachment::Shared { ip: IpAddr::V4(ip) } = attachment
+        {
+            self.policies.cover(&uid, ip).await?;
+        }
+        Ok(attachment)
     }
 
     async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError> {
-        self.pods.detach(pod_uid).await
+        self.pods.detach(pod_uid).await?;
+        self.policies.pod_left();
+        Ok(())
     }
 
     async fn list(&self) -> Result<Vec<Attached>, NetworkError> {

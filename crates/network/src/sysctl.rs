@@ -27,6 +27,13 @@ pub(crate) fn of_pod_link(name: &str) -> [(String, &'static str); 2] {
     ]
 }
 
+/// Pods have IPv4 only, and so do the rules about them: there is no other way to a pod or from it, not even to the node.
+pub(crate) fn disable_ipv6(link: &str) -> Result<(), SetupError> {
+    let setting = format!("net/ipv6/conf/{link}/disable_ipv6");
+    // A kernel without IPv6 has no such setting.
+    if file(&setting).exists() { set(&setting, "1") } else { Ok(()) }
+}
+
 /// Sets the machine's settings and remembers what they were. Idempotent.
 pub(crate) fn apply_machine(state_dir: &Path) -> Result<(), SetupError> {
     let mut former = recorded(state_dir)?;

@@ -21,7 +21,8 @@
 //!   annotation `knarr.dev/allowed-hosts` lists them (comma list, `*.domain` and `*` allowed). The
 //!   resolved address is judged again: never link-local, never loopback, except the pod's own
 //!   localhost when the host process has the pod's network namespace (mixed pods). https trusts the
-//!   authorities that the machine trusts. A pod of the same host is called without a socket.
+//!   authorities that the machine trusts. A pod of the same host is called without a socket, where
+//!   network policies let it; connections come from the pod's own address.
 //! * **Sockets** (`wasi:sockets`): denied. A mixed pod may use its own localhost; annotation
 //!   `knarr.dev/allow-sockets: "true"` allows all but link-local, and localhost where that is the machine's. Name lookup through
 //!   `wasi:sockets` stays off: it would use the machine's resolver.

@@ -5,7 +5,7 @@
 //! the native code and every preopened directory and passes the descriptors.
 
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use crate::artifact::{Description, Workload};
@@ -52,6 +52,8 @@ pub enum Request {
     TakeCalls,
     /// Where Services lead from now on, instead of what was said before.
     Services(cri::ServiceTable),
+    /// Who may call whom in process from now on.
+    Policies(cri::PolicyTable),
     /// The connection then carries one [`HostEvent`] per line until either side ends.
     Subscribe,
 }
@@ -184,6 +186,12 @@ pub struct Egress {
     pub allowed_hosts: Vec<String>,
     /// The host has a network namespace of its own, so localhost is the pod.
     pub own_localhost: bool,
+    /// The pod's address, where the host has others as well: connections come from there.
+    #[serde(default)]
+    pub source: Option<IpAddr>,
+    /// There are network policies. Until the host is told what they say, the kernel judges every call.
+    #[serde(default)]
+    pub judged: bool,
     pub sockets: Sockets,
 }
 

@@ -17,6 +17,7 @@ mod languages;
 mod limits;
 mod mistakes;
 mod network;
+mod policies;
 mod registry;
 mod rollout;
 mod run;

@@ -37,8 +37,12 @@ impl WorkerNode {
         let user = format!("system:node:{}", config.node_name);
         let client = control_plane.client(&user, &["system:nodes"]);
         let network = open_network(config).await.context("cannot set up the node's network")?;
-        let proxy = control_plane.client("system:kube-proxy", &["system:node-proxier"]);
-        network.spawn(proxy, control_plane.client("system:knarr-activator", &[]), shutdown.clone());
+        let clients = network::Clients {
+            services: control_plane.client("system:kube-proxy", &["system:node-proxier"]),
+            scaler: control_plane.client("system:knarr-activator", &[]),
+            policies: client.clone(),
+        };
+        network.spawn(clients, shutdown.clone());
         let runtimes = open_runtimes(config, client.clone(), &network).await?;
         let images = Images::new(Arc::clone(&control_plane.image_store), config.registry_names());
         let deps = NodeDeps { client, images, runtimes, network: network.clone() };
@@ -108,6 +112,7 @@ async fn open_runtimes(
     let mut wasm = WasmRuntimeConfig::new(run.join("wasm"), config.data_dir.join("native"));
     wasm.key_value = Some(Arc::new(ApiKeyValueStore::new(client)));
     wasm.services = Some(network.service_table());
+    wasm.policies = Some(network.policy_table());
     let mut runtimes: Vec<Arc<dyn RuntimeService>> =
         vec![WasmRuntime::open(wasm).await.context("cannot open the Wasm runtime")?];
     let container = ContainerRuntimeConfig::new(run.join("shims"), config.data_dir.join("containers"));

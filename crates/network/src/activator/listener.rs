@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::judge::Judge;
 use super::worker::{Door, Open};
 use super::{CONNECTIONS_MAX, HOLD_TIME_MAX};
 use crate::service_proxy::{Backend, Frontend, IpProtocol};
@@ -24,7 +25,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 const CONNECT_REST: Duration = Duration::from_millis(50);
 
-pub(super) async fn run(listener: TcpListener, door: Door, shutdown: CancellationToken) {
+pub(super) async fn run(listener: TcpListener, door: Door, judge: Judge, shutdown: CancellationToken) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -37,10 +38,10 @@ pub(super) async fn run(listener: TcpListener, door: Door, shutdown: Cancellatio
                     refuse(&client);
                     continue;
                 };
-                let (door, shutdown) = (door.clone(), shutdown.clone());
+                let (door, judge, shutdown) = (door.clone(), judge.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     let _place = place;
-                    tokio::select! { () = shutdown.cancelled() => {}, () = serve(client, door) => {} }
+                    tokio::select! { () = shutdown.cancelled() => {}, () = serve(client, door, &judge) => {} }
                 });
             }
             Err(error) => {
@@ -51,12 +52,13 @@ pub(super) async fn run(listener: TcpListener, door: Door, shutdown: Cancellatio
     }
 }
 
-async fn serve(mut client: TcpStream, mut door: Door) {
+async fn serve(mut client: TcpStream, mut door: Door, judge: &Judge) {
     // Who connects to this address itself was meant for nobody.
     let Ok(frontend) = meant(&client) else { return refuse(&client) };
     let Some(_entry) = door.enter(frontend).await else { return refuse(&client) };
     let deadline = Instant::now() + HOLD_TIME_MAX;
-    let mut turn = usize::from(client.peer_addr().map_or(0, |peer| peer.port()));
+    let Ok(peer) = client.peer_addr() else { return refuse(&client) };
+    let mut turn = usize::from(peer.port());
     let mut endpoint = loop {
         let open = async {
             let open = door.open.wait_for(|open| open.contains_key(&frontend)).await.ok()?;
@@ -68,6 +70,9 @@ async fn serve(mut client: TcpStream, mut door: Door) {
             Ok(None) => return,
             Ok(Some(None)) | Err(_) => return refuse(&client),
         };
+        if !judge.allows(peer, backend) {
+            return refuse(&client);
+        }
         match timeout(CONNECT_TIME_MAX, TcpStream::connect(SocketAddrV4::new(backend.address, backend.port))).await {
             Ok(Ok(endpoint)) => break endpoint,
             _ if Instant::now() >= deadline => return refuse(&client),

@@ -13,6 +13,7 @@
 //! Owns: all of that. May not know: pods, HTTP, other parts of the rules.
 
 mod flows;
+mod judge;
 mod listener;
 mod plan;
 mod routes;
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::service_proxy::{Affinity, Backend, Backends, Frontend, Tables};
 
+pub(crate) use judge::Judge;
 pub(crate) use routes::{Key, Routes};
 pub use scale::{ApiScale, Scale, ScaleError};
 
@@ -58,7 +60,19 @@ pub(crate) struct Link {
     captured: watch::Sender<BTreeSet<Frontend>>,
 }
 
+/// What the activator works with.
+pub(crate) struct Start {
+    pub(crate) deployments: Cache<Deployment>,
+    pub(crate) scale: Arc<dyn Scale>,
+    pub(crate) judge: Judge,
+}
+
 impl Link {
+    /// Where the listener is.
+    pub(crate) fn backend(&self) -> Backend {
+        self.backend
+    }
+
     /// Makes the tables lead here where nobody else is. Returns these frontends.
     pub(crate) fn capture(&self, routes: &Routes, tables: &mut Tables) -> BTreeSet<Frontend> {
         let captured = routes.captured(&self.leaving.borrow());
@@ -78,10 +92,9 @@ impl Link {
 /// Starts listener and worker; they end with `shutdown`.
 pub(crate) fn spawn(
     listener: std::net::TcpListener,
-    deployments: Cache<Deployment>,
-    scale: Arc<dyn Scale>,
+    Start { deployments, scale, judge }: Start,
     tasks: &TaskTracker,
-    shutdown: CancellationToken,
+    shutdown: &CancellationToken,
 ) -> std::io::Result<Link> {
     let SocketAddr::V4(address) = listener.local_addr()? else {
         return Err(std::io::Error::other("the activator listens on IPv4"));
@@ -93,7 +106,7 @@ pub(crate) fn spawn(
     let (worker, door) =
         worker::Worker::new(worker::Seen { routes: seen_routes, captured: seen_captured }, leaving, scale);
     tasks.spawn(worker.run(shutdown.clone()));
-    tasks.spawn(listener::run(listener, door, shutdown));
+    tasks.spawn(listener::run(listener, door, judge, shutdown.clone()));
     let backend = backend_of(address);
     Ok(Link { deployments, backend, leaving: seen_leaving, routes, captured })
 }

@@ -147,6 +147,7 @@ impl PodsWorker {
         for (setting, value) in sysctl::of_pod_link(name) {
             sysctl::set(&setting, value).map_err(|error| failed(format!("set {setting}"), &error))?;
         }
+        sysctl::disable_ipv6(name).map_err(|error| failed(format!("keep {name} to IPv4"), &error))?;
         let target = Target::Link { index: link_index(&mut self.socket, name)?, source: self.gateway };
         self.socket
             .set_route(Ipv4Cidr::host(ip), target)

@@ -6,7 +6,6 @@
 
 mod compile;
 mod conntrack;
-mod nft;
 mod publish;
 mod ruleset;
 mod tables;
@@ -20,6 +19,7 @@ pub use tables::{Affinity, BACKENDS_MAX, Backend, Backends, Frontend, IpProtocol
 use crate::config::NetworkConfig;
 use crate::error::{Attempt, SetupError};
 use crate::netlink::{Message, NetlinkError, NetlinkSocket};
+use crate::nft;
 use ruleset::Ruleset;
 use tables::changes;
 

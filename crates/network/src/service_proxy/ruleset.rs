@@ -11,20 +11,17 @@
 
 use std::net::Ipv4Addr;
 
-use super::nft::{self, Expression, Hook, Row, Set, TYPE_IPV4_ADDRESS, TYPE_MARK, TYPE_PORT, TYPE_PROTOCOL};
-use super::nft::{WORD_0, WORD_1, WORD_2, WORD_3, WORD_4};
 use super::tables::{Affinity, BUCKET_MAPS, BucketMap, Changes, Element, Tables, changes};
 use crate::cidr::Ipv4Cidr;
 use crate::config::NetworkConfig;
 use crate::netlink::Message;
+use crate::nft::{self, DESTINATION, Expression, Hook, Keys, Row, SOURCE, Set, loopback, outside, within};
+use crate::nft::{TYPE_IPV4_ADDRESS, TYPE_MARK, TYPE_PORT, TYPE_PROTOCOL};
+use crate::nft::{WORD_0, WORD_1, WORD_2, WORD_3, WORD_4};
 use crate::setup::POD_LINK_PREFIX;
 
-const SOURCE: u32 = 12;
-const DESTINATION: u32 = 16;
 /// Pairs `(a, a)` for each backend: a packet from a pod to itself by way of a Service.
 const HAIRPIN_SET: &str = "hairpin";
-/// `IFNAMSIZ`: link names are compared whole, padded with zeros.
-const LINK_NAME_BYTES: usize = 16;
 
 /// What the ruleset is made for.
 #[derive(Debug, Clone)]
@@ -144,13 +141,15 @@ const CHAINS: [(&str, Hook); 6] = [
 fn sets() -> Vec<Set> {
     let key_type = nft::concatenated(&[TYPE_IPV4_ADDRESS, TYPE_PROTOCOL, TYPE_PORT, TYPE_MARK]);
     let data = Some((nft::concatenated(&[TYPE_IPV4_ADDRESS, TYPE_PORT]), 8));
-    let map = |(id, map): (u32, &BucketMap)| Set { name: map.name(), key_type, key_bytes: 16, data, id };
+    let map =
+        |(id, map): (u32, &BucketMap)| Set { name: map.name(), key_type, key_bytes: 16, data, keys: Keys::Exact, id };
     let mut sets: Vec<Set> = (1..).zip(&BUCKET_MAPS).map(map).collect();
     sets.push(Set {
         name: HAIRPIN_SET.to_owned(),
         key_type: nft::concatenated(&[TYPE_IPV4_ADDRESS, TYPE_IPV4_ADDRESS]),
         key_bytes: 8,
         data: None,
+        keys: Keys::Exact,
         id: 100,
     });
     sets
@@ -178,38 +177,11 @@ fn translate(map: BucketMap) -> Vec<Expression> {
 }
 
 fn source_is_backend() -> Vec<Expression> {
-    vec![
-        Expression::Network { offset: SOURCE, length: 4, to: WORD_0 },
-        Expression::Network { offset: DESTINATION, length: 4, to: WORD_1 },
-        Expression::Lookup { set: HAIRPIN_SET.to_owned(), key: WORD_0, to: None },
-    ]
-}
-
-fn loopback() -> Ipv4Cidr {
-    Ipv4Cidr::new(Ipv4Addr::LOCALHOST, 8).expect("8 is a prefix length")
-}
-
-fn within(field: u32, cidr: Ipv4Cidr) -> Vec<Expression> {
-    let value = cidr.network().octets().to_vec();
-    [masked(field, cidr), vec![Expression::Equal { register: WORD_0, value }]].concat()
-}
-
-fn outside(field: u32, cidr: Ipv4Cidr) -> Vec<Expression> {
-    let value = cidr.network().octets().to_vec();
-    [masked(field, cidr), vec![Expression::NotEqual { register: WORD_0, value }]].concat()
-}
-
-fn masked(field: u32, cidr: Ipv4Cidr) -> Vec<Expression> {
-    vec![
-        Expression::Network { offset: field, length: 4, to: WORD_0 },
-        Expression::Mask { register: WORD_0, mask: cidr.mask().octets() },
-    ]
+    [nft::ends(), vec![Expression::Lookup { set: HAIRPIN_SET.to_owned(), key: WORD_0, to: None }]].concat()
 }
 
 fn link_is_not(name: &str) -> Vec<Expression> {
-    let mut value = name.as_bytes().to_vec();
-    value.resize(LINK_NAME_BYTES, 0);
-    vec![Expression::OutputLink { to: WORD_0 }, Expression::NotEqual { register: WORD_0, value }]
+    vec![Expression::OutputLink { to: WORD_0 }, Expression::NotEqual { register: WORD_0, value: nft::link_name(name) }]
 }
 
 fn rows_of(elements: &[Element], map: BucketMap) -> Vec<Row> {
@@ -228,11 +200,11 @@ fn row(element: &Element) -> Row {
     let mut data = backend.address.octets().to_vec();
     data.extend(backend.port.to_be_bytes());
     data.extend([0, 0]);
-    (key, Some(data))
+    Row::Pair(key, data)
 }
 
 fn hairpin_rows(addresses: &[Ipv4Addr]) -> Vec<Row> {
-    addresses.iter().map(|address| ([address.octets(), address.octets()].concat(), None)).collect()
+    addresses.iter().map(|address| Row::Key([address.octets(), address.octets()].concat())).collect()
 }
 
 #[cfg(test)]

@@ -90,6 +90,43 @@ fn connections_wait_for_the_first_endpoint() {
     });
 }
 
+/// The pod sees the node's address, so nobody but the activator can tell who calls.
+#[test]
+fn who_may_not_call_the_pods_is_not_passed_on_to_them() {
+    alone(|machine| {
+        let (mut cluster, asked) = cluster(machine);
+        ["wasm", "a", "b"].iter().for_each(|name| cluster.pod("default", name));
+        let wasm = wasm_pod(machine, &cluster);
+        let [a, b] = ["a", "b"].map(|name| machine.linux_pod(&cluster.network, name));
+        let app = |name: &str| json!({"matchLabels": {"app": name}});
+        cluster.policy("in", json!({"podSelector": app("wasm"), "ingress": [{"from": [{"podSelector": app("a")}]}]}));
+        let out = json!([{"to": [{"podSelector": app("wasm")}]}]);
+        cluster.policy("out", json!({"podSelector": app("a"), "policyTypes": ["Egress"], "egress": out}));
+        let direct = SocketAddr::new(wasm, 8080);
+        eventually(Err(ErrorKind::HostUnreachable), || b.run(|| ask_tcp(direct)).map_err(|error| error.kind()));
+        assert!(a.run(|| ask_tcp(direct)).is_ok());
+        cluster.deployment("web", 7, 0, "1h");
+        cluster.service("web", spec());
+        let early = Instant::now() + Duration::from_secs(5);
+        while TcpStream::connect(VIP).is_err() && Instant::now() < early {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let ask = || ask_tcp(VIP.parse().unwrap()).map_err(|error| error.kind());
+        let (by_a, by_b) = std::thread::scope(|scope| {
+            let (by_a, by_b) = (scope.spawn(|| a.run(ask)), scope.spawn(|| b.run(ask)));
+            assert_eq!(next(&asked, 5), scaled("web", "7", 1));
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!by_a.is_finished() && !by_b.is_finished(), "somebody did not wait");
+            cluster.deployment("web", 8, 1, "1h");
+            cluster.endpoints("web", &[(wasm, true)]);
+            (by_a.join().unwrap(), by_b.join().unwrap())
+        });
+        assert!(by_a.is_ok_and(|answer| answer.starts_with("wasm ")));
+        assert_eq!(by_b, Err(ErrorKind::ConnectionReset));
+        cluster.end();
+    });
+}
+
 #[test]
 fn nobody_for_a_while_and_it_goes_to_zero() {
     alone(|machine| {

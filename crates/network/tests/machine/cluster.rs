@@ -11,11 +11,13 @@ use hickory_server::proto::op::{Message, Query, ResponseCode};
 use hickory_server::proto::rr::rdata::{A, CNAME};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::watcher::Event;
-use network::{Caches, Network, NetworkConfig, Scale, ScaleError};
+use network::{Caches, Clients, Network, NetworkConfig, Scale, ScaleError};
 use reconcile::Reflector;
+use reconcile::pod::Pod;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,9 @@ pub struct Cluster<'a> {
     services: Reflector<Service>,
     slices: Reflector<EndpointSlice>,
     deployments: Reflector<Deployment>,
+    policies: Reflector<NetworkPolicy>,
+    namespaces: Reflector<Namespace>,
+    pods: Reflector<Pod>,
     shutdown: CancellationToken,
 }
 
@@ -54,7 +59,16 @@ impl<'a> Cluster<'a> {
         let network = Network::open(config).unwrap();
         let (mut services, mut slices) = (Reflector::of_kind(), Reflector::of_kind());
         let mut deployments = Reflector::of_kind();
-        let caches = || Caches { services: services.cache(), slices: slices.cache(), deployments: deployments.cache() };
+        let (mut policies, mut namespaces, mut pods) =
+            (Reflector::of_kind(), Reflector::of_kind(), Reflector::of_kind());
+        let caches = || Caches {
+            services: services.cache(),
+            slices: slices.cache(),
+            deployments: deployments.cache(),
+            policies: policies.cache(),
+            namespaces: namespaces.cache(),
+            pods: pods.cache(),
+        };
         let shutdown = CancellationToken::new();
         assert!(network.spawn_from_caches(caches(), Arc::clone(&scale), shutdown.clone()));
         assert!(!network.spawn_from_caches(caches(), scale, shutdown.clone()));
@@ -67,7 +81,16 @@ impl<'a> Cluster<'a> {
         for event in [Event::Init, Event::InitDone] {
             deployments.on_event(event);
         }
-        Self { machine, network, services, slices, deployments, shutdown }
+        for event in [Event::Init, Event::InitDone] {
+            policies.on_event(event);
+        }
+        for event in [Event::Init, Event::InitDone] {
+            namespaces.on_event(event);
+        }
+        for event in [Event::Init, Event::InitDone] {
+            pods.on_event(event);
+        }
+        Self { machine, network, services, slices, deployments, policies, namespaces, pods, shutdown }
     }
 
     pub fn deployment(&mut self, name: &str, version: u32, replicas: i32, idle_after: &str) {
@@ -94,6 +117,28 @@ impl<'a> Cluster<'a> {
             "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
         });
         self.slices.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
+    }
+
+    pub fn policy(&mut self, name: &str, spec: Value) {
+        let object = json!({"metadata": {"namespace": "default", "name": name}, "spec": spec});
+        self.policies.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
+    }
+
+    pub fn delete_policy(&mut self, name: &str) {
+        let object = json!({"metadata": {"namespace": "default", "name": name}});
+        self.policies.on_event(Event::Delete(serde_json::from_value(object).unwrap()));
+    }
+
+    pub fn namespace(&mut self, name: &str) {
+        let object = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
+        self.namespaces.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
+    }
+
+    /// The object of a pod that is about to be attached under its name as uid.
+    pub fn pod(&mut self, namespace: &str, name: &str) {
+        let object = json!({"metadata": {"namespace": namespace, "name": name, "uid": name, "labels": {"app": name}},
+            "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]}});
+        self.pods.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
     }
 
     pub fn end(self) {
@@ -200,13 +245,14 @@ fn a_service_is_reached_by_name_from_everywhere_and_follows_its_endpoints() {
     });
 }
 
-/// An API server that lists one Service and one EndpointSlice, no Deployment, and then has nothing new.
+/// An API server that lists one Service and one EndpointSlice, nothing else, and then has nothing new.
 fn api_server(backend: IpAddr) -> kube::Client {
     let service = tower::service_fn(move |request: http::Request<kube::client::Body>| async move {
         let uri = request.uri().clone();
         let kind = match uri.path().rsplit('/').next() {
             Some("services") => "Service",
             Some("deployments") => "Deployment",
+            Some("networkpolicies") => "NetworkPolicy",
             _ => "EndpointSlice",
         };
         if uri.query().unwrap_or_default().contains("watch=") {
@@ -214,7 +260,7 @@ fn api_server(backend: IpAddr) -> kube::Client {
         }
         let items = match kind {
             "Service" => json!([{"metadata": {"namespace": "default", "name": "web", "uid": "u"}, "spec": web_spec()}]),
-            "Deployment" => json!([]),
+            "Deployment" | "NetworkPolicy" => json!([]),
             _ => json!([{"metadata": {"namespace": "default", "name": "web-1",
                     "labels": {"kubernetes.io/service-name": "web"}},
                 "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
@@ -234,7 +280,9 @@ fn a_client_of_the_api_server_is_all_it_takes() {
         let pod = machine.linux_pod(&network, "pod");
         pod.serve_tcp(8080, "linux");
         let _inside = machine.runtime.enter();
-        network.spawn(api_server(pod.ip), api_server(pod.ip), CancellationToken::new());
+        let client = || api_server(pod.ip);
+        let clients = Clients { services: client(), scaler: client(), policies: client() };
+        network.spawn(clients, CancellationToken::new());
         let ask = || ask_tcp("10.96.0.7:80".parse().unwrap()).map_err(|e| e.kind());
         eventually(Ok("linux 10.32.0.1".to_owned()), ask);
         eventually("No Error: 10.96.0.7".to_owned(), || resolve("web.default.svc.cluster.local."));

@@ -7,4 +7,5 @@ mod activator;
 mod alone;
 mod cluster;
 mod pods;
+mod policies;
 mod services;

@@ -323,6 +323,10 @@ impl<'a> Planner<'a> {
             NetworkKind::Host
         } else if wanted.contains(&Some(Handler::Container)) {
             NetworkKind::Namespace
+        } else if wanted.contains(&Some(Handler::Wasm)) && pod.opens_sockets() {
+            // In the machine's namespace its sockets could not be told from those of others, by network policies not
+            // either.
+            NetworkKind::Namespace
         } else if !wanted.is_empty() && wanted.iter().all(|handler| *handler == Some(Handler::Wasm)) {
             NetworkKind::Shared
         } else {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cri::fake::fake_image;
-use cri::{ContainerId, ContainerState, ContainerStatus, ExitReason, NetworkAttachment, PlatformPreference, SandboxId};
+use cri::{
+    ContainerId, ContainerState, ContainerStatus, ExitReason, NetworkAttachment, NetworkKind, PlatformPreference,
+    SandboxId,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -138,6 +141,24 @@ fn a_new_pod_pulls_and_prepares_at_once() {
     Case::new(one("wasm:v1")).in_flight("pull c").in_flight("prepare-volumes").check(&[]);
     let host = json!({"hostNetwork": true, "containers": [{"name": "c", "image": "x"}]});
     Case::new(host).check(&["prepare-volumes", "pull c", "attach-network"]);
+}
+
+#[test]
+fn who_opens_sockets_of_its_own_has_a_namespace() {
+    let check = |annotation: Option<&str>, expect: NetworkKind| {
+        let mut case = Case::new(one("wasm:v1")).image("c", "wasm:v1", true);
+        let annotations = annotation.map(|value| [("knarr.dev/allow-sockets".to_owned(), value.to_owned())].into());
+        case.pod.metadata.annotations = annotations;
+        let (plan, _) = case.plan();
+        let kinds = plan.actions.iter().filter_map(|action| match action {
+            PodAction::AttachNetwork { kind } => Some(*kind),
+            _ => None,
+        });
+        assert_eq!(kinds.collect::<Vec<_>>(), [expect], "{annotation:?}");
+    };
+    check(None, NetworkKind::Shared);
+    check(Some("false"), NetworkKind::Shared);
+    check(Some("true"), NetworkKind::Namespace);
 }
 
 #[test]

@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 pub const RUNTIME_ANNOTATION: &str = "knarr.dev/runtime";
 /// Annotation: `pod` gives the pod a sandbox host of its own.
 pub const ISOLATION_ANNOTATION: &str = "knarr.dev/isolation";
+/// Annotation: `true` lets Wasm containers open TCP and UDP sockets.
+pub const ALLOW_SOCKETS_ANNOTATION: &str = "knarr.dev/allow-sockets";
 /// RuntimeClass names whose handler is `container`.
 const CONTAINER_CLASSES: [&str; 2] = ["container", "runc"];
 /// Kubernetes' default `terminationGracePeriodSeconds`.
@@ -68,6 +70,11 @@ impl<'a> PodView<'a> {
 
     pub fn annotation(self, key: &str) -> Option<&'a str> {
         self.pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Its Wasm containers may open sockets of their own.
+    pub fn opens_sockets(self) -> bool {
+        self.annotation(ALLOW_SOCKETS_ANNOTATION) == Some("true")
     }
 
     pub fn main_containers(self) -> &'a [Container] {

@@ -110,6 +110,10 @@ impl Host {
                 self.process.neighbours.services().set(table);
                 Response::Done
             }
+            Request::Policies(table) => {
+                self.process.neighbours.policies().set(table);
+                Response::Done
+            }
             Request::Stop { id, grace_ms } => match self.find(id).await {
                 Some(container) => stop(&container, Duration::from_millis(grace_ms)).await,
                 None => Response::Unknown,

@@ -8,9 +8,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
-
 use crate::host::services::Services;
+use crate::host::sockets;
 use crate::protocol::Egress;
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,7 +48,7 @@ pub async fn lookup(egress: &Egress, services: &Services, host: &str, within: Op
                 continue;
             }
         }
-        match query(&egress.nameservers, &name).await {
+        match query(egress, &name).await {
             Lookup::Addresses(found) if !found.is_empty() => return Lookup::Addresses(found),
             Lookup::Addresses(_) | Lookup::NotFound => {}
             failure => last = failure,
@@ -86,13 +85,13 @@ pub fn is_within(name: &str, domain: &str) -> bool {
     !domain.is_empty() && name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
 }
 
-async fn query(nameservers: &[SocketAddr], name: &str) -> Lookup {
+async fn query(egress: &Egress, name: &str) -> Lookup {
     let id = rand::random::<u16>();
     let Some(question) = encode(id, name) else { return Lookup::NotFound };
     let mut last = Lookup::Unreachable;
     for _ in 0..ATTEMPTS {
-        for server in nameservers {
-            match tokio::time::timeout(ATTEMPT_TIMEOUT, ask(*server, &question, id)).await {
+        for server in &egress.nameservers {
+            match tokio::time::timeout(ATTEMPT_TIMEOUT, ask(egress.source, *server, &question, id)).await {
                 Ok(Ok(Some(answer))) => return answer,
                 Ok(Ok(None)) => last = Lookup::Unreachable,
                 Ok(Err(error)) => {
@@ -106,12 +105,8 @@ async fn query(nameservers: &[SocketAddr], name: &str) -> Lookup {
     last
 }
 
-async fn ask(server: SocketAddr, question: &[u8], id: u16) -> io::Result<Option<Lookup>> {
-    let local: SocketAddr =
-        if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { "[::]:0".parse().expect("an address") };
-    let socket = UdpSocket::bind(local).await?;
-    // Connected: answers from anyone else never arrive.
-    socket.connect(server).await?;
+async fn ask(source: Option<IpAddr>, server: SocketAddr, question: &[u8], id: u16) -> io::Result<Option<Lookup>> {
+    let socket = sockets::connect_udp(source, server).await?;
     socket.send(question).await?;
     let mut answer = [0; ANSWER_BYTES_MAX];
     loop {
@@ -187,6 +182,8 @@ pub fn literal(host: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UdpSocket;
+
     use super::*;
 
     #[test]

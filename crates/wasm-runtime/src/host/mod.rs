@@ -22,10 +22,12 @@ mod logs;
 mod meter;
 mod outcome;
 pub(crate) mod outgoing;
+mod policies;
 mod program;
 mod run;
 mod seccomp;
 mod services;
+mod sockets;
 mod ticker;
 mod triggers;
 

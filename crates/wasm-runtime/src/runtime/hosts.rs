@@ -12,7 +12,7 @@ use cri::{Answers, ContainerEvent, ContainerId, Isolation, KeyValueStore, Networ
 use futures::stream::BoxStream;
 use nix::unistd::geteuid;
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{broadcast, watch};
 
 use crate::confine::{self, Confinement};
 use crate::host::HostConfig;
@@ -47,17 +47,23 @@ pub struct Hosts {
     state: Owned<State>,
     events: broadcast::Sender<ContainerEvent>,
     starting: KeyedLocks,
-    arrived: Arc<Notify>,
+    /// Counts new hosts, and pods that came.
+    moved: watch::Sender<u64>,
 }
 
 impl Hosts {
     pub fn new(settings: HostSettings, state: Owned<State>, events: broadcast::Sender<ContainerEvent>) -> Self {
-        Self { settings, state, events, starting: KeyedLocks::default(), arrived: Arc::default() }
+        Self { settings, state, events, starting: KeyedLocks::default(), moved: watch::Sender::default() }
     }
 
-    /// Told when there is a new host.
-    pub fn arrived(&self) -> Arc<Notify> {
-        Arc::clone(&self.arrived)
+    /// Changes when there is a new host, or a new pod.
+    pub fn moved(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    /// There is a new pod.
+    pub fn pod_came(&self) {
+        self.moved.send_modify(|count| *count += 1);
     }
 
     /// Takes over the hosts of an earlier agent, and learns what became of their containers.
@@ -145,7 +151,7 @@ impl Hosts {
         self.watch(&name, &link).await?;
         let known = link.clone();
         self.state.with(move |state| state.links.insert(name, known)).await;
-        self.arrived.notify_one();
+        self.moved.send_modify(|count| *count += 1);
         Ok(link)
     }
 

@@ -9,16 +9,18 @@ mod host_link;
 mod hosts;
 mod open;
 mod plan;
+mod policies;
 mod record;
 mod service;
 mod services;
 mod streams;
+mod teller;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cri::{ContainerEvent, KeyValueStore, RuntimeError, ServiceTable};
+use cri::{ContainerEvent, KeyValueStore, PolicyTable, RuntimeError, ServiceTable};
 use nix::unistd::geteuid;
 use tokio::sync::{broadcast, watch};
 
@@ -26,8 +28,10 @@ use crate::confine::Confinement;
 use crate::native::NativeCache;
 use crate::native::compile::CompilerProcess;
 use crate::owned::Owned;
+use crate::protocol::Request;
 use hosts::{HostSettings, Hosts, State};
 use record::Records;
+use teller::Told;
 
 /// Events a slow listener may lag behind; the agent lists from time to time anyway.
 const EVENTS: usize = 4096;
@@ -52,6 +56,8 @@ pub struct WasmRuntimeConfig {
     pub key_value: Option<Arc<dyn KeyValueStore>>,
     /// Where Services lead; without it, all calls to Services go through the kernel.
     pub services: Option<watch::Receiver<Arc<ServiceTable>>>,
+    /// Who may call whom; without it, calls in process are not judged.
+    pub policies: Option<watch::Receiver<Arc<PolicyTable>>>,
 }
 
 impl WasmRuntimeConfig {
@@ -64,6 +70,7 @@ impl WasmRuntimeConfig {
             idle_exit: Duration::from_secs(60),
             key_value: None,
             services: None,
+            policies: None,
         }
     }
 }
@@ -112,7 +119,12 @@ impl WasmRuntime {
         let hosts = Hosts::new(settings, state.clone(), events.clone());
         hosts.adopt_all().await.map_err(io("adopt the sandbox hosts".to_owned()))?;
         if let Some(table) = &config.services {
-            tokio::spawn(services::run(table.clone(), state.clone(), hosts.arrived()));
+            let told = Told { what: "where Services lead", part: services::part, request: Request::Services };
+            tokio::spawn(teller::run(told, table.clone(), state.clone(), hosts.moved()));
+        }
+        if let Some(table) = &config.policies {
+            let told = Told { what: "what network policies say", part: policies::part, request: Request::Policies };
+            tokio::spawn(teller::run(told, table.clone(), state.clone(), hosts.moved()));
         }
         Ok(Arc::new(Self { config, cache, hosts, state, events }))
     }

@@ -253,7 +253,17 @@ fn egress(sandbox: &PodSandboxConfig, container: &ContainerConfig) -> Egress {
         cluster_domain: cluster_domain(dns),
         allowed_hosts: allowed.collect(),
         own_localhost,
+        source: own_address(&sandbox.network),
+        judged: false,
         sockets,
+    }
+}
+
+/// Other pods of its host have other ones.
+fn own_address(network: &NetworkAttachment) -> Option<IpAddr> {
+    match network {
+        NetworkAttachment::Shared { ip } => Some(*ip),
+        NetworkAttachment::Namespace { .. } | NetworkAttachment::Host { .. } => None,
     }
 }
 

@@ -167,6 +167,8 @@ fn egress_is_closed_unless_asked_for() {
     assert_eq!((closed.ndots, closed.cluster_domain.as_str()), (5, "house"));
     assert_eq!((closed.sockets, closed.own_localhost, closed.allowed_hosts.len()), (Sockets::Denied, false, 0));
 
+    assert_eq!(closed.source, Some([10, 32, 1, 2].into()));
+
     let mut open = sandbox();
     open.network = NetworkAttachment::Namespace { ip: [10, 0, 0, 1].into(), path: "/n".into() };
     open.dns = DnsConfig { servers: vec!["127.0.0.1:5353".to_owned(), "bad".to_owned()], ..DnsConfig::default() };
@@ -174,7 +176,7 @@ fn egress_is_closed_unless_asked_for() {
     let egress = plan(&open, &container()).spec.egress;
     assert_eq!(egress.nameservers, ["127.0.0.1:5353".parse().unwrap()]);
     assert_eq!(egress.allowed_hosts, ["example.org", "*.test"]);
-    assert_eq!((egress.sockets, egress.own_localhost), (Sockets::Localhost, true));
+    assert_eq!((egress.sockets, egress.own_localhost, egress.source), (Sockets::Localhost, true, None));
     assert_eq!(egress.cluster_domain, "cluster.local");
     open.annotations.insert(ALLOW_SOCKETS.to_owned(), "true".to_owned());
     assert_eq!(plan(&open, &container()).spec.egress.sockets, Sockets::All);

@@ -43,6 +43,7 @@ impl RuntimeService for WasmRuntime {
             _ => state.records.put_sandbox(record),
         });
         put.await.map_err(|source| RuntimeError::Io { attempt: format!("record sandbox {id}"), source })?;
+        self.hosts.pod_came();
         Ok(id)
     }
 
@@ -137,6 +138,7 @@ impl RuntimeService for WasmRuntime {
             // Nobody would answer: opening one is refused at once.
             start.spec.grants.stores.clear();
         }
+        start.spec.egress.judged = self.config.policies.as_ref().is_some_and(|table| table.borrow().is_enforced);
         let failed = |why: String| RuntimeError::StartContainer { container: container.config.name.clone(), why };
         start.spec.chain =
             chain::chain(&sandbox.config, &sandbox.id.0, &container.config.name, &code.description).map_err(failed)?;

@@ -16,6 +16,7 @@ mod images;
 mod linux_namespace;
 mod lives;
 mod middleware;
+mod policies;
 mod reuse;
 mod services;
 mod streams;

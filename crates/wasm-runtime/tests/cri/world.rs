@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use cri::{
     ContainerConfig, ContainerId, ContainerPort, ContainerState, ContainerStatus, DnsConfig, ImageConfig, ImageKind,
-    Isolation, KeyValueStore, NetworkAttachment, PodSandboxConfig, Protocol, ResolvedImage, Resources, RuntimeService,
-    SandboxId, SecurityContext, ServiceTable,
+    Isolation, KeyValueStore, NetworkAttachment, PodSandboxConfig, PolicyTable, Protocol, ResolvedImage, Resources,
+    RuntimeService, SandboxId, SecurityContext, ServiceTable,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -40,13 +40,28 @@ impl World {
         Self::with(None, Some(table)).await
     }
 
+    /// And with somebody who says what network policies do.
+    pub async fn with_tables(
+        services: watch::Receiver<Arc<ServiceTable>>,
+        policies: watch::Receiver<Arc<PolicyTable>>,
+    ) -> Self {
+        Self::open(|dir| {
+            let (services, policies) = (Some(services), Some(policies));
+            WasmRuntimeConfig { services, policies, ..config(dir, None) }
+        })
+        .await
+    }
+
     async fn with(store: Option<Arc<dyn KeyValueStore>>, services: Option<watch::Receiver<Arc<ServiceTable>>>) -> Self {
+        Self::open(|dir| WasmRuntimeConfig { services, ..config(dir, store) }).await
+    }
+
+    async fn open(config: impl FnOnce(&Path) -> WasmRuntimeConfig) -> Self {
         // Short: socket paths are limited. Namespaced by process: cgroups are shared by tests.
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::Builder::new().prefix("kw").tempdir().unwrap();
-        let config = WasmRuntimeConfig { services, ..config(dir.path(), store) };
-        let runtime = WasmRuntime::open(config).await.unwrap();
+        let runtime = WasmRuntime::open(config(dir.path())).await.unwrap();
         Self { dir, runtime, namespace: format!("t{}-{number}", std::process::id()) }
     }
 

@@ -1,9 +1,10 @@
 //! Outgoing HTTP: the call, once the policy has said who may be called.
 //!
 //! ```text
-//! name ─egress─► addresses ─► a pod of this host, itself or as a Service?  in this process   (neighbours)
+//! name ─egress─► addresses ─► a pod of this host, itself or as a Service, whom network policies let be called?
+//!                            │                                              in this process   (neighbours)
 //!                            └► an idle connection to one of them?                          (pool)
-//!                            └► a new connection, with TLS for https                        (tls)
+//!                            └► a new connection, with TLS for https                        (sockets, tls)
 //! ```
 //!
 //! Owns: the order of these and their timeouts. May not know: policy, what a guest does with an answer.
@@ -27,10 +28,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::host::{body, egress};
+use crate::host::{body, egress, sockets};
 use crate::protocol::Egress;
 
 pub use neighbours::Neighbours;
@@ -70,7 +70,7 @@ impl Outgoing {
         let mut target = self.target(request.uri()).await?;
         let first_byte_timeout = options.first_byte_timeout.unwrap_or(FIRST_BYTE_TIMEOUT);
         if target.server_name.is_none() {
-            match self.neighbours.route(target.addresses) {
+            match self.neighbours.route(target.addresses, &self.policy) {
                 Route::Here(neighbour) => {
                     let answered = tokio::time::timeout(first_byte_timeout, neighbour.answer(request)).await;
                     return Ok((answered.map_err(|_| Error::ConnectionReadTimeout)??, Box::new(async { Ok(()) })));
@@ -106,21 +106,22 @@ impl Outgoing {
         let deadline = tokio::time::Instant::now() + first_byte_timeout;
         let mut replayed = false;
         loop {
-            let idle = || self.pool.take(&target.addresses, target.server_name.as_deref());
+            let told = self.neighbours.policies().told();
+            let idle = || self.pool.take(&target.addresses, target.server_name.as_deref(), told);
             let reused = (!replayed).then(idle).flatten();
             let is_reused = reused.is_some();
             let connection = match reused {
                 Some(connection) => connection,
-                None => tokio::time::timeout(connect_timeout, self.connect(&target))
+                None => tokio::time::timeout(connect_timeout, self.connect(&target, told))
                     .await
                     .map_err(|_| Error::ConnectionTimeout)??,
             };
             let replay = is_reused.then(|| replay(&request)).flatten();
-            let Connection { to, mut sender, uses } = connection;
+            let Connection { to, mut sender, uses, told } = connection;
             let answered = tokio::time::timeout_at(deadline, sender.try_send_request(request)).await;
             match answered.map_err(|_| Error::ConnectionReadTimeout)? {
                 Ok(response) => {
-                    self.pool.put(Connection { to, sender, uses: uses + 1 });
+                    self.pool.put(Connection { to, sender, uses: uses + 1, told });
                     return Ok(response);
                 }
                 // The other end closed it while it was idle: nothing of the request was sent, or it was and nobody
@@ -137,16 +138,16 @@ impl Outgoing {
         }
     }
 
-    async fn connect(&self, target: &Target) -> Result<Connection, Error> {
+    async fn connect(&self, target: &Target, told: u64) -> Result<Connection, Error> {
         let mut last = Error::DestinationNotFound;
         for address in &target.addresses {
-            match TcpStream::connect(address).await {
+            match sockets::connect(self.policy.source, *address).await {
                 Ok(stream) => {
                     let _ = stream.set_nodelay(true);
                     let to = Destination { address: *address, server_name: target.server_name.clone() };
                     return match &target.server_name {
-                        None => handshake(stream, to).await,
-                        Some(name) => handshake(self.tls.connect(stream, name).await?, to).await,
+                        None => handshake(stream, to, told).await,
+                        Some(name) => handshake(self.tls.connect(stream, name).await?, to, told).await,
                     };
                 }
                 Err(error) => last = Error::Connect(error),
@@ -166,6 +167,7 @@ struct Target {
 async fn handshake(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     to: Destination,
+    told: u64,
 ) -> Result<Connection, Error> {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends when nobody can send on it any more and the last answer was read or dropped.
@@ -174,7 +176,7 @@ async fn handshake(
             tracing::debug!(%error, "an outgoing connection broke");
         }
     });
-    Ok(Connection { to, sender, uses: 0 })
+    Ok(Connection { to, sender, uses: 0, told })
 }
 
 /// A request that may be sent a second time: to ask again changes nothing, and it has no body on its way.

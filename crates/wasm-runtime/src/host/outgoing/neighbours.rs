@@ -19,7 +19,9 @@ use wasmtime_wasi_http::{Error, WasiBody};
 use crate::host::egress;
 use crate::host::http::{Server, answer, handle};
 use crate::host::meter;
+use crate::host::policies::KnownPolicies;
 use crate::host::services::KnownServices;
+use crate::protocol::Egress;
 
 type Listening = BTreeMap<SocketAddr, Weak<Server>>;
 type Members = BTreeMap<String, Weak<Server>>;
@@ -31,6 +33,7 @@ pub struct Neighbours {
     /// Containers that other ones of their pod pass requests on to, by the name they have for that.
     members: Arc<Mutex<Members>>,
     services: KnownServices,
+    policies: KnownPolicies,
 }
 
 /// Where a request goes.
@@ -81,6 +84,10 @@ impl Neighbours {
         &self.services
     }
 
+    pub fn policies(&self) -> &KnownPolicies {
+        &self.policies
+    }
+
     fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,14 +108,16 @@ impl Neighbours {
     /// Whoever listens on one of the addresses, or is the chosen endpoint of a Service of that address. An endpoint
     /// elsewhere is connected to itself: the kernel would choose once more, and those of this host would have more than
     /// their share. Where that fails, the kernel chooses.
-    pub fn route(&self, mut addresses: Vec<SocketAddr>) -> Route {
-        if let Some(neighbour) = self.find(&addresses) {
+    ///
+    /// Where network policies may say no, the kernel is asked: by a connection.
+    pub fn route(&self, mut addresses: Vec<SocketAddr>, caller: &Egress) -> Route {
+        if let Some(neighbour) = self.find(&addresses, caller) {
             return Route::Here(neighbour);
         }
         let services = self.services.get();
         let chosen = addresses.iter().find_map(|address| services.choose(address, rand::random()));
         let Some(endpoint) = chosen else { return Route::Network(addresses) };
-        if let Some(neighbour) = self.find(&[endpoint]) {
+        if let Some(neighbour) = self.find(&[endpoint], caller) {
             return Route::Here(neighbour);
         }
         // A slice may say anything.
@@ -118,9 +127,12 @@ impl Neighbours {
         Route::Network(addresses)
     }
 
-    fn find(&self, addresses: &[SocketAddr]) -> Option<Neighbour> {
-        let listening = self.listening();
-        let server = addresses.iter().find_map(|address| listening.get(address)?.upgrade())?;
+    fn find(&self, addresses: &[SocketAddr], caller: &Egress) -> Option<Neighbour> {
+        let found = {
+            let listening = self.listening();
+            addresses.iter().find_map(|address| Some((*address, listening.get(address)?.upgrade()?)))
+        };
+        let (_, server) = found.filter(|(address, _)| self.policies.allow(caller, *address))?;
         Some(Neighbour { server, door: Door::Front })
     }
 }
@@ -196,7 +208,9 @@ mod tests {
         ];
         neighbours.services().set(ServiceTable { frontends });
         let check = |address: &str, expect: &[&str]| {
-            let Route::Network(to) = neighbours.route(vec![address.parse().unwrap()]) else { panic!("nobody listens") };
+            let Route::Network(to) = neighbours.route(vec![address.parse().unwrap()], &Egress::default()) else {
+                panic!("nobody listens")
+            };
             assert_eq!(to.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
         };
         check("10.96.0.7:80", &["10.32.0.2:8080", "10.96.0.7:80"]);

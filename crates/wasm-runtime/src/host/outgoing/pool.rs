@@ -28,6 +28,8 @@ pub struct Connection {
     pub sender: SendRequest<WasiBody>,
     /// Requests it carried.
     pub uses: u32,
+    /// Which network policies were known when it was made: the kernel judges connections only when they begin.
+    pub told: u64,
 }
 
 struct Idle {
@@ -42,10 +44,12 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A connection to one of the addresses that can take a request now.
-    pub fn take(&self, addresses: &[SocketAddr], server_name: Option<&str>) -> Option<Connection> {
+    /// A connection to one of the addresses that can take a request now, and was made under the policies of now.
+    pub fn take(&self, addresses: &[SocketAddr], server_name: Option<&str>, told: u64) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|one| one.since.elapsed() < IDLE_TIMEOUT && !one.connection.sender.is_closed());
+        idle.retain(|one| {
+            one.since.elapsed() < IDLE_TIMEOUT && one.connection.told == told && !one.connection.sender.is_closed()
+        });
         // One whose last answer is still being read is not ready.
         let fits = |one: &Idle| {
             let Destination { address, server_name: name } = &one.connection.to;

@@ -1,9 +1,12 @@
-//! Bytes of nf_tables objects (`linux/netfilter/nf_tables.h`), as far as our ruleset needs them.
-//! Pure; knows no Service.
+//! Bytes of nf_tables objects (`linux/netfilter/nf_tables.h`), as far as our rulesets need them.
+//! Pure; knows no Service and no policy.
 //!
 //! Registers: the kernel gives an expression sixteen words of scratch space. Words 8 to 23 address
 //! them one by one; register 1 is the first four of them, 0 is the verdict.
 
+use std::net::Ipv4Addr;
+
+use crate::cidr::Ipv4Cidr;
 use crate::netlink::{APPEND, Attributes, CREATE, EXCLUSIVE, Message};
 
 const SUBSYSTEM: u16 = 10;
@@ -22,53 +25,72 @@ const FAMILY_IPV4: u8 = 2;
 const LIST_ELEMENT: u16 = 1;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
+const SET_HAS_INTERVALS: u32 = 0x4;
 const SET_IS_MAP: u32 = 0x8;
+const SET_IS_CONCATENATED: u32 = 0x80;
+const ELEMENT_CLOSES_INTERVAL: u32 = 1;
+const VERDICT_DROP: i32 = 0;
+const VERDICT_ACCEPT: i32 = 1;
+const VERDICT_JUMP: i32 = -3;
+const VERDICT_RETURN: i32 = -5;
 
 /// Attributes of one message hold at most 64 KiB; a row of a map takes 48 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 1000;
 
 /// Words of the register file, in the order a key is put together.
-pub(super) const WORD_0: u32 = 8;
-pub(super) const WORD_1: u32 = 9;
-pub(super) const WORD_2: u32 = 10;
-pub(super) const WORD_3: u32 = 11;
-pub(super) const WORD_4: u32 = 12;
+pub(crate) const WORD_0: u32 = 8;
+pub(crate) const WORD_1: u32 = 9;
+pub(crate) const WORD_2: u32 = 10;
+pub(crate) const WORD_3: u32 = 11;
+pub(crate) const WORD_4: u32 = 12;
 
 /// The user-space names of data types: they only matter to whoever lists the ruleset.
-pub(super) const TYPE_IPV4_ADDRESS: u32 = 7;
-pub(super) const TYPE_PROTOCOL: u32 = 12;
-pub(super) const TYPE_PORT: u32 = 13;
-pub(super) const TYPE_MARK: u32 = 19;
+pub(crate) const TYPE_IPV4_ADDRESS: u32 = 7;
+pub(crate) const TYPE_PROTOCOL: u32 = 12;
+pub(crate) const TYPE_PORT: u32 = 13;
+pub(crate) const TYPE_MARK: u32 = 19;
 
 /// A concatenation of types: six bits each.
-pub(super) fn concatenated(types: &[u32]) -> u32 {
+pub(crate) fn concatenated(types: &[u32]) -> u32 {
     types.iter().fold(0, |all, one| all << 6 | one)
 }
 
 /// Where a base chain is hooked in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hook {
+pub(crate) struct Hook {
     /// `nat` or `filter`.
-    pub(super) kind: &'static str,
-    pub(super) number: u32,
-    pub(super) priority: i32,
+    pub(crate) kind: &'static str,
+    pub(crate) number: u32,
+    pub(crate) priority: i32,
 }
 
 /// A set, or a map when it has data.
 #[derive(Debug, Clone)]
-pub(super) struct Set {
-    pub(super) name: String,
-    pub(super) key_type: u32,
-    pub(super) key_bytes: u32,
+pub(crate) struct Set {
+    pub(crate) name: String,
+    pub(crate) key_type: u32,
+    pub(crate) key_bytes: u32,
     /// Type and length of what a key maps to.
-    pub(super) data: Option<(u32, u32)>,
+    pub(crate) data: Option<(u32, u32)>,
+    pub(crate) keys: Keys,
     /// Unique within a batch.
-    pub(super) id: u32,
+    pub(crate) id: u32,
+}
+
+/// What the keys of a set stand for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// Themselves.
+    Exact,
+    /// The beginnings and ends of intervals that do not overlap.
+    Intervals,
+    /// A range in each field of a concatenation; so many bytes are in each field.
+    Ranges(Vec<u32>),
 }
 
 /// One expression of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Expression {
+pub(crate) enum Expression {
     /// Bytes of the IPv4 header.
     Network {
         offset: u32,
@@ -132,37 +154,90 @@ pub(super) enum Expression {
     Masquerade,
     /// ICMP port unreachable: the client's connect fails with ECONNREFUSED at once.
     Reject,
+    /// ICMP "administratively prohibited": the client's connect fails with EHOSTUNREACH at once.
+    Forbid,
+    /// The connection's state as bits.
+    ConnectionState {
+        to: u32,
+    },
     Drop,
+    Accept,
+    /// To an inner chain, and back at its end.
+    Jump {
+        chain: &'static str,
+    },
+    Return,
 }
 
-pub(super) fn begin() -> Message {
+/// Where the addresses are in an IPv4 header.
+pub(crate) const SOURCE: u32 = 12;
+pub(crate) const DESTINATION: u32 = 16;
+/// `IFNAMSIZ`: link names are compared whole, padded with zeros.
+const LINK_NAME_BYTES: usize = 16;
+
+pub(crate) fn loopback() -> Ipv4Cidr {
+    Ipv4Cidr::new(Ipv4Addr::LOCALHOST, 8).expect("8 is a prefix length")
+}
+
+pub(crate) fn within(field: u32, cidr: Ipv4Cidr) -> Vec<Expression> {
+    let value = cidr.network().octets().to_vec();
+    [masked(field, cidr), vec![Expression::Equal { register: WORD_0, value }]].concat()
+}
+
+pub(crate) fn outside(field: u32, cidr: Ipv4Cidr) -> Vec<Expression> {
+    let value = cidr.network().octets().to_vec();
+    [masked(field, cidr), vec![Expression::NotEqual { register: WORD_0, value }]].concat()
+}
+
+fn masked(field: u32, cidr: Ipv4Cidr) -> Vec<Expression> {
+    vec![
+        Expression::Network { offset: field, length: 4, to: WORD_0 },
+        Expression::Mask { register: WORD_0, mask: cidr.mask().octets() },
+    ]
+}
+
+/// Addresses of both ends, as the key of a set of pairs.
+pub(crate) fn ends() -> Vec<Expression> {
+    vec![
+        Expression::Network { offset: SOURCE, length: 4, to: WORD_0 },
+        Expression::Network { offset: DESTINATION, length: 4, to: WORD_1 },
+    ]
+}
+
+pub(crate) fn link_name(name: &str) -> Vec<u8> {
+    let mut value = name.as_bytes().to_vec();
+    value.resize(LINK_NAME_BYTES, 0);
+    value
+}
+
+pub(crate) fn begin() -> Message {
     Message::new(BATCH_BEGIN, 0, &[0, 0, 0, SUBSYSTEM as u8])
 }
 
-pub(super) fn end() -> Message {
+pub(crate) fn end() -> Message {
     Message::new(BATCH_END, 0, &[0, 0, 0, SUBSYSTEM as u8])
 }
 
-pub(super) fn new_table(table: &str) -> Message {
+pub(crate) fn new_table(table: &str) -> Message {
     message(NEW_TABLE, CREATE).with(|a| {
         a.string(1, table);
     })
 }
 
-pub(super) fn get_table(table: &str) -> Message {
+pub(crate) fn get_table(table: &str) -> Message {
     message(GET_TABLE, 0).with(|a| {
         a.string(1, table);
     })
 }
 
 /// With everything in it. It must exist.
-pub(super) fn delete_table(table: &str) -> Message {
+pub(crate) fn delete_table(table: &str) -> Message {
     message(DELETE_TABLE, 0).with(|a| {
         a.string(1, table);
     })
 }
 
-pub(super) fn new_chain(table: &str, name: &str, hook: Hook) -> Message {
+pub(crate) fn new_chain(table: &str, name: &str, hook: Hook) -> Message {
     message(NEW_CHAIN, CREATE).with(|a| {
         a.string(1, table).string(3, name);
         a.nest(4, |a| {
@@ -173,19 +248,42 @@ pub(super) fn new_chain(table: &str, name: &str, hook: Hook) -> Message {
     })
 }
 
-pub(super) fn new_set(table: &str, set: &Set) -> Message {
+/// One that rules jump to.
+pub(crate) fn new_inner_chain(table: &str, name: &str) -> Message {
+    message(NEW_CHAIN, CREATE).with(|a| {
+        a.string(1, table).string(3, name);
+    })
+}
+
+pub(crate) fn new_set(table: &str, set: &Set) -> Message {
     message(NEW_SET, CREATE | EXCLUSIVE).with(|a| {
         a.string(1, table).string(2, &set.name);
-        a.u32_be(3, if set.data.is_some() { SET_IS_MAP } else { 0 });
+        let of_keys = match &set.keys {
+            Keys::Exact => 0,
+            Keys::Intervals => SET_HAS_INTERVALS,
+            Keys::Ranges(_) => SET_HAS_INTERVALS | SET_IS_CONCATENATED,
+        };
+        a.u32_be(3, of_keys | if set.data.is_some() { SET_IS_MAP } else { 0 });
         a.u32_be(4, set.key_type).u32_be(5, set.key_bytes);
         if let Some((data_type, data_bytes)) = set.data {
             a.u32_be(6, data_type).u32_be(7, data_bytes);
+        }
+        if let Keys::Ranges(fields) = &set.keys {
+            a.nest(9, |a| {
+                a.nest(2, |a| {
+                    for bytes in fields {
+                        a.nest(LIST_ELEMENT, |a| {
+                            a.u32_be(1, *bytes);
+                        });
+                    }
+                });
+            });
         }
         a.u32_be(10, set.id);
     })
 }
 
-pub(super) fn new_rule(table: &str, chain: &str, expressions: &[Expression]) -> Message {
+pub(crate) fn new_rule(table: &str, chain: &str, expressions: &[Expression]) -> Message {
     message(NEW_RULE, CREATE | APPEND).with(|a| {
         a.string(1, table).string(2, chain).nest(4, |a| {
             for expression in expressions {
@@ -195,30 +293,43 @@ pub(super) fn new_rule(table: &str, chain: &str, expressions: &[Expression]) -> 
     })
 }
 
-/// A key, and its data when the set is a map.
-pub(super) type Row = (Vec<u8>, Option<Vec<u8>>);
+/// One element of a set or a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Row {
+    Key(Vec<u8>),
+    Pair(Vec<u8>, Vec<u8>),
+    /// From and to, both within.
+    Range(Vec<u8>, Vec<u8>),
+    /// Where the interval before it ends: the first key that is not in it.
+    Closing(Vec<u8>),
+}
 
-pub(super) fn add_rows<'a>(table: &'a str, set: &'a str, rows: &'a [Row]) -> impl Iterator<Item = Message> + 'a {
+pub(crate) fn add_rows<'a>(table: &'a str, set: &'a str, rows: &'a [Row]) -> impl Iterator<Item = Message> + 'a {
     rows.chunks(ELEMENTS_PER_MESSAGE).map(move |rows| elements(NEW_ELEMENTS, CREATE | EXCLUSIVE, (table, set), rows))
 }
 
 /// Every row must exist; data is not looked at.
-pub(super) fn delete_rows<'a>(table: &'a str, set: &'a str, rows: &'a [Row]) -> impl Iterator<Item = Message> + 'a {
+pub(crate) fn delete_rows<'a>(table: &'a str, set: &'a str, rows: &'a [Row]) -> impl Iterator<Item = Message> + 'a {
     rows.chunks(ELEMENTS_PER_MESSAGE).map(move |rows| elements(DELETE_ELEMENTS, 0, (table, set), rows))
 }
 
 fn elements(kind: u16, flags: u16, (table, set): (&str, &str), rows: &[Row]) -> Message {
     message(kind, flags).with(|a| {
         a.string(1, table).string(2, set).nest(3, |a| {
-            for (key, data) in rows {
-                a.nest(LIST_ELEMENT, |a| {
-                    a.nest(1, |a| {
-                        a.bytes(DATA_VALUE, key);
-                    });
-                    if let Some(data) = data {
-                        a.nest(2, |a| {
-                            a.bytes(DATA_VALUE, data);
-                        });
+            for row in rows {
+                a.nest(LIST_ELEMENT, |a| match row {
+                    Row::Key(key) => value(a, 1, key),
+                    Row::Pair(key, data) => {
+                        value(a, 1, key);
+                        value(a, 2, data);
+                    }
+                    Row::Range(from, to) => {
+                        value(a, 1, from);
+                        value(a, 10, to);
+                    }
+                    Row::Closing(key) => {
+                        value(a, 1, key);
+                        a.u32_be(3, ELEMENT_CLOSES_INTERVAL);
                     }
                 });
             }
@@ -242,8 +353,9 @@ impl Expression {
             Self::Lookup { .. } => "lookup",
             Self::Dnat { .. } | Self::Snat { .. } => "nat",
             Self::Masquerade => "masq",
-            Self::Reject => "reject",
-            Self::Drop | Self::Load { .. } => "immediate",
+            Self::Reject | Self::Forbid => "reject",
+            Self::ConnectionState { .. } => "ct",
+            Self::Drop | Self::Accept | Self::Jump { .. } | Self::Return | Self::Load { .. } => "immediate",
         };
         a.string(1, name).nest(2, |a| self.write_data(a));
     }
@@ -289,13 +401,16 @@ impl Expression {
                 // type: ICMP unreachable; code: port
                 a.u32_be(1, 0).u8(2, 3);
             }
-            Self::Drop => {
-                a.u32_be(1, 0).nest(2, |a| {
-                    a.nest(DATA_VERDICT, |a| {
-                        a.u32_be(1, 0);
-                    });
-                });
+            Self::Forbid => {
+                a.u32_be(1, 0).u8(2, 13);
             }
+            Self::ConnectionState { to } => {
+                a.u32_be(1, *to).u32_be(2, 0);
+            }
+            Self::Drop => verdict(a, VERDICT_DROP, None),
+            Self::Accept => verdict(a, VERDICT_ACCEPT, None),
+            Self::Jump { chain } => verdict(a, VERDICT_JUMP, Some(chain)),
+            Self::Return => verdict(a, VERDICT_RETURN, None),
         }
     }
 }
@@ -306,6 +421,17 @@ fn payload(a: &mut Attributes, base: u32, offset: u32, length: u32, to: u32) {
 
 fn meta(a: &mut Attributes, key: u32, to: u32) {
     a.u32_be(1, to).u32_be(2, key);
+}
+
+fn verdict(a: &mut Attributes, code: i32, chain: Option<&str>) {
+    a.u32_be(1, 0).nest(2, |a| {
+        a.nest(DATA_VERDICT, |a| {
+            a.u32_be(1, code.cast_unsigned());
+            if let Some(chain) = chain {
+                a.string(2, chain);
+            }
+        });
+    });
 }
 
 fn compare(a: &mut Attributes, register: u32, operator: u32, bytes: &[u8]) {
