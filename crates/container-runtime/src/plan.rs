@@ -129,6 +129,7 @@ pub fn plan_container(
         limits: container_limits(&config.resources),
         oom_score_adj: oom_score_adj(&config.resources),
         stdio: config.stdio,
+        process_namespace_of: config.process_namespace_of.clone(),
     };
     Ok((about, spec))
 }

@@ -107,6 +107,9 @@ pub struct ContainerConfig {
     pub termination_message: Option<Mount>,
     #[serde(default)]
     pub stdio: Stdio,
+    /// A running container of the sandbox whose processes this one is among. Runtimes without processes ignore it.
+    #[serde(default)]
+    pub process_namespace_of: Option<ContainerId>,
     pub annotations: BTreeMap<String, String>,
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{NodeConfig, NodeDeps, Paths, Runtimes};
 use crate::endpoint;
-use crate::inventory::take_inventory;
+use crate::inventory::{linux_network_of, take_inventory};
 use crate::machine::Machine;
 use crate::node_object;
 use crate::objects::ObjectWatches;
@@ -147,7 +147,9 @@ async fn stop_pod(context: &NodeContext, uid: &str, inventory: &crate::pod::stat
             failures.extend(result.err().map(|error| format!("pod {uid}: {}", chain(&error))));
         }
     }
-    let detached = context.network.detach(uid).await;
-    failures.extend(detached.err().map(|error| format!("pod {uid}: {}", chain(&error))));
+    for address in [uid, &linux_network_of(uid)] {
+        let detached = context.network.detach(address).await;
+        failures.extend(detached.err().map(|error| format!("pod {uid}: {}", chain(&error))));
+    }
     failures
 }

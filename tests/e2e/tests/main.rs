@@ -5,6 +5,7 @@ mod backup;
 mod clients;
 mod crash;
 mod custom;
+mod debug;
 mod examples;
 mod full_disk;
 mod functions;

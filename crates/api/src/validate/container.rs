@@ -26,6 +26,11 @@ pub(super) fn containers(spec: &At, volumes: &HashSet<&str>, errors: &mut Errors
                 errors.duplicate(&name, name.text());
             }
             ports(&container.get("ports"), host_network, errors);
+            let target = container.get("targetContainerName");
+            let known = || main.list().iter().chain(init.list()).any(|other| other.get("name") == Some(target.value));
+            if kind == Role::Ephemeral && !target.is_empty() && !known() {
+                errors.not_found(&target);
+            }
             if kind == Role::Main {
                 unique_host_ports(&container.get("ports"), &mut host_ports, errors);
             }
@@ -62,12 +67,7 @@ fn container(container: &At, role: Role, volumes: &HashSet<&str>, errors: &mut E
             errors.one_of_if_set(&container.get("restartPolicy"), &["Always", "OnFailure", "Never"]);
         }
         Role::Ephemeral => {
-            for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"] {
-                if !container.get(field).is_empty() {
-                    errors.forbidden(&container.get(field), "cannot be set for an Ephemeral Container");
-                }
-            }
-            return;
+            return ephemeral(container, errors);
         }
     }
     if role == Role::Init && !is_sidecar {
@@ -82,6 +82,32 @@ fn container(container: &At, role: Role, volumes: &HashSet<&str>, errors: &mut E
         return;
     }
     probe::probes(container, errors);
+}
+
+/// Fields that mean nothing for a container that is looked through and not relied on.
+fn ephemeral(container: &At, errors: &mut Errors) {
+    const FORBIDDEN: [&str; 8] = [
+        "ports",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+        "resources",
+        "resizePolicy",
+        "restartPolicy",
+    ];
+    let mut refuse = |field: &At| {
+        if !field.is_empty() {
+            errors.forbidden(field, "cannot be set for an Ephemeral Container");
+        }
+    };
+    for field in FORBIDDEN {
+        refuse(&container.get(field));
+    }
+    for mount in container.get("volumeMounts").items() {
+        refuse(&mount.get("subPath"));
+        refuse(&mount.get("subPathExpr"));
+    }
 }
 
 fn ports(ports: &At, host_network: bool, errors: &mut Errors) {

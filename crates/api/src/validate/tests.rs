@@ -351,6 +351,27 @@ fn pod_updates() {
         texts(&ephemeral_containers(&plain, &debugged)),
         ["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed\n"]
     );
+    let added = |container: Value, expect: &[&str]| {
+        let new = prepared(kind, same_but("/spec/ephemeralContainers", json!([container])));
+        assert_eq!(texts(&ephemeral_containers(&new, &plain)), expect);
+    };
+    let main = plain["spec"]["containers"][0]["name"].clone();
+    added(json!({ "name": "d", "image": "i", "targetContainerName": main }), &[]);
+    added(
+        json!({ "name": "d", "image": "i", "targetContainerName": "other" }),
+        &["spec.ephemeralContainers[0].targetContainerName: Not found: \"other\""],
+    );
+    added(
+        json!({ "name": "d", "image": "i", "ports": [{ "containerPort": 80 }], "restartPolicy": "Always" }),
+        &[
+            "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
+            "spec.ephemeralContainers[0].restartPolicy: Forbidden: cannot be set for an Ephemeral Container",
+        ],
+    );
+    added(
+        json!({ "name": main, "image": "i" }),
+        &[&format!("spec.ephemeralContainers[0].name: Duplicate value: {main}")],
+    );
 }
 
 fn deployment(spec: Value) -> Value {

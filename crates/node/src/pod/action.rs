@@ -33,6 +33,8 @@ pub enum PodAction {
     AttachNetwork {
         kind: NetworkKind,
     },
+    /// A namespace for Linux containers of a pod whose own address is not in one.
+    AttachLinuxNetwork,
     RunSandbox {
         handler: Handler,
         isolation: Isolation,
@@ -73,6 +75,7 @@ pub enum PodAction {
         id: SandboxId,
     },
     DetachNetwork,
+    DetachLinuxNetwork,
     RemovePodFiles,
     DeletePodObject,
 }
@@ -85,6 +88,8 @@ pub struct CreateContainer {
     pub attempt: u32,
     pub image: Arc<ResolvedImage>,
     pub attachment: NetworkAttachment,
+    /// The running container whose processes it shall see.
+    pub process_namespace_of: Option<ContainerId>,
 }
 
 impl fmt::Display for PodAction {
@@ -94,6 +99,7 @@ impl fmt::Display for PodAction {
             Self::PullImage { container, .. } => write!(f, "pull {container}"),
             Self::PrepareImage { container, .. } => write!(f, "prepare-image {container}"),
             Self::AttachNetwork { .. } => f.write_str("attach-network"),
+            Self::AttachLinuxNetwork => f.write_str("attach-linux-network"),
             Self::RunSandbox { handler, .. } => write!(f, "run-sandbox {}", handler.as_str()),
             Self::CreateContainer(create) => write!(f, "create {}", create.container),
             Self::StartContainer { container, .. } => write!(f, "start {container}"),
@@ -103,6 +109,7 @@ impl fmt::Display for PodAction {
             Self::RemoveContainer { container, id, .. } => write!(f, "remove {container} {id}"),
             Self::RemoveSandbox { handler, id } => write!(f, "remove-sandbox {} {id}", handler.as_str()),
             Self::DetachNetwork => f.write_str("detach-network"),
+            Self::DetachLinuxNetwork => f.write_str("detach-linux-network"),
             Self::RemovePodFiles => f.write_str("remove-files"),
             Self::DeletePodObject => f.write_str("delete-object"),
         }
@@ -128,6 +135,7 @@ impl PodAction {
             Self::PullImage { .. } | Self::PrepareImage { .. } => Waits::PULL,
             Self::PrepareVolumes
             | Self::AttachNetwork { .. }
+            | Self::AttachLinuxNetwork
             | Self::RunSandbox { .. }
             | Self::CreateContainer(_)
             | Self::StartContainer { .. }
@@ -137,6 +145,7 @@ impl PodAction {
             | Self::RemoveContainer { .. }
             | Self::RemoveSandbox { .. }
             | Self::DetachNetwork
+            | Self::DetachLinuxNetwork
             | Self::RemovePodFiles
             | Self::DeletePodObject => Waits::CLEANUP,
         }

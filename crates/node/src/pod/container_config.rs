@@ -53,6 +53,7 @@ pub fn container_config(
             stdin_once: container.stdin_once == Some(true),
             tty: container.tty == Some(true),
         },
+        process_namespace_of: create.process_namespace_of.clone(),
         annotations: pod.pod.metadata.annotations.clone().unwrap_or_default(),
         env: inputs.env,
     })

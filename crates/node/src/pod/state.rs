@@ -31,6 +31,8 @@ pub struct PodState {
     pub files_removed: bool,
     pub object_deleted: bool,
     pub network: Option<NetworkAttachment>,
+    /// Where Linux containers are, if that is elsewhere.
+    pub linux_network: Option<NetworkAttachment>,
     pub images: BTreeMap<String, ImageRecord>,
     pub sandboxes: BTreeMap<Handler, Sandbox>,
     pub containers: BTreeMap<String, ContainerRecord>,
@@ -202,6 +204,7 @@ pub struct Inventory {
     pub sandboxes: Vec<(Handler, SandboxStatus)>,
     pub containers: Vec<Observed>,
     pub network: Option<NetworkAttachment>,
+    pub linux_network: Option<NetworkAttachment>,
 }
 
 /// A runtime's time in the API's form; times outside of its range become the epoch.
@@ -219,6 +222,7 @@ impl PodState {
             files_removed: false,
             object_deleted: false,
             network: None,
+            linux_network: None,
             images: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
             containers: BTreeMap::new(),
@@ -232,6 +236,7 @@ impl PodState {
             state.remember(status);
         }
         state.network = inventory.network.clone();
+        state.linux_network = inventory.linux_network.clone();
         state.observe(&inventory, now);
         let known = pod.and_then(|pod| pod.status.as_ref()).map(known_ids).unwrap_or_default();
         for (name, record) in &mut state.containers {
@@ -250,8 +255,7 @@ impl PodState {
         if let Some(start) = &status.start_time {
             self.seen_at = start.0;
         }
-        let both = [&status.init_container_statuses, &status.container_statuses];
-        for container in both.into_iter().flatten().flatten() {
+        for container in all_statuses(status) {
             let record = self.containers.entry(container.name.clone()).or_default();
             record.restart_count = u32::try_from(container.restart_count).unwrap_or(0);
             record.was_created = container.container_id.is_some();
@@ -423,6 +427,7 @@ impl PodState {
                     record.state = ImageState::Ready(image);
                 }
             }
+            (PodAction::AttachLinuxNetwork, Done::Attached(attachment)) => self.linux_network = Some(attachment),
             (_, Done::Attached(attachment)) => self.network = Some(attachment),
             (PodAction::RunSandbox { handler, .. }, Done::SandboxRunning(id)) => {
                 self.sandboxes.insert(handler, Sandbox { id, ready: true });
@@ -449,6 +454,7 @@ impl PodState {
             }
             (PodAction::RemoveSandbox { handler, id }, _) => self.fold_sandbox_removed(handler, &id),
             (PodAction::DetachNetwork, _) => self.network = None,
+            (PodAction::DetachLinuxNetwork, _) => self.linux_network = None,
             (PodAction::RemovePodFiles, _) => self.files_removed = true,
             (PodAction::DeletePodObject, _) => self.object_deleted = true,
             (action, done) => debug_assert!(false, "{action} cannot answer {done:?}"),
@@ -559,9 +565,12 @@ impl PodState {
 
 /// The containers the API says are there.
 fn known_ids(status: &core::PodStatus) -> BTreeSet<(&String, String)> {
-    let both = [&status.init_container_statuses, &status.container_statuses];
-    let all = both.into_iter().flatten().flatten();
-    all.filter_map(|container| Some((&container.name, container.container_id.clone()?))).collect()
+    all_statuses(status).filter_map(|container| Some((&container.name, container.container_id.clone()?))).collect()
+}
+
+fn all_statuses(status: &core::PodStatus) -> impl Iterator<Item = &core::ContainerStatus> {
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten()
 }
 
 struct Pulled {
@@ -594,23 +603,30 @@ fn failure_events(action: &PodAction, failure: &Failure, first: bool) -> Vec<Pod
             vec![PodEvent::warning("Failed", format!("Error: {message}")).of(&create.container)]
         }
         PodAction::PrepareVolumes if first => vec![PodEvent::warning("FailedMount", message)],
-        PodAction::AttachNetwork { .. } | PodAction::RunSandbox { .. } if first => {
+        PodAction::AttachNetwork { .. } | PodAction::AttachLinuxNetwork | PodAction::RunSandbox { .. } if first => {
             vec![PodEvent::warning("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"))]
         }
         PodAction::StopContainer { container, .. } if first => {
             vec![PodEvent::warning("FailedKillPod", message).of(container)]
         }
-        PodAction::RemoveSandbox { .. } | PodAction::DetachNetwork | PodAction::RemovePodFiles if first => {
+        PodAction::RemoveSandbox { .. }
+        | PodAction::DetachNetwork
+        | PodAction::DetachLinuxNetwork
+        | PodAction::RemovePodFiles
+            if first =>
+        {
             vec![PodEvent::warning("FailedKillPod", format!("error killing pod: {message}"))]
         }
         PodAction::CreateContainer(_)
         | PodAction::ReadExports { .. }
         | PodAction::PrepareVolumes
         | PodAction::AttachNetwork { .. }
+        | PodAction::AttachLinuxNetwork
         | PodAction::RunSandbox { .. }
         | PodAction::StopContainer { .. }
         | PodAction::RemoveSandbox { .. }
         | PodAction::DetachNetwork
+        | PodAction::DetachLinuxNetwork
         | PodAction::RemovePodFiles
         | PodAction::CollectTermination { .. }
         | PodAction::RemoveContainer { .. }

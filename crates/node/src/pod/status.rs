@@ -9,15 +9,15 @@ use api::function::EXPORTS_CONDITION;
 use cri::ContainerState as Runs;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    EphemeralContainer, HostIP, Pod, PodCondition, PodIP, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
+    PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::backoff::{Hold, later};
 use super::lifecycle::{Lifecycle, final_code};
 use super::plan::{PULL_ERROR_SHOWN, crash_loop_message};
-use super::spec::{PodView, RestartPolicy, Role, qos_class};
+use super::spec::{PodView, RestartPolicy, Role, plain, qos_class};
 use super::state::{ContainerRecord, ImageState, PodState, container_id, timestamp};
 
 /// What was said last and from where: transition times are kept while a condition does not change.
@@ -58,7 +58,7 @@ pub fn pod_status(pod: &Pod, state: &PodState, before: Before<'_>, now: Timestam
         qos_class: Some(qos_class(pod).to_owned()),
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(main),
-        ephemeral_container_statuses: render.ephemeral(pod),
+        ephemeral_container_statuses: render.ephemeral(),
         observed_generation: pod.metadata.generation,
         ..Default::default()
     })
@@ -76,39 +76,15 @@ struct Render<'a> {
     now: Timestamp,
 }
 
-/// Why no ephemeral container ever starts; `kubectl debug` waits until something like this is said.
-const EPHEMERAL_REASON: &str = "EphemeralContainersNotSupported";
-const EPHEMERAL_MESSAGE: &str = "Knarr's node agent does not run ephemeral containers; use `kubectl exec`, or \
-`kubectl debug --copy-to` for a copy of the pod with one more container";
-/// What a container runtime answers when it cannot start something.
-const EPHEMERAL_EXIT_CODE: i32 = 128;
-
 impl Render<'_> {
-    /// Ephemeral containers end before they begin. Said once, so that the time stays.
-    fn ephemeral(&self, pod: &Pod) -> Option<Vec<ContainerStatus>> {
-        let containers = pod.spec.as_ref()?.ephemeral_containers.as_ref().filter(|all| !all.is_empty())?;
-        let told = self.previous.and_then(|status| status.ephemeral_container_statuses.as_deref()).unwrap_or_default();
-        let refused = |name: &String, image: &Option<String>| ContainerStatus {
-            name: name.clone(),
-            image: image.clone().unwrap_or_default(),
-            started: Some(false),
-            state: Some(ContainerState {
-                terminated: Some(ContainerStateTerminated {
-                    exit_code: EPHEMERAL_EXIT_CODE,
-                    reason: Some(EPHEMERAL_REASON.to_owned()),
-                    message: Some(EPHEMERAL_MESSAGE.to_owned()),
-                    finished_at: Some(Time(whole_second(self.now))),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            ..Default::default()
+    /// What was added to the running pod. It takes no part in whether the pod is ready.
+    fn ephemeral(&self) -> Option<Vec<ContainerStatus>> {
+        let containers = self.pod.ephemeral_containers();
+        let status = |container| {
+            let status = self.container(&plain(container), Role::Ephemeral);
+            ContainerStatus { ready: false, started: None, ..status }
         };
-        let status = |container: &EphemeralContainer| {
-            let before = told.iter().find(|status| status.name == container.name).cloned();
-            before.unwrap_or_else(|| refused(&container.name, &container.image))
-        };
-        Some(containers.iter().map(status).collect())
+        (!containers.is_empty()).then(|| containers.iter().map(status).collect())
     }
 
     fn container(&self, container: &Container, role: Role) -> ContainerStatus {
@@ -171,7 +147,8 @@ impl Render<'_> {
 
     fn shown_running(&self, name: &str) -> Option<ContainerState> {
         let shown = self.previous?;
-        let mut all = shown.init_container_statuses.iter().chain(&shown.container_statuses).flatten();
+        let lists = [&shown.init_container_statuses, &shown.container_statuses, &shown.ephemeral_container_statuses];
+        let mut all = lists.into_iter().flatten().flatten();
         all.find(|status| status.name == name)?.state.clone().filter(|state| state.running.is_some())
     }
 
@@ -223,7 +200,7 @@ impl Render<'_> {
         let main_exists = self.pod.main_containers().iter().any(|c| record(&c.name).is_some_and(|r| r.was_created));
         main_exists
             || self.pod.containers().all(|(container, role)| match role {
-                Role::Main => true,
+                Role::Main | Role::Ephemeral => true,
                 Role::Sidecar => record(&container.name).is_some_and(|r| r.running().is_some() && r.probes.started),
                 Role::Init => record(&container.name)
                     .and_then(|record| final_code(record, self.pod.restart_policy_of(role)))
