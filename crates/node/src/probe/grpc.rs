@@ -252,10 +252,7 @@ mod tests {
             (Some("web"), ""),
             (Some("down"), "service unhealthy (responded with \"NOT_SERVING\")"),
             (Some("slow"), "timeout: health rpc did not complete within 0.5 s"),
-            (
-                Some("old"),
-                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): no",
-            ),
+            (Some("old"), "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): no"),
             (Some("none"), "error: health rpc probe failed: code 5: no"),
         ] {
             let action = GRPCAction { port: port.into(), service: service.map(str::to_owned) };
