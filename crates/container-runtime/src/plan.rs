@@ -141,7 +141,7 @@ pub fn pod_limits(resources: &Resources) -> Limits {
     Limits { memory_bytes: limits.memory_bytes.map(|bytes| bytes.saturating_add(SHIM_MEMORY_BYTES)), ..limits }
 }
 
-fn container_limits(resources: &Resources) -> Limits {
+pub fn container_limits(resources: &Resources) -> Limits {
     Limits { oom_ends_all: true, ..limits(resources, Some(PIDS_LIMIT_DEFAULT)) }
 }
 

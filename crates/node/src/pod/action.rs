@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use cri::{
     ContainerId, ContainerStatus, Isolation, NetworkAttachment, NetworkKind, PlatformPreference, ResolvedImage,
-    SandboxId,
+    ResourceUpdate, Resources, SandboxId,
 };
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use super::backoff::{Failure, Waits};
 use super::event::{PodEvent, go_duration};
+use super::resize::{Amounts, Grants};
 use super::spec::PullPolicy;
 use crate::config::Handler;
+
+/// The key of [`PodAction::AdmitResize`]: what holds it back is the pod's, not a container's.
+pub const ADMIT_RESIZE: &str = "admit-resize";
 
 /// One step for one pod. The text (`Display`) is its key: two actions with the same text are never
 /// under way together, and a failed one is held back under that text.
@@ -46,6 +51,13 @@ pub enum PodAction {
         handler: Handler,
         id: ContainerId,
     },
+    /// Asks the node for other resources than the pod was granted.
+    AdmitResize {
+        wanted: Grants,
+        asks: Amounts,
+    },
+    /// Gives a running container what it was granted.
+    ResizeContainer(Box<ResizeContainer>),
     /// Asks what can be called in a running container.
     ReadExports {
         container: String,
@@ -90,6 +102,17 @@ pub struct CreateContainer {
     pub attachment: NetworkAttachment,
     /// The running container whose processes it shall see.
     pub process_namespace_of: Option<ContainerId>,
+    pub granted: ResourceRequirements,
+    /// Limits for the whole pod from now on, where they may have changed since its sandbox was made.
+    pub pod: Option<Resources>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResizeContainer {
+    pub container: String,
+    pub handler: Handler,
+    pub update: ResourceUpdate,
+    pub granted: ResourceRequirements,
 }
 
 impl fmt::Display for PodAction {
@@ -103,6 +126,8 @@ impl fmt::Display for PodAction {
             Self::RunSandbox { handler, .. } => write!(f, "run-sandbox {}", handler.as_str()),
             Self::CreateContainer(create) => write!(f, "create {}", create.container),
             Self::StartContainer { container, .. } => write!(f, "start {container}"),
+            Self::AdmitResize { .. } => f.write_str(ADMIT_RESIZE),
+            Self::ResizeContainer(resize) => write!(f, "resize {}", resize.container),
             Self::ReadExports { container, .. } => write!(f, "exports {container}"),
             Self::CollectTermination { container, .. } => write!(f, "collect {container}"),
             Self::StopContainer { container, .. } => write!(f, "stop {container}"),
@@ -139,6 +164,8 @@ impl PodAction {
             | Self::RunSandbox { .. }
             | Self::CreateContainer(_)
             | Self::StartContainer { .. }
+            | Self::AdmitResize { .. }
+            | Self::ResizeContainer(_)
             | Self::ReadExports { .. } => Waits::SETUP,
             Self::CollectTermination { .. }
             | Self::StopContainer { .. }

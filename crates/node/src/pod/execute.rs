@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use api::function::HTTP_ROUTES;
 use cri::{
-    ContainerId, ContainerState, ImageError, Mount, PlatformPreference, PullRequest, ResolvedImage, RuntimeError,
-    RuntimeService,
+    ContainerId, ContainerState, ImageError, Mount, PlatformPreference, PullRequest, ResolvedImage, ResourceUpdate,
+    RuntimeError, RuntimeService,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{DeleteParams, Preconditions};
@@ -23,10 +23,12 @@ use super::container_config::{
 };
 use super::event::{PodEvent, Severity};
 use super::lifecycle_hook;
+use super::resize::{Amounts, DEFERRED, INFEASIBLE};
 use super::spec::{PodView, PullPolicy};
 use crate::config::{Handler, NodeConfig, Paths, Runtimes};
 use crate::downward::Place;
 use crate::inventory::linux_network_of;
+use crate::ledger::{Ledger, Refusal};
 use crate::machine::Machine;
 use crate::objects::ObjectWatches;
 use crate::pull_secret;
@@ -47,6 +49,7 @@ pub struct NodeContext {
     pub client: Client,
     pub objects: ObjectWatches,
     pub tokens: Tokens,
+    pub ledger: Ledger,
     pub recorder: Recorder,
     pub machine: Machine,
 }
@@ -172,6 +175,11 @@ impl Execution<'_> {
             }
             PodAction::CreateContainer(create) => self.create_container(create).await,
             PodAction::StartContainer { container, handler, id } => self.start_container(container, *handler, id).await,
+            PodAction::AdmitResize { asks, .. } => self.admit(*asks),
+            PodAction::ResizeContainer(resize) => {
+                let updated = self.runtime(resize.handler)?.update_resources(resize.update.clone()).await;
+                updated.map(|()| Done::Yes).map_err(|error| retry("Error", chain(&error)))
+            }
             PodAction::ReadExports { handler, id, .. } => self.read_exports(*handler, id).await,
             PodAction::CollectTermination { container, handler, id } => self.collect(container, *handler, id).await,
             PodAction::StopContainer { container, handler, id, grace, .. } => {
@@ -201,6 +209,14 @@ impl Execution<'_> {
 
     fn pod(&self) -> Result<&Pod, ActionError> {
         self.subject.pod.as_deref().ok_or_else(|| retry("PodGone", "the pod object is gone"))
+    }
+
+    fn admit(&self, asks: Amounts) -> Attempt {
+        match self.context.ledger.admit(&self.subject.uid, asks) {
+            Ok(()) => Ok(Done::Yes),
+            Err(Refusal::Deferred(why)) => Err(retry(DEFERRED, why)),
+            Err(Refusal::Infeasible(why)) => Err(retry(INFEASIBLE, why)),
+        }
     }
 
     async fn detach(&self, uid: &str) -> Attempt {
@@ -337,6 +353,10 @@ impl Execution<'_> {
         let inputs = Inputs { env, mounts, log_path, termination_message };
         let config = container_config(view, container, create, inputs).map_err(ActionError::Retry)?;
         let runtime = self.runtime(create.handler)?;
+        if let Some(pod) = create.pod.clone() {
+            let update = ResourceUpdate { sandbox: create.sandbox.clone(), pod, container: None };
+            runtime.update_resources(update).await.map_err(runtime_error)?;
+        }
         let id = runtime.create_container(&create.sandbox, config).await.map_err(runtime_error)?;
         runtime.container_status(&id).await.map(Box::new).map(Done::Container).map_err(runtime_error)
     }

@@ -7,13 +7,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cri::{ContainerState, Isolation, NetworkAttachment, NetworkKind, PlatformPreference};
+use cri::{ContainerState, Isolation, NetworkAttachment, NetworkKind, PlatformPreference, ResourceUpdate};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
-use super::action::{CreateContainer, PodAction};
+use super::action::{CreateContainer, PodAction, ResizeContainer};
+use super::container_config::{container_resources, pod_resources};
 use super::event::{PodEvent, go_duration};
 use super::lifecycle::{Lifecycle, all_collected, beside_mains, deadline, final_code, mains_ended, restarts};
+use super::resize::{self, Way};
 use super::spec::{PodView, Role, plain, pull_policy};
 use super::state::{ContainerRecord, ImageState, Observed, PodState};
 use crate::config::Handler;
@@ -121,6 +123,7 @@ impl<'a> Planner<'a> {
             self.stop_others(pod, grace);
         } else {
             self.containers(pod);
+            self.resize(pod);
             for container in pod.ephemeral_containers() {
                 self.container(pod, &plain(container), Role::Ephemeral);
             }
@@ -178,6 +181,37 @@ impl<'a> Planner<'a> {
                     None => self.create(pod, container, record.next_attempt()),
                 }
             }
+        }
+    }
+
+    /// The node is asked for what is wanted; what it granted is given to what runs.
+    fn resize(&mut self, pod: PodView<'a>) {
+        if let Some(wanted) = &self.state.wanted {
+            let asks = resize::requested(pod.pod, wanted);
+            self.push(PodAction::AdmitResize { wanted: wanted.clone(), asks });
+        }
+        for (container, _) in pod.containers().filter(|(_, role)| matches!(role, Role::Main | Role::Sidecar)) {
+            let name = &container.name;
+            let Some(record) = self.record(name) else { continue };
+            let Some(running) = record.running() else { continue };
+            let granted = container.resources.clone().unwrap_or_default();
+            let has = record.resources.as_ref();
+            if resize::same(has.unwrap_or(&ResourceRequirements::default()), &granted) {
+                continue;
+            }
+            if resize::way(container, has, &granted) == Way::Restart {
+                let grace = Duration::from_secs(pod.grace_seconds());
+                self.stop(name, running, grace, format!("Container {name} resize requires restart"));
+                continue;
+            }
+            let of_container = (running.status.id.clone(), container_resources(container));
+            let update = ResourceUpdate {
+                sandbox: running.status.sandbox.clone(),
+                pod: pod_resources(pod),
+                container: Some(of_container),
+            };
+            let (container, handler) = (name.clone(), running.handler);
+            self.push(PodAction::ResizeContainer(Box::new(ResizeContainer { container, handler, update, granted })));
         }
     }
 
@@ -246,6 +280,8 @@ impl<'a> Planner<'a> {
             image: image.clone(),
             attachment: attachment.clone(),
             process_namespace_of,
+            granted: container.resources.clone().unwrap_or_default(),
+            pod: (attempt > 0 || self.state.resized).then(|| pod_resources(pod)),
         })));
     }
 

@@ -289,6 +289,62 @@ fn the_processes_of_a_target_are_waited_for() {
     assert_eq!(create.process_namespace_of, Some(ContainerId("c0".into())));
 }
 
+/// A running container that has `has` of cpu and was granted `granted`.
+fn resized(policy: &str, has: &str, granted: &str) -> Case {
+    let spec = json!({"containers": [{"name": "c", "image": "wasm:v1",
+        "resources": {"limits": {"cpu": granted}, "requests": {"cpu": granted}},
+        "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]});
+    let mut case = Case::new(spec).image("c", "wasm:v1", true).set_up(WASM).running("c");
+    let has = serde_json::from_value(json!({"limits": {"cpu": has}, "requests": {"cpu": has}})).unwrap();
+    case.state.containers.get_mut("c").unwrap().resources = Some(has);
+    case
+}
+
+#[test]
+fn what_was_granted_is_given_to_what_runs() {
+    resized("NotRequired", "1", "1000m").check(&[]);
+    resized("RestartContainer", "1", "2").check(&["stop c"]);
+    let (plan, _) = resized("NotRequired", "1", "2").plan();
+    let PodAction::ResizeContainer(resize) = &plan.actions[0] else { panic!("{plan:?}") };
+    let (id, resources) = resize.update.container.as_ref().unwrap();
+    assert_eq!((id.0.as_str(), resources.cpu_limit_millis), ("c0", Some(2000)));
+    assert_eq!(resize.update.pod.cpu_limit_millis, Some(2000));
+    let action = plan.actions[0].clone();
+    resized("NotRequired", "1", "2").outcome(action.clone(), Ok(Done::Yes)).check(&[]);
+    let failed = Err(ActionError::Retry(Failure::new("Error", "in use")));
+    let (plan, state) = resized("NotRequired", "1", "2").outcome(action, failed).plan();
+    assert!(plan.actions.is_empty() && state.holds["resize c"].message == "in use");
+    // A container that starts again has what was granted, and its pod too.
+    let mut ended = resized("NotRequired", "1", "2").ended("c", 0, 0);
+    ended.state.containers.get_mut("c").unwrap().backoff = Default::default();
+    let (plan, _) = ended.plan();
+    let PodAction::CreateContainer(create) = &plan.actions[0] else { panic!("{plan:?}") };
+    assert_eq!(create.granted.limits.as_ref().unwrap()["cpu"].0, "2");
+    assert_eq!(create.pod.as_ref().unwrap().cpu_limit_millis, Some(2000));
+}
+
+#[test]
+fn what_is_wanted_is_asked_for_until_it_is_granted() {
+    let wanted = super::resize::wanted(&resized("NotRequired", "1", "3").pod);
+    let asking = || {
+        let mut case = resized("NotRequired", "1", "1");
+        case.state.want(Some(wanted.clone()));
+        case
+    };
+    let (plan, _) = asking().plan();
+    let PodAction::AdmitResize { asks, .. } = &plan.actions[0] else { panic!("{plan:?}") };
+    assert_eq!(asks.cpu_millis, 3000);
+    let refused = Err(ActionError::Retry(Failure::new("Deferred", "others have it")));
+    let mut refused = asking().outcome(plan.actions[0].clone(), refused);
+    assert_eq!(refused.state.granted, super::resize::wanted(&refused.pod));
+    // Another wish is not held back by what became of the one before.
+    refused.state.want(None);
+    refused.state.want(Some(wanted.clone()));
+    refused.check(&["admit-resize"]);
+    let (_, state) = asking().outcome(plan.actions[0].clone(), Ok(Done::Yes)).plan();
+    assert_eq!((state.granted, state.wanted, state.resized), (wanted, None, true));
+}
+
 #[test]
 fn ephemeral_containers_end_with_the_main_ones() {
     let mut spec = one("wasm:v1");

@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::action::{ActionError, Done, Outcome, PodAction, pulled_message};
+use super::action::{ADMIT_RESIZE, ActionError, Done, Outcome, PodAction, pulled_message};
 use super::backoff::{CrashBackoff, Failure, Hold};
 use super::event::PodEvent;
 use super::lifecycle::Lifecycle;
+use super::resize::{self, DEFERRED, Grants};
 use super::spec::PodView;
 use crate::config::Handler;
 use crate::probe::{ProbeKind, Verdict};
@@ -42,6 +43,12 @@ pub struct PodState {
     pub announced: BTreeMap<String, Timestamp>,
     /// What can be called, and in which attempt of the container.
     pub exports: Option<(ContainerId, String)>,
+    /// What the node granted of cpu and memory; the pod object as everything here sees it has just that.
+    pub granted: Grants,
+    /// What the pod wants instead.
+    pub wanted: Option<Grants>,
+    /// It was granted something else than what its sandboxes were made with.
+    pub resized: bool,
     /// Sandboxes of earlier lives of the agent that no container of the pod uses.
     pub stray_sandboxes: Vec<(Handler, SandboxId)>,
 }
@@ -95,6 +102,8 @@ pub struct ContainerRecord {
     pub restart_count: u32,
     pub backoff: CrashBackoff,
     pub probes: ProbeVerdicts,
+    /// What the newest attempt has, as far as that is known.
+    pub resources: Option<core::ResourceRequirements>,
     /// An attempt was created at some time, so that the next one is a restart.
     pub was_created: bool,
 }
@@ -230,6 +239,9 @@ impl PodState {
             holds: BTreeMap::new(),
             announced: BTreeMap::new(),
             exports: None,
+            granted: pod.map(resize::granted).unwrap_or_default(),
+            wanted: None,
+            resized: false,
             stray_sandboxes: Vec::new(),
         };
         if let Some(status) = pod.and_then(|pod| pod.status.as_ref()) {
@@ -263,6 +275,7 @@ impl PodState {
             record.terminated = container.state.as_ref().and_then(|state| state.terminated.clone());
             record.probes.started = container.started.unwrap_or(false);
             record.probes.ready = container.ready;
+            record.resources.clone_from(&container.resources);
         }
     }
 
@@ -369,6 +382,21 @@ impl PodState {
         }
     }
 
+    /// The pod wants other resources than it was granted, or no longer does.
+    pub fn want(&mut self, wanted: Option<Grants>) {
+        if self.wanted != wanted {
+            self.holds.remove(ADMIT_RESIZE);
+            self.wanted = wanted;
+        }
+    }
+
+    fn grant(&mut self, granted: Grants) {
+        self.holds.retain(|key, _| !key.starts_with("resize "));
+        self.granted = granted;
+        self.wanted = None;
+        self.resized = true;
+    }
+
     /// Gives containers that just began to run the verdicts they have without any probe.
     pub fn settle(&mut self, pod: &Pod) {
         for (container, _) in PodView::new(pod).containers() {
@@ -434,6 +462,9 @@ impl PodState {
             }
             (PodAction::CreateContainer(create), Done::Container(status)) => {
                 self.fold_created(&create.container, Observed { handler: create.handler, status: *status });
+                if let Some(record) = self.containers.get_mut(&create.container) {
+                    record.resources = Some(create.granted);
+                }
                 let message = format!("Created container: {}", create.container);
                 return vec![PodEvent::normal("Created", message).of(&create.container)];
             }
@@ -441,6 +472,17 @@ impl PodState {
                 self.observe_container(Observed { handler, status: *status });
                 let message = format!("Started container {container}");
                 return vec![PodEvent::normal("Started", message).of(&container)];
+            }
+            (PodAction::AdmitResize { wanted, .. }, _) => {
+                self.grant(wanted);
+                return vec![PodEvent::normal("ResizeStarted", "Pod resize started")];
+            }
+            (PodAction::ResizeContainer(resize), _) => {
+                if let Some(record) = self.containers.get_mut(&resize.container) {
+                    record.resources = Some(resize.granted);
+                }
+                let message = format!("Container {} was resized in place", resize.container);
+                return vec![PodEvent::normal("ResizeCompleted", message).of(&resize.container)];
             }
             (PodAction::ReadExports { id, .. }, Done::Exports(exports)) => self.exports = Some((id, exports)),
             (PodAction::CollectTermination { container, .. }, Done::Terminated { message }) => {
@@ -599,6 +641,12 @@ fn failure_events(action: &PodAction, failure: &Failure, first: bool) -> Vec<Pod
         PodAction::ReadExports { container, .. } if first => {
             vec![PodEvent::warning("NoExports", message).of(container)]
         }
+        PodAction::AdmitResize { .. } if first => {
+            vec![PodEvent::warning(if reason == DEFERRED { "ResizeDeferred" } else { "ResizeInfeasible" }, message)]
+        }
+        PodAction::ResizeContainer(resize) if first => {
+            vec![PodEvent::warning("ResizeError", message).of(&resize.container)]
+        }
         PodAction::CreateContainer(create) if first => {
             vec![PodEvent::warning("Failed", format!("Error: {message}")).of(&create.container)]
         }
@@ -618,6 +666,8 @@ fn failure_events(action: &PodAction, failure: &Failure, first: bool) -> Vec<Pod
             vec![PodEvent::warning("FailedKillPod", format!("error killing pod: {message}"))]
         }
         PodAction::CreateContainer(_)
+        | PodAction::AdmitResize { .. }
+        | PodAction::ResizeContainer(_)
         | PodAction::ReadExports { .. }
         | PodAction::PrepareVolumes
         | PodAction::AttachNetwork { .. }

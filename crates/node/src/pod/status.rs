@@ -14,9 +14,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::action::ADMIT_RESIZE;
 use super::backoff::{Hold, later};
 use super::lifecycle::{Lifecycle, final_code};
 use super::plan::{PULL_ERROR_SHOWN, crash_loop_message};
+use super::resize::{self, DEFERRED, INFEASIBLE};
 use super::spec::{PodView, RestartPolicy, Role, plain, qos_class};
 use super::state::{ContainerRecord, ImageState, PodState, container_id, timestamp};
 
@@ -69,6 +71,9 @@ fn whole_second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
+const RESIZE_PENDING: &str = "PodResizePending";
+const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+
 struct Render<'a> {
     pod: PodView<'a>,
     state: &'a PodState,
@@ -105,6 +110,20 @@ impl Render<'_> {
             restart_count: i32::try_from(record.restart_count).unwrap_or(i32::MAX),
             state: Some(state),
             last_state: Some(last_state),
+            ..self.resources(container, record, role)
+        }
+    }
+
+    /// What the container has; an ephemeral one has nothing of its own. API clients take a status without
+    /// `resources` for that of a node that cannot resize.
+    fn resources(&self, container: &Container, record: &ContainerRecord, role: Role) -> ContainerStatus {
+        if role == Role::Ephemeral {
+            return ContainerStatus::default();
+        }
+        let granted = container.resources.clone().unwrap_or_default();
+        ContainerStatus {
+            allocated_resources: granted.requests.clone().filter(|requests| !requests.is_empty()),
+            resources: Some(record.resources.clone().filter(|_| record.running().is_some()).unwrap_or(granted)),
             ..Default::default()
         }
     }
@@ -256,6 +275,29 @@ impl Render<'_> {
         all.push(self.condition("ContainersReady", containers));
         all.push(self.condition("PodScheduled", (true, None)));
         all.extend(self.exports());
+        all.extend(self.resizing());
+        all
+    }
+
+    /// What a change of resources waits for, and what is still being done of one.
+    fn resizing(&self) -> Vec<PodCondition> {
+        let mut all = Vec::new();
+        let refusal = self.state.wanted.as_ref().and_then(|_| self.state.holds.get(ADMIT_RESIZE));
+        if let Some(hold) = refusal {
+            let reason = if hold.reason == DEFERRED { DEFERRED } else { INFEASIBLE };
+            all.push(self.condition(RESIZE_PENDING, (true, Some((reason, hold.message.clone())))));
+        }
+        let under_way = self.pod.containers().filter(|(container, _)| {
+            let record = self.state.containers.get(&container.name).filter(|record| record.running().is_some());
+            let granted = container.resources.clone().unwrap_or_default();
+            record.is_some_and(|record| !resize::same(&record.resources.clone().unwrap_or_default(), &granted))
+        });
+        let names: Vec<&str> = under_way.map(|(container, _)| container.name.as_str()).collect();
+        if !names.is_empty() {
+            let failed = names.iter().find_map(|name| self.state.holds.get(&format!("resize {name}")));
+            let why = failed.map(|hold| ("Error", hold.message.clone()));
+            all.push(self.condition(RESIZE_IN_PROGRESS, (true, why)));
+        }
         all
     }
 
@@ -294,8 +336,16 @@ impl Render<'_> {
 
     /// Conditions other writers own.
     fn foreign_conditions(&self) -> Vec<PodCondition> {
-        const OWN: [&str; 6] =
-            ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", EXPORTS_CONDITION];
+        const OWN: [&str; 8] = [
+            "PodReadyToStartContainers",
+            "Initialized",
+            "Ready",
+            "ContainersReady",
+            "PodScheduled",
+            EXPORTS_CONDITION,
+            RESIZE_PENDING,
+            RESIZE_IN_PROGRESS,
+        ];
         let known = self.pod.pod.status.as_ref().and_then(|status| status.conditions.clone());
         known.unwrap_or_default().into_iter().filter(|c| !OWN.contains(&c.type_.as_str())).collect()
     }

@@ -199,6 +199,49 @@ fn ephemeral_containers_have_a_status_and_no_part_in_readiness() {
     assert_eq!(adopted.containers["d"].terminated.as_ref().unwrap().exit_code, 137);
 }
 
+#[test]
+fn a_resize_shows_what_is_granted_and_what_it_waits_for() {
+    let mut pod = pod(false);
+    let resources = |cpu: &str| serde_json::from_value(json!({"requests": {"cpu": cpu}})).unwrap();
+    pod.spec.as_mut().unwrap().containers[0].resources = Some(resources("2"));
+    let mut state = state(&pod, Some(running()));
+    let shown = |state: &PodState| {
+        let status = status(&pod, state, None, NOW);
+        let all = status.conditions.unwrap();
+        let of = |type_: &str| all.iter().find(|c| c.type_ == type_).map(|c| c.reason.clone().unwrap_or_default());
+        let container = serde_json::to_value(&status.container_statuses.unwrap()[0]).unwrap();
+        (
+            of("PodResizePending"),
+            of("PodResizeInProgress"),
+            container["resources"]["requests"]["cpu"].clone(),
+            container["allocatedResources"]["cpu"].clone(),
+        )
+    };
+    state.containers.get_mut("c").unwrap().resources = Some(resources("1"));
+    assert_eq!(shown(&state), (None, Some(String::new()), json!("1"), json!("2")));
+    let hold = |reason: &str| Hold {
+        failures: 1,
+        failed_at: at(NOW),
+        until: at(NOW + 1),
+        reason: reason.into(),
+        message: "why".into(),
+    };
+    state.holds.insert("resize c".into(), hold("Error"));
+    assert_eq!(shown(&state).1.as_deref(), Some("Error"));
+    state.containers.get_mut("c").unwrap().resources = Some(resources("2000m"));
+    assert_eq!(shown(&state), (None, None, json!("2000m"), json!("2")));
+    state.want(Some(Default::default()));
+    assert_eq!(shown(&state).0, None, "nobody has refused it");
+    for reason in ["Deferred", "Infeasible"] {
+        state.holds.insert("admit-resize".into(), hold(reason));
+        assert_eq!(shown(&state).0.as_deref(), Some(reason));
+    }
+    let none = super::status_tests::pod(false);
+    let plain = status(&none, &super::status_tests::state(&none, Some(running())), None, NOW);
+    let plain = serde_json::to_value(&plain.container_statuses.unwrap()[0]).unwrap();
+    assert_eq!(plain["resources"], json!({}), "this says that the node can resize");
+}
+
 /// Between a container's end and the reading of its last words nothing is said of it but that it is not ready.
 #[test]
 fn a_container_that_ended_does_not_wait_to_begin() {
