@@ -19,6 +19,7 @@ mod limits;
 mod mistakes;
 mod network;
 mod registry;
+mod resize;
 mod rollout;
 mod run;
 mod runtimes;

@@ -26,6 +26,7 @@ pub(super) fn containers(spec: &At, volumes: &HashSet<&str>, errors: &mut Errors
                 errors.duplicate(&name, name.text());
             }
             ports(&container.get("ports"), host_network, errors);
+            resize_policies(&container.get("resizePolicy"), spec.get("restartPolicy").text(), errors);
             let target = container.get("targetContainerName");
             let known = || main.list().iter().chain(init.list()).any(|other| other.get("name") == Some(target.value));
             if kind == Role::Ephemeral && !target.is_empty() && !known() {
@@ -82,6 +83,22 @@ fn container(container: &At, role: Role, volumes: &HashSet<&str>, errors: &mut E
         return;
     }
     probe::probes(container, errors);
+}
+
+/// At most one for each resource; what never starts again cannot start again for a resize.
+fn resize_policies(policies: &At, restart_policy: &str, errors: &mut Errors) {
+    let mut names = HashSet::new();
+    for policy in policies.items() {
+        let (name, way) = (policy.get("resourceName"), policy.get("restartPolicy"));
+        errors.one_of(&name, &["cpu", "memory"]);
+        errors.one_of(&way, &["NotRequired", "RestartContainer"]);
+        if !names.insert(name.text()) {
+            errors.duplicate(&policy, name.text());
+        }
+        if restart_policy == "Never" && way.text() == "RestartContainer" {
+            errors.invalid(&way, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+        }
+    }
 }
 
 /// Fields that mean nothing for a container that is looked through and not relied on.

@@ -296,6 +296,29 @@ fn pod_specs() {
                 "livenessProbe": { "exec": { "command": ["a"] } } }] }),
         &[],
     );
+    let policies = |restart: &str, policies: Value| {
+        json!({ "restartPolicy": restart,
+        "containers": [{ "name": "c", "image": "i", "resizePolicy": policies }] })
+    };
+    let restarts = json!([{ "resourceName": "cpu", "restartPolicy": "RestartContainer" }]);
+    check_spec(policies("Always", restarts.clone()), &[]);
+    check_spec(
+        policies("Never", restarts),
+        &["containers[0].resizePolicy[0].restartPolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' \
+           when `restartPolicy` is 'Never'"],
+    );
+    check_spec(
+        policies(
+            "Always",
+            json!([{ "resourceName": "cpu", "restartPolicy": "NotRequired" },
+            { "resourceName": "cpu", "restartPolicy": "Sometimes" }]),
+        ),
+        &[
+            "containers[0].resizePolicy[1].restartPolicy: Unsupported value: \"Sometimes\": supported values: \
+             \"NotRequired\", \"RestartContainer\"",
+            "containers[0].resizePolicy[1]: Duplicate value: \"cpu\"",
+        ],
+    );
     check_spec(
         json!({ "ephemeralContainers": [{ "name": "e", "image": "i" }] }),
         &["ephemeralContainers: Forbidden: cannot be set on create"],
