@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::config::AdmissionConfig;
 use crate::aggregation::front_proxy::FrontProxyMint;
 use crate::authn::AuthenticationConfig;
 use crate::subresource::node_connector::{NoNodes, NodeConnector};
@@ -77,6 +78,8 @@ pub struct ApiServerConfig {
     pub advertise_port: u16,
     /// Whose tokens are taken besides those of this cluster, and where nobody needs one.
     pub authentication: Arc<AuthenticationConfig>,
+    /// What Pod Security asks of namespaces without labels, and whom it leaves alone.
+    pub admission: AdmissionConfig,
     /// The authority of the server's certificate (PEM), for those who are given a token. May be empty.
     pub cluster_ca_pem: String,
     pub version: Version,
@@ -100,6 +103,7 @@ impl ApiServerConfig {
             advertise_address,
             advertise_port,
             authentication: Arc::default(),
+            admission: AdmissionConfig::default(),
             cluster_ca_pem: String::new(),
             version: Version::default(),
             audit: None,

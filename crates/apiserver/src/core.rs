@@ -5,10 +5,12 @@ use std::sync::Arc;
 use api::custom::Custom;
 use api::kinds::Kind;
 use api::status::{Status, Subject};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use store::{ProposeError, Revision, Store, View};
 use tokio::sync::Semaphore;
 
+use crate::admission::config::AdmissionConfig;
 use crate::aggregation::Aggregation;
 use crate::aggregation::front_proxy::FrontProxy;
 use crate::authn::Authn;
@@ -22,6 +24,7 @@ use crate::identity::{MASTERS, UserInfo};
 use crate::object::facets::ObjectFacets;
 use crate::quota::turns::Turns;
 use crate::registry::ownership::Ownership;
+use crate::reloads::Reloads;
 use crate::rest::usage::Summaries;
 use crate::subresource::invoke::Routes;
 use crate::traffic::Traffic;
@@ -38,6 +41,9 @@ pub struct Core {
     pub rbac: RbacHandle,
     pub token_keys: KeptKeys,
     pub authn: Authn,
+    /// Of Pod Security; replaced as a whole when its file changes.
+    pub admission: ArcSwap<AdmissionConfig>,
+    pub admission_reloads: Reloads,
     /// What users registered for admission.
     pub hooks: HooksHandle,
     /// Kinds that users defined.
@@ -75,6 +81,7 @@ impl Core {
     ) -> Self {
         let Kept { authn, rbac, catalog, hooks } = kept;
         let traffic = Traffic::open(store.clone(), &config);
+        let admission = config.admission.clone();
         Self {
             hooks,
             store,
@@ -82,6 +89,8 @@ impl Core {
             rbac,
             token_keys: KeptKeys::default(),
             authn,
+            admission: ArcSwap::from_pointee(admission),
+            admission_reloads: Reloads::default(),
             catalog,
             aggregation: Aggregation::default(),
             front_proxy,

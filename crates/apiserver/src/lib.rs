@@ -28,6 +28,7 @@ mod object;
 mod quota;
 mod reach;
 mod registry;
+mod reloads;
 mod rest;
 mod serve;
 mod server;
@@ -35,6 +36,7 @@ mod subresource;
 mod traffic;
 mod wire;
 
+pub use admission::config::{AdmissionConfig, AdmissionConfigError};
 pub use aggregation::HeaderNames;
 pub use aggregation::front_proxy::FrontProxyMint;
 pub use authn::request_header::RequestHeader;
@@ -46,6 +48,6 @@ pub use identity::{AUTHENTICATED, CertificateError, MASTERS, UserInfo, from_cert
 pub use object::facets::ObjectFacets;
 pub use reach::Identity;
 pub use serve::serve;
-pub use server::{ApiServer, ApiServerError};
+pub use server::{ApiServer, ApiServerError, Configuration};
 pub use subresource::node_connector::{NoNodes, NodeAddress, NodeConnectError, NodeConnector, TlsNodeConnector};
 pub use traffic::audit::{AuditError, AuditLog, Policy as AuditPolicy, PolicyError as AuditPolicyError};

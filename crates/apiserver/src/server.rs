@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use api::status::Status;
 use axum::Router;
+use jiff::Timestamp;
 use store::Store;
 use thiserror::Error;
 
+use crate::admission::config::AdmissionConfig;
 use crate::aggregation::{self, front_proxy};
-use crate::authn::{AuthenticationConfigError, Authn, token_secrets};
+use crate::authn::{AuthenticationConfig, AuthenticationConfigError, Authn, token_secrets};
 use crate::authz::{Attributes, authorize, spawn_rbac_upkeep};
 use crate::bootstrap::{self, BootstrapError};
 use crate::bucket;
@@ -34,6 +36,13 @@ pub enum ApiServerError {
     FrontProxy(#[source] Status),
     #[error("the authentication configuration cannot be used")]
     Authentication(#[from] AuthenticationConfigError),
+}
+
+/// A file that may change while the server runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Configuration {
+    Authentication,
+    Admission,
 }
 
 /// A cheap handle.
@@ -71,6 +80,32 @@ impl ApiServer {
     /// Creates what every cluster has; does nothing where it is there. Returns when it is in effect.
     pub async fn bootstrap(&self) -> Result<(), BootstrapError> {
         bootstrap::run(&self.core).await
+    }
+
+    /// Goes on with another authentication configuration, from the next request on. A part of the file that can never
+    /// work leaves everything as it is. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Which part that is.
+    pub fn reload_authentication(&self, config: &AuthenticationConfig) -> Result<(), AuthenticationConfigError> {
+        let outcome = self.core.authn.reload(config);
+        self.core.authn.reloads.note(outcome.is_ok(), Timestamp::now());
+        outcome
+    }
+
+    /// Goes on with another admission configuration, from the next request on.
+    pub fn reload_admission(&self, config: AdmissionConfig) {
+        self.core.admission.store(Arc::new(config));
+        self.core.admission_reloads.note(true, Timestamp::now());
+    }
+
+    /// A file changed and cannot be used; only counted.
+    pub fn note_bad_configuration(&self, which: Configuration) {
+        let reloads = match which {
+            Configuration::Authentication => &self.core.authn.reloads,
+            Configuration::Admission => &self.core.admission_reloads,
+        };
+        reloads.note(false, Timestamp::now());
     }
 
     /// May the user do this to a path that is no resource (the embedded registry's, for one)?

@@ -419,7 +419,7 @@ async fn rarer_kinds() {
     k.ok("get pv", "", &["1Gi", "RWO", "Retain"]).await;
     k.ok("apply -f -", POD, &["pod/p created"]).await;
     k.refuses("debug p --image=busybox --attach=false --profile=nonsense", "", &["unknown profile"]).await;
-    k.ok("debug p --image=busybox --attach=false", "", &["do not run ephemeral containers"]).await;
+    k.ok("debug p --image=busybox --attach=false", "", &["Defaulting debug container name"]).await;
     k.ok("get pod p -o jsonpath={.spec.ephemeralContainers[0].image}", "", &["busybox"]).await;
     k.ok("create clusterrole all --aggregation-rule=app=web", "", &["created"]).await;
     k.ok("explain resourceslice.spec.pool", "", &["resourceSliceCount"]).await;

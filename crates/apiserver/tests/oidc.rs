@@ -332,3 +332,23 @@ async fn who_needs_no_identity_is_said_in_the_file() {
     // Everywhere: it is then for roles to say no.
     check("{enabled: true}", [200, 200, 403]).await;
 }
+
+#[tokio::test]
+async fn another_file_takes_over_while_the_server_runs() {
+    let (first, second) = (Key::ec("first"), Key::ec("second"));
+    let (left, joined) = (Issuer::start(&[&first]).await, Issuer::start(&[&second]).await);
+    let cluster = cluster(&left.file(&json!({}))).await;
+    let (old, new) = (first.sign(&left.claims(|_| {})), second.sign(&joined.claims(|_| {})));
+    assert_eq!(asks(&cluster, Some(&old), "POST", WHO).await.0, 201);
+    assert_eq!(asks(&cluster, Some(&new), "POST", WHO).await.0, 401);
+    let other = AuthenticationConfig::parse(&joined.file(&json!({}))).expect("a file that can be used");
+    cluster.server.reload_authentication(&other).expect("it can be used");
+    assert_eq!(asks(&cluster, Some(&new), "POST", WHO).await.0, 201, "no request falls between the two");
+    assert_eq!(asks(&cluster, Some(&old), "POST", WHO).await.0, 401, "though it was good a moment ago");
+    // An authority that is no certificate can only be seen when its issuer is prepared.
+    let text = joined.file(&json!({})).replace("BEGIN CERTIFICATE", "BEGIN NOTHING");
+    if let Ok(broken) = AuthenticationConfig::parse(&text) {
+        cluster.server.reload_authentication(&broken).expect_err("it cannot be used");
+    }
+    assert_eq!(asks(&cluster, Some(&new), "POST", WHO).await.0, 201, "the one before stays");
+}

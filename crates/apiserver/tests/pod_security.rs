@@ -84,3 +84,63 @@ async fn stricter_namespaces_name_the_pods_there_are() {
          \"nonsense\": must be one of privileged, baseline, restricted",
     );
 }
+
+const CONFIGURED: &str = "
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: PodSecurity
+  configuration:
+    apiVersion: pod-security.admission.config.k8s.io/v1
+    kind: PodSecurityConfiguration
+    defaults: { enforce: baseline, warn: restricted }
+    exemptions: { usernames: [ada], runtimeClasses: [boxed], namespaces: [kube-system] }
+";
+
+#[tokio::test]
+async fn a_file_says_what_holds_without_labels_and_for_whom_nothing_does() {
+    let parsed = apiserver::AdmissionConfig::parse(CONFIGURED).unwrap();
+    let cluster = Cluster::with(|config| config.admission = parsed).await;
+    let class = json!({ "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": { "name": "boxed" },
+        "handler": "container" });
+    cluster.post("/apis/node.k8s.io/v1/runtimeclasses", class).await.expect(201);
+    for name in ["n", "free"] {
+        let labels = if name == "free" { json!({ ENFORCE: "privileged" }) } else { json!({}) };
+        let namespace =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } });
+        cluster.post("/api/v1/namespaces", namespace).await.expect(201);
+    }
+    let host = |name: &str| {
+        let mut host = pod(name);
+        host["spec"]["hostNetwork"] = true.into();
+        host
+    };
+    let make = async |namespace: &str, user: &str, pod: Value| {
+        let user = apiserver::UserInfo::authenticated(user, [apiserver::MASTERS]);
+        cluster.call_as(user, "POST", &format!("/api/v1/namespaces/{namespace}/pods"), pod).await
+    };
+    assert_eq!(make("n", "bob", host("a")).await.code, 403);
+    assert_eq!(make("free", "bob", host("a")).await.code, 201, "labels come before defaults");
+    assert_eq!(make("n", "ada", host("b")).await.code, 201);
+    assert_eq!(make("kube-system", "bob", host("c")).await.code, 201);
+    let mut boxed = host("d");
+    boxed["spec"]["runtimeClassName"] = "boxed".into();
+    let made = make("n", "bob", boxed).await;
+    assert_eq!((made.code, warning(&made)), (201, String::new()), "{}", made.body);
+    let plain = make("n", "bob", pod("e")).await;
+    assert!(warning(&plain).contains("restricted:latest"), "{}", warning(&plain));
+    // Another file holds from the next request on; a wrong one is counted and changes nothing.
+    cluster.server.reload_admission(apiserver::AdmissionConfig::default());
+    assert_eq!(make("n", "bob", host("f")).await.code, 201);
+    cluster.server.note_bad_configuration(apiserver::Configuration::Admission);
+    let metrics = axum::body::Body::empty();
+    let metrics = cluster.raw(harness::admin(), http::Request::get("/metrics").body(metrics).unwrap()).await;
+    let metrics = axum::body::to_bytes(metrics.into_body(), usize::MAX).await.unwrap();
+    let metrics = String::from_utf8_lossy(&metrics).into_owned();
+    for row in [
+        "knarr_admission_config_reloads_total{status=\"success\"} 1",
+        "knarr_admission_config_reloads_total{status=\"failure\"} 1",
+    ] {
+        assert!(metrics.contains(row), "{row}");
+    }
+}

@@ -23,6 +23,8 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(5);
 /// and killing, and on both the dying take a moment.
 const KILL_ROUNDS: u32 = 200;
 const KILL_PAUSE: Duration = Duration::from_millis(1);
+/// v1 says "no limit" with the largest multiple of a page in 63 bits.
+const NO_BOUND_BYTES: u64 = 1 << 62;
 
 /// Where this machine has its controllers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +95,16 @@ impl Group {
             Cgroup::new_with_specified_controllers(Box::new(V1::new()), &self.relative, Some(names))
                 .map_err(io::Error::other)?;
         }
-        for write in limit_writes(self.v2, limits) {
+        self.write_all(limit_writes(self.v2, limits))
+    }
+
+    /// Gives it other limits while processes run in it.
+    pub fn change(&self, limits: &Limits, which: Which) -> io::Result<()> {
+        self.write_all(change_writes(self.v2, &self.bounds(), limits, which))
+    }
+
+    fn write_all(&self, writes: Vec<Write>) -> io::Result<()> {
+        for write in writes {
             let path = self.dir(write.controller).join(write.file);
             match fs::write(&path, &write.value) {
                 Err(error) if !(write.optional && error.kind() == io::ErrorKind::NotFound) => {
@@ -103,6 +114,18 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// How much the kernel lets it have now.
+    fn bounds(&self) -> Bounds {
+        let (memory, quota) =
+            if self.v2 { ("memory.max", "cpu.max") } else { ("memory.limit_in_bytes", "cpu.cfs_quota_us") };
+        // `max`, -1 and v1's largest number of pages are no bound.
+        let number = |text: String| text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+        Bounds {
+            memory_bytes: number(self.read("memory", memory)).filter(|bytes| *bytes < NO_BOUND_BYTES),
+            cpu_quota_micros: number(self.read("cpu", quota)),
+        }
     }
 
     fn dir(&self, controller: &str) -> &Path {
@@ -271,6 +294,60 @@ fn keyed_number(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// Which limits of a group are changed. On v1 a group may not have more cpu than the one above it, so that what
+/// becomes larger is changed from above, what becomes smaller from below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    Larger,
+    All,
+}
+
+/// `None` is no bound.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bounds {
+    memory_bytes: Option<u64>,
+    cpu_quota_micros: Option<u64>,
+}
+
+/// What to write to get from these bounds to these limits. How many processes there may be does not change.
+fn change_writes(v2: bool, has: &Bounds, limits: &Limits, which: Which) -> Vec<Write> {
+    fn is_larger(new: Option<u64>, old: Option<u64>) -> bool {
+        old.is_some_and(|old| new.is_none_or(|new| new > old))
+    }
+    let write = |controller, file, value: String, optional| Write { controller, file, value, optional };
+    let bound = |value: Option<u64>, none: &str| value.map_or_else(|| none.to_owned(), |value| value.to_string());
+    let mut writes = Vec::new();
+    let memory_grows = is_larger(limits.memory_bytes, has.memory_bytes);
+    if (which == Which::All || memory_grows) && (limits.memory_bytes.is_some() || has.memory_bytes.is_some()) {
+        if v2 {
+            writes.push(write("memory", "memory.max", bound(limits.memory_bytes, "max"), false));
+            let swap = if limits.memory_bytes.is_some() { "0" } else { "max" };
+            writes.push(write("memory", "memory.swap.max", swap.to_owned(), true));
+        } else {
+            let value = bound(limits.memory_bytes, "-1");
+            writes.push(write("memory", "memory.limit_in_bytes", value.clone(), false));
+            // Memory with swap is never less than memory alone.
+            let at = if memory_grows { 0 } else { 1 };
+            writes.insert(at, write("memory", "memory.memsw.limit_in_bytes", value, true));
+        }
+    }
+    if let Some(shares) = limits.cpu_shares.filter(|_| which == Which::All) {
+        let (file, value) = if v2 { ("cpu.weight", weight_of_shares(shares)) } else { ("cpu.shares", shares) };
+        writes.push(write("cpu", file, value.to_string(), false));
+    }
+    let quota = limits.cpu_quota_micros;
+    let quota_changes = which == Which::All || is_larger(quota, has.cpu_quota_micros);
+    if quota_changes && (quota.is_some() || has.cpu_quota_micros.is_some()) {
+        if v2 {
+            writes.push(write("cpu", "cpu.max", format!("{} {CPU_PERIOD_MICROS}", bound(quota, "max")), false));
+        } else {
+            writes.push(write("cpu", "cpu.cfs_period_us", CPU_PERIOD_MICROS.to_string(), false));
+            writes.push(write("cpu", "cpu.cfs_quota_us", bound(quota, "-1"), false));
+        }
+    }
+    writes
+}
+
 /// One file to write. `optional`: not every kernel has it (swap accounting).
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Write {
@@ -371,6 +448,43 @@ mod tests {
                 "pids.max=64",
             ],
         );
+    }
+
+    #[test]
+    fn changes_come_in_an_order_the_kernel_takes() {
+        let check = |v2: bool, which: Which, has: (Option<u64>, Option<u64>), wants: (Option<u64>, Option<u64>)| {
+            let has = Bounds { memory_bytes: has.0, cpu_quota_micros: has.1 };
+            let limits = Limits { memory_bytes: wants.0, cpu_quota_micros: wants.1, ..Limits::default() };
+            let writes = change_writes(v2, &has, &limits, which);
+            writes.into_iter().map(|write| format!("{}={}", write.file, write.value)).collect::<Vec<_>>().join(" ")
+        };
+        let (all, larger) = (Which::All, Which::Larger);
+        assert_eq!(check(true, all, (None, None), (None, None)), "");
+        assert_eq!(
+            check(true, all, (Some(1), Some(5000)), (Some(2), Some(6000))),
+            "memory.max=2 memory.swap.max=0 cpu.max=6000 100000"
+        );
+        assert_eq!(check(true, larger, (Some(2), Some(5000)), (Some(1), Some(6000))), "cpu.max=6000 100000");
+        assert_eq!(
+            check(true, all, (Some(1), Some(5000)), (None, None)),
+            "memory.max=max memory.swap.max=max cpu.max=max 100000"
+        );
+        assert_eq!(
+            check(false, all, (Some(1), None), (Some(2), None)),
+            "memory.memsw.limit_in_bytes=2 memory.limit_in_bytes=2"
+        );
+        assert_eq!(
+            check(false, all, (Some(2), Some(2000)), (Some(1), Some(1000))),
+            "memory.limit_in_bytes=1 memory.memsw.limit_in_bytes=1 cpu.cfs_period_us=100000 cpu.cfs_quota_us=1000"
+        );
+        assert_eq!(
+            check(false, larger, (Some(2), Some(2000)), (Some(1), None)),
+            "cpu.cfs_period_us=100000 cpu.cfs_quota_us=-1"
+        );
+        assert_eq!(check(false, larger, (None, None), (Some(1), Some(1000))), "", "a bound where there was none");
+        let shares = Limits { cpu_shares: Some(1024), ..Limits::default() };
+        assert_eq!(change_writes(true, &Bounds::default(), &shares, all).len(), 1);
+        assert!(change_writes(true, &Bounds::default(), &shares, larger).is_empty());
     }
 
     #[test]

@@ -129,6 +129,7 @@ pub fn plan_container(
         limits: container_limits(&config.resources),
         oom_score_adj: oom_score_adj(&config.resources),
         stdio: config.stdio,
+        process_namespace_of: config.process_namespace_of.clone(),
     };
     Ok((about, spec))
 }
@@ -140,7 +141,7 @@ pub fn pod_limits(resources: &Resources) -> Limits {
     Limits { memory_bytes: limits.memory_bytes.map(|bytes| bytes.saturating_add(SHIM_MEMORY_BYTES)), ..limits }
 }
 
-fn container_limits(resources: &Resources) -> Limits {
+pub fn container_limits(resources: &Resources) -> Limits {
     Limits { oom_ends_all: true, ..limits(resources, Some(PIDS_LIMIT_DEFAULT)) }
 }
 

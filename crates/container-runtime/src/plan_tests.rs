@@ -48,6 +48,7 @@ fn container() -> ContainerConfig {
         log_path: "/logs/2.log".into(),
         termination_message: None,
         stdio: cri::Stdio::default(),
+        process_namespace_of: None,
         annotations: BTreeMap::new(),
     }
 }

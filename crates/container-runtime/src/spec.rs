@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use cri::Stdio;
+use cri::{ContainerId, Stdio};
 use serde::{Deserialize, Serialize};
 
 /// One container.
@@ -17,6 +17,9 @@ pub struct ContainerSpec {
     pub limits: Limits,
     pub oom_score_adj: i32,
     pub stdio: Stdio,
+    /// A running container of the sandbox whose pid namespace it enters, in place of one of its own.
+    #[serde(default)]
+    pub process_namespace_of: Option<ContainerId>,
 }
 
 /// The overlay that becomes `/`.

@@ -20,6 +20,9 @@ pub enum RuntimeError {
     /// The container was created but its process or component could not be started.
     #[error("cannot start container {container}: {why}")]
     StartContainer { container: String, why: String },
+    /// A running container cannot have other limits.
+    #[error("cannot resize container {container}: {why}")]
+    Resize { container: String, why: String },
     /// The machine lacks something the runtime needs (root, a cgroup controller, a kernel feature).
     #[error("the {runtime} runtime cannot {attempt}: {why}")]
     Machine { runtime: &'static str, attempt: String, why: String },
@@ -51,6 +54,7 @@ impl RuntimeError {
             Self::Unsupported { .. } => "ImageNotSupported",
             Self::CreateContainer { .. } => "CreateContainerConfigError",
             Self::StartContainer { .. } => "RunContainerError",
+            Self::Resize { .. } => "ResizeError",
             Self::ExecTimeout { .. } => "ExecTimeout",
             Self::NoExports { .. } => "NoExports",
         }

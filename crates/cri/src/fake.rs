@@ -19,8 +19,8 @@ use crate::{
     Answers, AttachRequest, Attached, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats,
     ContainerStatus, ExecOptions, ExecOutcome, ExecStream, ExitReason, ExportedFunction, ImageConfig, ImageError,
     ImageKind, ImageService, NetworkAttachment, NetworkError, NetworkKind, PlatformPreference, PodNetwork,
-    PodSandboxConfig, PullRequest, ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxState, SandboxStatus,
-    StoredImage, Streams, TerminalSize,
+    PodSandboxConfig, PullRequest, ResolvedImage, ResourceUpdate, RuntimeError, RuntimeService, SandboxId,
+    SandboxState, SandboxStatus, StoredImage, Streams, TerminalSize,
 };
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -43,6 +43,7 @@ struct RuntimeInner {
     unsupported: BTreeMap<String, String>,
     fail_create: BTreeMap<String, String>,
     fail_start: BTreeMap<String, String>,
+    fail_resize: BTreeMap<String, String>,
     exit_at_start: BTreeMap<String, Vec<i32>>,
     exec: BTreeMap<String, i32>,
     exports: BTreeMap<String, Vec<ExportedFunction>>,
@@ -69,11 +70,17 @@ impl FakeRuntime {
         locked(&self.inner).fail_start.insert(container.into(), why.into());
     }
 
+    /// `update_resources` for this container name fails until [`Self::heal`].
+    pub fn fail_resize(&self, container: &str, why: &str) {
+        locked(&self.inner).fail_resize.insert(container.into(), why.into());
+    }
+
     /// Ends the scripted failures of this container name.
     pub fn heal(&self, container: &str) {
         let mut inner = locked(&self.inner);
         inner.fail_create.remove(container);
         inner.fail_start.remove(container);
+        inner.fail_resize.remove(container);
     }
 
     /// The next starts of this container end at once with these exit codes, one per start.
@@ -300,6 +307,24 @@ impl RuntimeService for FakeRuntime {
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
         let inner = locked(&self.inner);
         inner.containers.get(id).map(|(_, s)| s.clone()).ok_or_else(|| self.not_found("container", &id.0))
+    }
+
+    async fn update_resources(&self, update: ResourceUpdate) -> Result<(), RuntimeError> {
+        let mut inner = locked(&self.inner);
+        let Some((id, resources)) = update.container else {
+            inner.calls.push(format!("update_resources of {}", update.sandbox));
+            return Ok(());
+        };
+        let Some((config, _)) = inner.containers.get_mut(&id) else {
+            return Err(self.not_found("container", &id.0));
+        };
+        let name = config.name.clone();
+        config.resources = resources;
+        inner.calls.push(format!("update_resources {name}"));
+        match inner.fail_resize.get(&name) {
+            Some(why) => Err(RuntimeError::Resize { container: name, why: why.clone() }),
+            None => Ok(()),
+        }
     }
 
     async fn exec_sync(

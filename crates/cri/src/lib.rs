@@ -32,7 +32,8 @@ pub use policy_table::{PolicyGrant, PolicyGroups, PolicyTable};
 pub use runtime::{
     Answers, CallCounts, ContainerConfig, ContainerEvent, ContainerId, ContainerPort, ContainerState, ContainerStats,
     ContainerStatus, DnsConfig, ExecOutcome, ExitReason, ExportedFunction, Isolation, Mount, PodSandboxConfig,
-    Protocol, Resources, RuntimeService, SandboxId, SandboxState, SandboxStatus, SeccompProfile, SecurityContext,
+    Protocol, ResourceUpdate, Resources, RuntimeService, SandboxId, SandboxState, SandboxStatus, SeccompProfile,
+    SecurityContext,
 };
 pub use service_table::{ServiceFrontend, ServiceTable};
 pub use streams::{ExecOptions, ExecStream, OutputStream, Resize, StdinSink, Stdio, Streams, TerminalSize};

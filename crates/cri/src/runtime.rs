@@ -107,6 +107,9 @@ pub struct ContainerConfig {
     pub termination_message: Option<Mount>,
     #[serde(default)]
     pub stdio: Stdio,
+    /// A running container of the sandbox whose processes this one is among. Runtimes without processes ignore it.
+    #[serde(default)]
+    pub process_namespace_of: Option<ContainerId>,
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -282,6 +285,15 @@ pub struct ExportedFunction {
     pub result: Option<serde_json::Value>,
 }
 
+/// Other limits for a pod that runs, and for one of its containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceUpdate {
+    pub sandbox: SandboxId,
+    /// The whole pod, as in [`PodSandboxConfig::resources`].
+    pub pod: Resources,
+    pub container: Option<(ContainerId, Resources)>,
+}
+
 /// Answers of a stream of calls, whole lines that may be cut anywhere; an error when the container went away.
 pub type Answers = BoxStream<'static, std::io::Result<Bytes>>;
 
@@ -346,6 +358,9 @@ pub trait RuntimeService: Send + Sync + 'static {
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>, RuntimeError>;
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError>;
+
+    /// Changes limits while containers run. Idempotent; what cannot be had leaves the container as it is.
+    async fn update_resources(&self, update: ResourceUpdate) -> Result<(), RuntimeError>;
 
     /// Runs a command (for Wasm: calls an export) in a running container and waits for its end.
     async fn exec_sync(

@@ -133,9 +133,13 @@ pub struct UpArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "requestheader_client_ca_file")]
     pub requestheader_allowed_names: Vec<String>,
     /// Whose JSON Web Tokens the API takes, and where nobody needs to say who he is: an apiserver.config.k8s.io/v1
-    /// AuthenticationConfiguration, read once at the start
+    /// AuthenticationConfiguration, read again when it changes
     #[arg(long, value_name = "FILE")]
     pub authentication_config: Option<PathBuf>,
+    /// What Pod Security asks of namespaces without labels, and whom it leaves alone: an apiserver.config.k8s.io/v1
+    /// AdmissionConfiguration, read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub admission_config: Option<PathBuf>,
     /// Leave the workloads running when this process stops
     #[arg(long)]
     pub keep_workloads: bool,

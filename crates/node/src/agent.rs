@@ -11,11 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{NodeConfig, NodeDeps, Paths, Runtimes};
 use crate::endpoint;
-use crate::inventory::take_inventory;
+use crate::inventory::{linux_network_of, take_inventory};
+use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::node_object;
 use crate::objects::ObjectWatches;
 use crate::pod::execute::{NodeContext, chain};
+use crate::pod::resize::Amounts;
 use crate::supervisor::{SupervisorHandle, spawn_supervisor};
 use crate::tokens::Tokens;
 use crate::{lease, logs};
@@ -77,8 +79,10 @@ impl Node {
         let shutdown = shutdown.child_token();
         let tracker = TaskTracker::new();
         let recorder = Recorder::spawn(deps.client.clone(), "kubelet", &config.node_name, &tracker, shutdown.clone());
+        let machine = Machine::read(&config.capacity, &config.data_dir);
         let context = Arc::new(NodeContext {
-            machine: Machine::read(&config.capacity, &config.data_dir),
+            ledger: Ledger::new(Amounts { cpu_millis: machine.cpu_millis, memory_bytes: machine.memory_bytes }),
+            machine,
             runtimes: Runtimes::new(&deps.runtimes),
             paths,
             images: deps.images,
@@ -147,7 +151,9 @@ async fn stop_pod(context: &NodeContext, uid: &str, inventory: &crate::pod::stat
             failures.extend(result.err().map(|error| format!("pod {uid}: {}", chain(&error))));
         }
     }
-    let detached = context.network.detach(uid).await;
-    failures.extend(detached.err().map(|error| format!("pod {uid}: {}", chain(&error))));
+    for address in [uid, &linux_network_of(uid)] {
+        let detached = context.network.detach(address).await;
+        failures.extend(detached.err().map(|error| format!("pod {uid}: {}", chain(&error))));
+    }
     failures
 }

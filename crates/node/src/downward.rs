@@ -78,7 +78,7 @@ pub fn resource(
     selector: &ResourceFieldSelector,
 ) -> Result<String, DownwardError> {
     let name = selector.container_name.as_deref().unwrap_or(default_container);
-    let (container, _) = place.pod.container(name).ok_or_else(|| DownwardError::Container(name.to_owned()))?;
+    let container = place.pod.any_container(name).ok_or_else(|| DownwardError::Container(name.to_owned()))?;
     let resources = container.resources.clone().unwrap_or_default();
     let (limits, requests) = (resources.limits.unwrap_or_default(), resources.requests.unwrap_or_default());
     let read = |map: &std::collections::BTreeMap<String, _>, key: &str| -> Option<Quantity> {

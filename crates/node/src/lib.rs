@@ -13,6 +13,7 @@ mod endpoint;
 mod env;
 mod inventory;
 mod lease;
+mod ledger;
 mod logs;
 mod machine;
 mod node_object;

@@ -112,6 +112,8 @@ pub struct ContainerStatus {
     pub ready: bool,
     pub restart_count: i32,
     pub state: Option<ContainerState>,
+    /// Requests that the node granted, which may be others than the pod's.
+    pub allocated_resources: Option<BTreeMap<String, Quantity>>,
 }
 
 impl Resource for Pod {

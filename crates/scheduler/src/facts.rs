@@ -150,8 +150,8 @@ impl PodFacts {
         Arc::new(Self {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             owner: owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()),
-            asked: Resources::asked(spec),
-            asked_for_scoring: Resources::asked_for_scoring(spec),
+            asked: Resources::asked(spec, pod.status.as_ref()),
+            asked_for_scoring: Resources::asked_for_scoring(spec, pod.status.as_ref()),
             host_ports: host_ports(pod),
             node_name: spec.node_name.clone().filter(|name| !name.is_empty()),
             node_selector: spec.node_selector.clone().unwrap_or_default(),

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, PodCondition};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
-use reconcile::pod::{Container, PodSpec};
+use reconcile::pod::{Container, PodSpec, PodStatus};
 
 pub const CPU: &str = "cpu";
 pub const MEMORY: &str = "memory";
@@ -46,14 +46,29 @@ impl Resources {
     }
 
     /// What a pod occupies: the larger of its running containers (sidecars included) and its largest init step.
-    pub fn asked(spec: &PodSpec) -> Self {
-        Self::asked_with(spec, |container| Self::from_map(requests(container)))
+    pub fn asked(spec: &PodSpec, status: Option<&PodStatus>) -> Self {
+        Self::asked_with(spec, |container| Self::of(container, status))
+    }
+
+    /// A container that is being resized occupies the larger of what it wants and what its node granted; if that node
+    /// will never have what it wants, only the latter.
+    fn of(container: &Container, status: Option<&PodStatus>) -> Self {
+        let mut wanted = Self::from_map(requests(container));
+        let lists = status.map(|status| [&status.container_statuses, &status.init_container_statuses]);
+        let mut all = lists.into_iter().flatten().flatten().flatten();
+        let granted = all.find(|told| told.name == container.name).and_then(|told| told.allocated_resources.as_ref());
+        let Some(granted) = granted.map(|granted| Self::from_map(Some(granted))) else { return wanted };
+        if status.is_some_and(is_infeasible) {
+            return granted;
+        }
+        wanted.raise_to(&granted);
+        wanted
     }
 
     /// The same with a floor per container.
-    pub fn asked_for_scoring(spec: &PodSpec) -> Self {
+    pub fn asked_for_scoring(spec: &PodSpec, status: Option<&PodStatus>) -> Self {
         Self::asked_with(spec, |container| {
-            let mut resources = Self::from_map(requests(container));
+            let mut resources = Self::of(container, status);
             if resources.cpu_millis == 0 {
                 resources.cpu_millis = SCORED_CPU_MILLIS;
             }
@@ -115,6 +130,11 @@ impl Resources {
     }
 }
 
+fn is_infeasible(status: &PodStatus) -> bool {
+    let refused = |condition: &PodCondition| condition.reason.as_deref() == Some("Infeasible");
+    status.conditions.iter().flatten().any(|one| one.type_ == "PodResizePending" && refused(one))
+}
+
 fn requests(container: &Container) -> Option<&BTreeMap<String, Written>> {
     container.resources.as_ref()?.requests.as_ref()
 }
@@ -155,10 +175,28 @@ mod tests {
             "overhead": { "memory": "1Mi" },
         }))
         .unwrap();
-        let asked = Resources::asked(&spec);
+        let asked = Resources::asked(&spec, None);
         assert_eq!(asked.cpu_millis, 2000);
         let mebibyte = 1024 * 1024;
         assert_eq!(asked.memory_bytes, (2048 + 10 + 1) * mebibyte);
-        assert_eq!(Resources::asked_for_scoring(&spec).cpu_millis, 2000);
+        assert_eq!(Resources::asked_for_scoring(&spec, None).cpu_millis, 2000);
+    }
+
+    #[test]
+    fn a_pod_that_is_resized_occupies_the_larger() {
+        let spec: PodSpec = serde_json::from_value(json!({ "containers": [{ "name": "c",
+            "resources": { "requests": { "cpu": "2", "memory": "10" } } }] }))
+        .unwrap();
+        let check = |status: serde_json::Value, expect: (i64, i64)| {
+            let status: PodStatus = serde_json::from_value(status).unwrap();
+            let asked = Resources::asked(&spec, Some(&status));
+            assert_eq!((asked.cpu_millis, asked.memory_bytes), expect, "{status:?}");
+        };
+        let granted = json!([{ "name": "c", "allocatedResources": { "cpu": "500m", "memory": "20" } }]);
+        check(json!({}), (2000, 10));
+        check(json!({ "containerStatuses": granted }), (2000, 20));
+        let pending = |reason: &str| json!([{ "type": "PodResizePending", "status": "True", "reason": reason }]);
+        check(json!({ "containerStatuses": granted, "conditions": pending("Deferred") }), (2000, 20));
+        check(json!({ "containerStatuses": granted, "conditions": pending("Infeasible") }), (500, 20));
     }
 }

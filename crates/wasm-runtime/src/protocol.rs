@@ -38,6 +38,11 @@ pub enum Request {
         args: Vec<String>,
         timeout_ms: u64,
     },
+    /// Another memory limit for a running container.
+    Limit {
+        id: String,
+        memory_bytes: u64,
+    },
     /// The functions that can be called.
     Exports {
         id: String,

@@ -26,6 +26,12 @@ pub(super) fn containers(spec: &At, volumes: &HashSet<&str>, errors: &mut Errors
                 errors.duplicate(&name, name.text());
             }
             ports(&container.get("ports"), host_network, errors);
+            resize_policies(&container.get("resizePolicy"), spec.get("restartPolicy").text(), errors);
+            let target = container.get("targetContainerName");
+            let known = || main.list().iter().chain(init.list()).any(|other| other.get("name") == Some(target.value));
+            if kind == Role::Ephemeral && !target.is_empty() && !known() {
+                errors.not_found(&target);
+            }
             if kind == Role::Main {
                 unique_host_ports(&container.get("ports"), &mut host_ports, errors);
             }
@@ -62,12 +68,7 @@ fn container(container: &At, role: Role, volumes: &HashSet<&str>, errors: &mut E
             errors.one_of_if_set(&container.get("restartPolicy"), &["Always", "OnFailure", "Never"]);
         }
         Role::Ephemeral => {
-            for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"] {
-                if !container.get(field).is_empty() {
-                    errors.forbidden(&container.get(field), "cannot be set for an Ephemeral Container");
-                }
-            }
-            return;
+            return ephemeral(container, errors);
         }
     }
     if role == Role::Init && !is_sidecar {
@@ -82,6 +83,48 @@ fn container(container: &At, role: Role, volumes: &HashSet<&str>, errors: &mut E
         return;
     }
     probe::probes(container, errors);
+}
+
+/// At most one for each resource; what never starts again cannot start again for a resize.
+fn resize_policies(policies: &At, restart_policy: &str, errors: &mut Errors) {
+    let mut names = HashSet::new();
+    for policy in policies.items() {
+        let (name, way) = (policy.get("resourceName"), policy.get("restartPolicy"));
+        errors.one_of(&name, &["cpu", "memory"]);
+        errors.one_of(&way, &["NotRequired", "RestartContainer"]);
+        if !names.insert(name.text()) {
+            errors.duplicate(&policy, name.text());
+        }
+        if restart_policy == "Never" && way.text() == "RestartContainer" {
+            errors.invalid(&way, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+        }
+    }
+}
+
+/// Fields that mean nothing for a container that is looked through and not relied on.
+fn ephemeral(container: &At, errors: &mut Errors) {
+    const FORBIDDEN: [&str; 8] = [
+        "ports",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+        "resources",
+        "resizePolicy",
+        "restartPolicy",
+    ];
+    let mut refuse = |field: &At| {
+        if !field.is_empty() {
+            errors.forbidden(field, "cannot be set for an Ephemeral Container");
+        }
+    };
+    for field in FORBIDDEN {
+        refuse(&container.get(field));
+    }
+    for mount in container.get("volumeMounts").items() {
+        refuse(&mount.get("subPath"));
+        refuse(&mount.get("subPathExpr"));
+    }
 }
 
 fn ports(ports: &At, host_network: bool, errors: &mut Errors) {

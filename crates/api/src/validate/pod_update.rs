@@ -144,7 +144,12 @@ pub fn resize(new: &Value, old: &Value) -> Vec<FieldError> {
     for list in ["containers", "initContainers"] {
         let before = old_spec.get(list);
         for (now, before) in spec.get(list).items().zip(before.items()) {
-            amounts(&now.get("resources"), &before.get("resources"), &mut errors);
+            let (resources, before) = (now.get("resources"), before.get("resources"));
+            let is_step = list == "initContainers" && now.get("restartPolicy").text() != "Always";
+            if is_step && resources.value != before.value {
+                errors.forbidden(&resources, "resources of an init container that is no sidecar are immutable");
+            }
+            amounts(&resources, &before, &mut errors);
         }
     }
     let (class, before) = (crate::pod::qos_class(new.value), crate::pod::qos_class(old.value));

@@ -296,6 +296,29 @@ fn pod_specs() {
                 "livenessProbe": { "exec": { "command": ["a"] } } }] }),
         &[],
     );
+    let policies = |restart: &str, policies: Value| {
+        json!({ "restartPolicy": restart,
+        "containers": [{ "name": "c", "image": "i", "resizePolicy": policies }] })
+    };
+    let restarts = json!([{ "resourceName": "cpu", "restartPolicy": "RestartContainer" }]);
+    check_spec(policies("Always", restarts.clone()), &[]);
+    check_spec(
+        policies("Never", restarts),
+        &["containers[0].resizePolicy[0].restartPolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' \
+           when `restartPolicy` is 'Never'"],
+    );
+    check_spec(
+        policies(
+            "Always",
+            json!([{ "resourceName": "cpu", "restartPolicy": "NotRequired" },
+            { "resourceName": "cpu", "restartPolicy": "Sometimes" }]),
+        ),
+        &[
+            "containers[0].resizePolicy[1].restartPolicy: Unsupported value: \"Sometimes\": supported values: \
+             \"NotRequired\", \"RestartContainer\"",
+            "containers[0].resizePolicy[1]: Duplicate value: \"cpu\"",
+        ],
+    );
     check_spec(
         json!({ "ephemeralContainers": [{ "name": "e", "image": "i" }] }),
         &["ephemeralContainers: Forbidden: cannot be set on create"],
@@ -350,6 +373,27 @@ fn pod_updates() {
     assert_eq!(
         texts(&ephemeral_containers(&plain, &debugged)),
         ["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed\n"]
+    );
+    let added = |container: Value, expect: &[&str]| {
+        let new = prepared(kind, same_but("/spec/ephemeralContainers", json!([container])));
+        assert_eq!(texts(&ephemeral_containers(&new, &plain)), expect);
+    };
+    let main = plain["spec"]["containers"][0]["name"].clone();
+    added(json!({ "name": "d", "image": "i", "targetContainerName": main }), &[]);
+    added(
+        json!({ "name": "d", "image": "i", "targetContainerName": "other" }),
+        &["spec.ephemeralContainers[0].targetContainerName: Not found: \"other\""],
+    );
+    added(
+        json!({ "name": "d", "image": "i", "ports": [{ "containerPort": 80 }], "restartPolicy": "Always" }),
+        &[
+            "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
+            "spec.ephemeralContainers[0].restartPolicy: Forbidden: cannot be set for an Ephemeral Container",
+        ],
+    );
+    added(
+        json!({ "name": main, "image": "i" }),
+        &[&format!("spec.ephemeralContainers[0].name: Duplicate value: {main}")],
     );
 }
 

@@ -3,6 +3,7 @@
 //! Owns: the visible list of plugins and their order. A plugin is one file; it reads a snapshot and
 //! returns guards for whatever its decision was based on. May not know: HTTP, how objects are stored.
 
+pub mod config;
 mod default_storage_class;
 mod default_tolerations;
 mod limit_ranger;

@@ -8,6 +8,7 @@ use api::meta;
 use api::status::{Status, Subject as StatusSubject};
 use serde_json::Value;
 
+use super::config::AdmissionConfig;
 use super::{Consequences, Operation, Plugin, Review};
 use crate::core::{core_kind, key, prefix};
 use crate::object::encode::decode;
@@ -36,9 +37,23 @@ impl Plugin for PodSecurity {
     }
 }
 
-fn policy(review: &Review<'_>) -> Policy {
+/// What the audit log is told of whoever is not looked at.
+const EXEMPT: &str = "pod-security.kubernetes.io/exempt";
+
+/// Whether nothing is asked of what this review is about.
+fn is_exempt(review: &Review<'_>, config: &AdmissionConfig, pod: &Subject<'_>) -> bool {
+    let request = review.request;
+    let runtime_class = pod.spec["runtimeClassName"].as_str();
+    let exemption = config.exemption(&request.namespace, &request.user.name, runtime_class);
+    if let Some(exemption) = exemption {
+        request.annotations.note(EXEMPT, exemption.name().to_owned());
+    }
+    exemption.is_some()
+}
+
+fn policy(review: &Review<'_>, config: &AdmissionConfig) -> Policy {
     let entry = review.view.get(&key(core_kind("namespaces"), "", &review.request.namespace));
-    Policy::of_labels(|label| entry.and_then(|entry| entry.facets.label(label))).0
+    Policy::of_labels(&config.defaults, |label| entry.and_then(|entry| entry.facets.label(label))).0
 }
 
 fn subject(pod: &Value) -> Subject<'_> {
@@ -49,8 +64,12 @@ fn pod(review: &Review<'_>, pod: &Value) -> Result<Consequences, Status> {
     if IGNORED.contains(&review.request.subresource.as_str()) {
         return Ok(Consequences::default());
     }
-    let policy = policy(review);
-    if policy.is_privileged() || review.old.is_some_and(|old| !is_significant(old, pod)) {
+    let config = review.request.core.admission.load();
+    let policy = policy(review, &config);
+    if policy.is_privileged()
+        || is_exempt(review, &config, &subject(pod))
+        || review.old.is_some_and(|old| !is_significant(old, pod))
+    {
         return Ok(Consequences::default());
     }
     review.request.annotations.note(ENFORCE_POLICY, policy.enforce.to_string());
@@ -98,17 +117,22 @@ fn is_significant(old: &Value, new: &Value) -> bool {
 
 fn workload(review: &Review<'_>, kind: &Kind, object: &Value) -> Consequences {
     let Some(template) = template(kind.group, kind.kind, object) else { return Consequences::default() };
-    let policy = policy(review);
+    let config = review.request.core.admission.load();
+    if is_exempt(review, &config, &template) {
+        return Consequences::default();
+    }
+    let policy = policy(review, &config);
     audit(review, policy.audit, &template);
     Consequences::warned(warning(policy.warn, &template))
 }
 
 /// Labels must be readable, and who asks for more than before is told which pods do not keep to it.
 fn namespace(review: &Review<'_>, object: &Value) -> Result<Consequences, Status> {
+    let config = review.request.core.admission.load();
     let labels = |object: &Value| {
         let labels: BTreeMap<String, String> =
             meta::labels(object).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let (policy, errors) = Policy::of_labels(|label| labels.get(label).map(String::as_str));
+        let (policy, errors) = Policy::of_labels(&config.defaults, |label| labels.get(label).map(String::as_str));
         (policy, errors)
     };
     let (policy, errors) = labels(object);
@@ -120,7 +144,8 @@ fn namespace(review: &Review<'_>, object: &Value) -> Result<Consequences, Status
     let Some(before) = before else { return Ok(Consequences::default()) };
     let (new, old) = (policy.enforce, before.enforce);
     let relaxed = new.minor == old.minor && new.level <= old.level;
-    if review.operation != Operation::Update || new == old || new.level == Level::Privileged || relaxed {
+    let unasked = new.level == Level::Privileged || relaxed || config.exempts_namespace(review.name);
+    if review.operation != Operation::Update || new == old || unasked {
         return Ok(Consequences::default());
     }
     let prefix = prefix(core_kind("pods"), review.name);

@@ -18,8 +18,10 @@ pub mod service_account;
 pub mod token_secrets;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use api::status::Status;
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
@@ -34,16 +36,45 @@ use self::oidc::Issuers;
 use self::service_account::VerifiedTokens;
 use crate::core::Core;
 use crate::identity::UserInfo;
+use crate::reloads::Reloads;
 
 /// Longest bearer token that is looked at.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// What is kept between requests.
-#[derive(Default)]
 pub struct Authn {
     verified: VerifiedTokens,
+    /// What the file says; replaced as a whole when it changes.
+    configured: ArcSwap<Configured>,
+    shutdown: CancellationToken,
+    pub reloads: Reloads,
+}
+
+struct Configured {
     issuers: Issuers,
     anonymous: Anonymous,
+    /// Of the tasks that read the issuers' keys.
+    end: CancellationToken,
+}
+
+impl Configured {
+    fn start(config: &AuthenticationConfig, shutdown: &CancellationToken) -> Result<Self, AuthenticationConfigError> {
+        let end = shutdown.child_token();
+        match Issuers::spawn(config, &end) {
+            Ok(issuers) => Ok(Self { issuers, anonymous: config.anonymous.clone(), end }),
+            Err(error) => {
+                end.cancel();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The last request that is looked at by these rules lets go of them.
+impl Drop for Configured {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
 }
 
 impl Authn {
@@ -55,13 +86,27 @@ impl Authn {
         config: &AuthenticationConfig,
         shutdown: &CancellationToken,
     ) -> Result<Self, AuthenticationConfigError> {
-        let issuers = Issuers::spawn(config, shutdown)?;
-        Ok(Self { verified: VerifiedTokens::default(), issuers, anonymous: config.anonymous.clone() })
+        Ok(Self {
+            verified: VerifiedTokens::default(),
+            configured: ArcSwap::from_pointee(Configured::start(config, shutdown)?),
+            shutdown: shutdown.clone(),
+            reloads: Reloads::default(),
+        })
+    }
+
+    /// Goes on with another configuration. Tokens of issuers are verified anew, with keys that are read again.
+    ///
+    /// # Errors
+    /// What of it can never work; the one before stays.
+    pub fn reload(&self, config: &AuthenticationConfig) -> Result<(), AuthenticationConfigError> {
+        let configured = Configured::start(config, &self.shutdown)?;
+        self.configured.store(Arc::new(configured));
+        Ok(())
     }
 
     /// Whether a request without an identity is looked at.
     pub fn may_be_anonymous(&self, path: &str) -> bool {
-        self.anonymous.may_ask(path)
+        self.configured.load().anonymous.may_ask(path)
     }
 }
 
@@ -96,7 +141,8 @@ pub async fn review(core: &Core, token: &str, audiences: &[&str]) -> Result<Revi
         let user = bootstrap_token::user_of(core, halves)?;
         return Ok(Reviewed { user, audiences: common_audiences(audiences)? });
     }
-    if let Some(found) = core.authn.issuers.user_of(token).await {
+    let configured = core.authn.configured.load_full();
+    if let Some(found) = configured.issuers.user_of(token).await {
         return Ok(Reviewed { user: found?, audiences: common_audiences(audiences)? });
     }
     Ok(service_account::review(core, token, audiences).await?)

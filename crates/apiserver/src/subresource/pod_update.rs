@@ -20,20 +20,14 @@ pub struct PodPart {
     /// The present pod with that part of the wanted one.
     take: fn(&Value, &Value) -> Value,
     check: fn(&Value, &Value) -> Vec<FieldError>,
-    /// What whoever writes it should know.
-    warning: Option<&'static str>,
 }
 
-/// kubectl waits for the container, and prints this before.
-const NOT_RUN: &str =
-    "node agents of Knarr do not run ephemeral containers: this one will be shown as ended, with the reason";
-
 pub const EPHEMERAL_CONTAINERS: PodPart =
-    PodPart { take: with_ephemeral_containers, check: api::validate::ephemeral_containers, warning: Some(NOT_RUN) };
-pub const RESOURCES: PodPart = PodPart { take: with_resources, check: api::validate::resize, warning: None };
+    PodPart { take: with_ephemeral_containers, check: api::validate::ephemeral_containers };
+pub const RESOURCES: PodPart = PodPart { take: with_resources, check: api::validate::resize };
 
 pub async fn answer(request: &Request, verb: Verb, input: Input, part: &PodPart) -> Result<Response, Status> {
-    let mut done = match verb {
+    let done = match verb {
         Verb::Update => {
             let (object, duplicates) = input.object().await?;
             if meta::name(&object) != request.name {
@@ -67,7 +61,6 @@ pub async fn answer(request: &Request, verb: Verb, input: Input, part: &PodPart)
             return Err(Status::method_not_allowed());
         }
     };
-    done.warnings.extend(part.warning.map(str::to_owned));
     written(request, StatusCode::OK, &done).await
 }
 

@@ -252,9 +252,42 @@ fn gauges(core: &Core) -> Vec<Looked> {
         Looked::one("knarr_store_revision", "Newest revision in the state of this server.", view.revision().0 as f64),
         Looked::one("knarr_store_is_leader", "Whether this server leads.", f64::from(u8::from(leads))),
     ];
+    gauges.extend(reloads(core));
     gauges.extend(level_gauges(core));
     gauges.extend(process());
     gauges
+}
+
+/// Files that were read again. The names of the first two are Kubernetes'.
+fn reloads(core: &Core) -> Vec<Looked> {
+    let authentication = (
+        &core.authn.reloads,
+        "apiserver_authentication_config_controller_automatic_reloads",
+        "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds",
+    );
+    let admission = (
+        &core.admission_reloads,
+        "knarr_admission_config_reloads",
+        "knarr_admission_config_reload_last_timestamp_seconds",
+    );
+    let mut all = Vec::new();
+    for (reloads, count, last) in [authentication, admission] {
+        let rows = reloads.rows();
+        let label = |status: &str| format!("{{status=\"{status}\"}}");
+        all.push(Looked {
+            name: count,
+            help: "How often the file was read again, by outcome.",
+            kind: "counter",
+            samples: rows.iter().map(|(status, count, _)| (label(status), *count as f64)).collect(),
+        });
+        all.push(Looked {
+            name: last,
+            help: "When the file was read again last, by outcome.",
+            kind: "gauge",
+            samples: rows.iter().map(|(status, _, at)| (label(status), *at as f64)).collect(),
+        });
+    }
+    all
 }
 
 fn level_gauges(core: &Core) -> [Looked; 3] {

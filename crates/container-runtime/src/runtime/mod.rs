@@ -5,6 +5,7 @@
 
 mod adopt;
 mod image;
+mod resources;
 mod sandbox;
 mod service;
 mod streams;

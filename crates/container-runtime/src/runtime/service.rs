@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use cri::{
     ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus, ExecOptions,
-    ExecOutcome, ExecStream, PodSandboxConfig, ResolvedImage, RuntimeError, RuntimeService, SandboxId, SandboxStatus,
-    Streams,
+    ExecOutcome, ExecStream, PodSandboxConfig, ResolvedImage, ResourceUpdate, RuntimeError, RuntimeService, SandboxId,
+    SandboxStatus, Streams,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -151,6 +151,10 @@ impl RuntimeService for ContainerRuntime {
 
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
         self.find(id).map(|(handle, report)| status(&handle, &report)).ok_or_else(|| unknown_container(id))
+    }
+
+    async fn update_resources(&self, update: ResourceUpdate) -> Result<(), RuntimeError> {
+        self.change_limits(update).await
     }
 
     async fn exec_sync(

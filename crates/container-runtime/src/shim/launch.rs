@@ -65,8 +65,10 @@ impl Handed {
 pub enum PidNamespace<'a> {
     /// One of its own, or the pod's shared one.
     OfPod,
-    /// That of this process.
+    /// That of this process; it also gets hold of the process, to enter its other namespaces.
     Of(&'a OwnedFd),
+    /// That of this process, and nothing else of it.
+    Beside(&'a OwnedFd),
 }
 
 impl Launcher {
@@ -94,8 +96,11 @@ impl Launcher {
         Ok(())
     }
 
-    /// Starts container-init in new mount and (unless shared) pid namespaces.
-    pub fn start_container(&self, group: &Group, handed: Handed) -> io::Result<Started> {
+    /// Starts container-init in new mount and (unless shared) pid namespaces, or in the pid namespace of a process.
+    pub fn start_container(&self, group: &Group, beside: Option<&OwnedFd>, handed: Handed) -> io::Result<Started> {
+        if let Some(process) = beside {
+            return self.start(libc::CLONE_NEWNS, PidNamespace::Beside(process), group, handed);
+        }
         let own_pids = if self.pause.is_none() { libc::CLONE_NEWPID } else { 0 };
         self.start(libc::CLONE_NEWNS | own_pids, PidNamespace::OfPod, group, handed)
     }
@@ -127,7 +132,7 @@ impl Launcher {
             args: ["knarr", "internal", "container-init"].map(c_string).into(),
         };
         let foreign = match pids {
-            PidNamespace::Of(process) => Some(process),
+            PidNamespace::Of(process) | PidNamespace::Beside(process) => Some(process),
             PidNamespace::OfPod => self.pause.as_ref(),
         };
         if let Some(process) = foreign {

@@ -63,6 +63,8 @@ pub(super) struct Container {
     pub life: Life,
     pub group: Group,
     pub pidfd: OwnedFd,
+    /// Its first process is not the first of a pid namespace: the kernel does not end the others with it.
+    shares_pids: bool,
     line: UnixStream,
     pending: Option<Pending>,
     pub streams: ContainerStreams,
@@ -195,8 +197,10 @@ impl Worker {
             Ok((Started { pid, pidfd, line }, streams)) => {
                 let report = ContainerReport { about, state: ContainerState::Created, pid: Some(pid) };
                 let (process, life) = (spec.process, Life::new(streams.outputs()));
+                let shares_pids =
+                    self.sandbox.record.config.share_process_namespace || spec.process_namespace_of.is_some();
                 let pending = Some(pending);
-                let container = Container { report, process, life, group, pidfd, line, pending, streams };
+                let container = Container { report, process, life, group, pidfd, shares_pids, line, pending, streams };
                 self.containers.insert(id, container);
             }
             Err(error) => {
@@ -218,11 +222,12 @@ impl Worker {
         group.create(&spec.limits).map_err(context(format!("cannot make cgroup {}", about.cgroup)))?;
         let log = || open_log(&about.log_path).map_err(context(format!("cannot open {}", about.log_path.display())));
         let logs = [log()?, log()?];
+        let beside = self.beside(spec)?;
         let (handed, far) = clients::wire(spec.stdio).map_err(context("cannot make its streams".to_owned()))?;
         let started = self
             .sandbox
             .launcher
-            .start_container(group, handed)
+            .start_container(group, beside, handed)
             .map_err(context("cannot start container-init".to_owned()))?;
         let streams = far.pump(&about.id, logs, &self.own)?;
         if let Err(error) = self.hand_over(about, spec, group, &started.line) {
@@ -230,6 +235,16 @@ impl Worker {
             return Err(context(format!("cannot prepare container-init in cgroup {}", about.cgroup))(error));
         }
         Ok((started, streams))
+    }
+
+    /// The process whose pid namespace a container enters. In a shared one it is there already.
+    fn beside(&self, spec: &ContainerSpec) -> io::Result<Option<&OwnedFd>> {
+        let wanted = spec.process_namespace_of.as_ref().filter(|_| !self.sandbox.record.config.share_process_namespace);
+        let Some(id) = wanted else { return Ok(None) };
+        let running = |one: &&Container| matches!(one.life.phase, Phase::Running { .. }) && !one.life.is_draining();
+        let target = self.containers.get(id).filter(running);
+        let absent = || io::Error::other(format!("container {id}, whose processes it was to see, is not running"));
+        target.map(|one| Some(&one.pidfd)).ok_or_else(absent)
     }
 
     fn hand_over(
@@ -376,7 +391,7 @@ impl Worker {
                 continue;
             };
             // In a shared pid namespace the rest of the container survives its first process.
-            if self.sandbox.record.config.share_process_namespace {
+            if self.containers[&id].shares_pids {
                 self.containers[&id].group.kill_all();
             }
             self.step(&id, |life| life.on_reaped(end));

@@ -126,6 +126,7 @@ impl Bench {
             log_path: self.path(&format!("logs/{name}.log")),
             termination_message: None,
             stdio: cri::Stdio::default(),
+            process_namespace_of: None,
             annotations: BTreeMap::new(),
         }
     }

@@ -310,6 +310,44 @@ async fn pods_may_share_their_processes() {
 }
 
 #[tokio::test]
+async fn a_container_may_enter_the_processes_of_another() {
+    if !can_run("a_container_may_enter_the_processes_of_another") {
+        return;
+    }
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("debugged").await;
+    let app = bench.start(&sandbox, bench.script("app", "exec sleep 1234")).await;
+    let beside = |name: &str, script: &str| cri::ContainerConfig {
+        process_namespace_of: Some(app.clone()),
+        ..bench.script(name, script)
+    };
+    // Its own root, the other's processes; what it leaves behind is ended with it, the other is not.
+    let script = "cat /proc/1/cmdline | tr '\\0' ' '; echo; sleep 4321 & ls /proc/1/root/bin/sh; exit 3";
+    let debugger = bench.start(&sandbox, beside("debugger", script)).await;
+    assert_eq!(bench.ended(&debugger).await.0, 3);
+    let log = bench.log("debugger");
+    assert!(log.contains("sleep 1234"), "{log}");
+    let left = bench.runtime.exec_sync(&app, &["ps".to_owned()], std::time::Duration::from_secs(10)).await.unwrap();
+    let left = String::from_utf8_lossy(&left.stdout).into_owned();
+    assert!(left.contains("sleep 1234") && !left.contains("sleep 4321"), "{left}");
+    // A terminal is handed out as in any container.
+    let terminal = beside("terminal", "test -t 0 && ps");
+    let terminal = cri::ContainerConfig { stdio: cri::Stdio { tty: true, ..cri::Stdio::default() }, ..terminal };
+    let terminal = bench.start(&sandbox, terminal).await;
+    assert_eq!(bench.ended(&terminal).await.0, 0);
+    assert!(bench.log("terminal").contains("sleep 1234"), "{}", bench.log("terminal"));
+    // Whoever waits in there ends with the first process, as the kernel has it.
+    let waits = bench.start(&sandbox, beside("waits", "exec sleep 99")).await;
+    bench.runtime.stop_container(&app, std::time::Duration::ZERO).await.expect("it stops");
+    assert_eq!(bench.ended(&waits).await.0, 137);
+    let refused = bench.runtime.create_container(&sandbox, beside("late", "true")).await;
+    let refused = refused.expect_err("there is nobody to see").to_string();
+    assert!(refused.contains("is not running"), "{refused}");
+    bench.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    assert_eq!(bench.traces(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn privileged_sees_the_machine() {
     if !can_run("privileged_sees_the_machine") {
         return;

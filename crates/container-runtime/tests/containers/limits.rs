@@ -95,6 +95,58 @@ async fn cpu_limit_slows_a_busy_container() {
 }
 
 #[tokio::test]
+async fn limits_change_while_a_container_runs() {
+    if !can_run("limits_change_while_a_container_runs") {
+        return;
+    }
+    let bench = Bench::new().await;
+    let of = |cpu: u64, mebibytes: u64| Resources {
+        memory_limit_bytes: Some(mebibytes << 20),
+        cpu_limit_millis: Some(cpu),
+        cpu_request_millis: Some(cpu),
+        pids_limit: None,
+    };
+    let mut pod = bench.pod("u1");
+    pod.resources = of(100, 32);
+    let sandbox = bench.runtime.run_pod_sandbox(pod).await.unwrap();
+    let hold = "dd if=/dev/zero of=/dev/shm/held bs=1M count=20 2>/dev/null; echo held; sleep 1000";
+    let app = ContainerConfig { resources: of(100, 32), ..bench.script("app", hold) };
+    let app = bench.start(&sandbox, app).await;
+    let update = async |pod: Resources, container: Resources| {
+        let container = Some((app.clone(), container));
+        bench.runtime.update_resources(cri::ResourceUpdate { sandbox: sandbox.clone(), pod, container }).await
+    };
+    let seen = |group: &str| {
+        let quota = file(&bench, group, "cpu", "cpu.cfs_quota_us", "cpu.max");
+        let memory = file(&bench, group, "memory", "memory.limit_in_bytes", "memory.max");
+        let quota = quota.split(' ').next().unwrap_or_default().parse::<u64>().unwrap();
+        (quota, memory.parse::<u64>().unwrap() >> 20)
+    };
+    assert_eq!(seen("u1/app-0"), (10_000, 32));
+    // Up and down, and in both directions at once: the shim's share is on top of the pod's.
+    for (cpu, mebibytes) in [(400, 64), (200, 48), (300, 40), (100, 80)] {
+        update(of(cpu, mebibytes), of(cpu, mebibytes)).await.unwrap();
+        assert_eq!((seen("u1/app-0"), seen("u1")), ((cpu * 100, mebibytes), (cpu * 100, mebibytes + 24)));
+    }
+    let deadline = Instant::now() + LONG;
+    while !bench.log("app").contains("held") {
+        assert!(Instant::now() < deadline, "it never held its memory");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refused = update(of(100, 8), of(100, 8)).await.unwrap_err().to_string();
+    assert!(refused.contains("bytes in use"), "{refused}");
+    assert_eq!((seen("u1/app-0"), seen("u1")), ((10_000, 80), (10_000, 104)), "nothing changed");
+    // Without a limit, and a pod alone.
+    update(Resources::default(), of(100, 80)).await.unwrap();
+    let pod_memory = file(&bench, "u1", "memory", "memory.limit_in_bytes", "memory.max");
+    assert!(pod_memory == "max" || pod_memory.parse::<u64>().unwrap() > 1 << 62, "{pod_memory}");
+    let alone = cri::ResourceUpdate { sandbox: sandbox.clone(), pod: of(200, 90), container: None };
+    bench.runtime.update_resources(alone).await.unwrap();
+    assert_eq!((seen("u1"), seen("u1/app-0")), ((20_000, 114), (10_000, 80)));
+    bench.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
 async fn cgroups_go_with_their_owners() {
     if !can_run("cgroups_go_with_their_owners") {
         return;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use apiserver::{AuditLog, AuditPolicy, AuthenticationConfig, HeaderNames, RequestHeader};
+use apiserver::{AdmissionConfig, AuditLog, AuditPolicy, AuthenticationConfig, HeaderNames, RequestHeader};
 use store::MemberId;
 
 use super::join::{JoinSettings, authority_of};
@@ -48,6 +48,8 @@ pub struct ClusterConfig {
     pub audit: Option<AuditConfig>,
     /// The file that says whose tokens are taken; `None`: only the cluster's own.
     pub authentication: Option<PathBuf>,
+    /// What Pod Security asks of namespaces without labels, and whom it leaves alone.
+    pub admission: Option<PathBuf>,
     pub proxies: Option<ProxiesConfig>,
 }
 
@@ -151,6 +153,7 @@ impl ClusterConfig {
             audit: AuditConfig::of(args),
             proxies: ProxiesConfig::of(args),
             authentication: args.authentication_config.clone(),
+            admission: args.admission_config.clone(),
         })
     }
 
@@ -159,6 +162,13 @@ impl ClusterConfig {
         let Some(path) = &self.authentication else { return Ok(AuthenticationConfig::default()) };
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         AuthenticationConfig::parse(&text).with_context(|| format!("cannot use {}", path.display()))
+    }
+
+    /// Reads the admission file.
+    pub fn read_admission(&self) -> Result<AdmissionConfig> {
+        let Some(path) = &self.admission else { return Ok(AdmissionConfig::default()) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        AdmissionConfig::parse(&text).with_context(|| format!("cannot use {}", path.display()))
     }
 
     /// Where clients on this machine reach the API server.

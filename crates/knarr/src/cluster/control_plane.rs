@@ -18,6 +18,7 @@ use super::config::{AuditConfig, ClusterConfig, KUBERNETES_SERVICE, ProxiesConfi
 use super::front_door::front_door;
 use super::members_api::{self, MembersApi};
 use super::registry;
+use super::reload;
 use super::store_member::StoreMember;
 use crate::pki::{Authority, FrontProxyCertificates, Identity};
 use crate::version;
@@ -29,6 +30,7 @@ pub struct ControlPlane {
     member: StoreMember,
     server: JoinHandle<()>,
     leader: JoinHandle<()>,
+    reloads: JoinHandle<()>,
 }
 
 /// Whose certificates it signs and trusts.
@@ -50,6 +52,7 @@ impl ControlPlane {
         let image_store = ImageStore::open(&config.data_dir.join("images")).context("cannot open the image store")?;
         let store = member.store.clone();
         let authority = &authorities.cluster;
+        let watched = reload::files(config);
         let api_config = api_config(config, authority, shutdown)?;
         let api_server = ApiServer::open(store.clone(), api_config).await.context("cannot open the API server")?;
         api_server.bootstrap().await.context("cannot create what every cluster has")?;
@@ -66,7 +69,8 @@ impl ControlPlane {
         let tls = server_tls(config, authority, proxies.as_deref())?;
         let server = tokio::spawn(apiserver::serve(listener, tls, router, proxies, shutdown.clone()));
         let leader = tokio::spawn(lead(api_server.clone(), store, Arc::clone(authority), shutdown.clone()));
-        Ok(Self { image_store, api_server, member, server, leader })
+        let reloads = tokio::spawn(reload::follow(watched, config.clone(), api_server.clone(), shutdown.clone()));
+        Ok(Self { image_store, api_server, member, server, leader, reloads })
     }
 
     /// Returns, with the reason, when this member must serve nothing any more.
@@ -92,7 +96,7 @@ impl ControlPlane {
 
     /// After the shutdown token was cancelled: waits until everything ended and the store is safe.
     pub async fn stop(self) {
-        for task in [self.leader, self.server] {
+        for task in [self.leader, self.server, self.reloads] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a control plane task failed");
             }
@@ -136,6 +140,7 @@ fn api_config(config: &ClusterConfig, authority: &Authority, shutdown: &Cancella
     let mut api_config = ApiServerConfig::new(advertised, config.listen.port());
     authority.certificate_pem().clone_into(&mut api_config.cluster_ca_pem);
     api_config.authentication = Arc::new(config.read_authentication()?);
+    api_config.admission = config.read_admission()?;
     api_config.version = Version { git_version: version::git_version(), ..Version::default() };
     api_config.nodes = Arc::new(TlsNodeConnector::new(authority.client_config(&leaf)?));
     api_config.shutdown = shutdown.clone();

@@ -13,6 +13,7 @@ mod member_record;
 mod members_api;
 mod peers;
 mod registry;
+mod reload;
 mod restore;
 mod state_api;
 mod store_member;

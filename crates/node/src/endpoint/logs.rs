@@ -48,7 +48,7 @@ async fn open(
     let absent = || (StatusCode::NOT_FOUND, format!("pod {name:?} in namespace {namespace:?} is not on this node\n"));
     let pod = pods.iter().find(of_name).ok_or_else(absent)?;
     let view = PodView::new(pod);
-    if view.container(container).is_none() {
+    if view.any_container(container).is_none() {
         let text = format!("container {container:?} not found in pod {name:?}\n");
         return Err((StatusCode::NOT_FOUND, text));
     }
@@ -73,8 +73,8 @@ async fn open(
 
 fn waiting_reason(pod: &Pod, container: &str) -> Option<String> {
     let status = pod.status.as_ref()?;
-    let both = [&status.init_container_statuses, &status.container_statuses];
-    let found = both.into_iter().flatten().flatten().find(|status| status.name == container)?;
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    let found = lists.into_iter().flatten().flatten().find(|status| status.name == container)?;
     found.state.as_ref()?.waiting.as_ref()?.reason.clone()
 }
 

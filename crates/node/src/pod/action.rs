@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use cri::{
     ContainerId, ContainerStatus, Isolation, NetworkAttachment, NetworkKind, PlatformPreference, ResolvedImage,
-    SandboxId,
+    ResourceUpdate, Resources, SandboxId,
 };
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use super::backoff::{Failure, Waits};
 use super::event::{PodEvent, go_duration};
+use super::resize::{Amounts, Grants};
 use super::spec::PullPolicy;
 use crate::config::Handler;
+
+/// The key of [`PodAction::AdmitResize`]: what holds it back is the pod's, not a container's.
+pub const ADMIT_RESIZE: &str = "admit-resize";
 
 /// One step for one pod. The text (`Display`) is its key: two actions with the same text are never
 /// under way together, and a failed one is held back under that text.
@@ -33,6 +38,8 @@ pub enum PodAction {
     AttachNetwork {
         kind: NetworkKind,
     },
+    /// A namespace for Linux containers of a pod whose own address is not in one.
+    AttachLinuxNetwork,
     RunSandbox {
         handler: Handler,
         isolation: Isolation,
@@ -44,6 +51,13 @@ pub enum PodAction {
         handler: Handler,
         id: ContainerId,
     },
+    /// Asks the node for other resources than the pod was granted.
+    AdmitResize {
+        wanted: Grants,
+        asks: Amounts,
+    },
+    /// Gives a running container what it was granted.
+    ResizeContainer(Box<ResizeContainer>),
     /// Asks what can be called in a running container.
     ReadExports {
         container: String,
@@ -73,6 +87,7 @@ pub enum PodAction {
         id: SandboxId,
     },
     DetachNetwork,
+    DetachLinuxNetwork,
     RemovePodFiles,
     DeletePodObject,
 }
@@ -85,6 +100,19 @@ pub struct CreateContainer {
     pub attempt: u32,
     pub image: Arc<ResolvedImage>,
     pub attachment: NetworkAttachment,
+    /// The running container whose processes it shall see.
+    pub process_namespace_of: Option<ContainerId>,
+    pub granted: ResourceRequirements,
+    /// Limits for the whole pod from now on, where they may have changed since its sandbox was made.
+    pub pod: Option<Resources>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResizeContainer {
+    pub container: String,
+    pub handler: Handler,
+    pub update: ResourceUpdate,
+    pub granted: ResourceRequirements,
 }
 
 impl fmt::Display for PodAction {
@@ -94,15 +122,19 @@ impl fmt::Display for PodAction {
             Self::PullImage { container, .. } => write!(f, "pull {container}"),
             Self::PrepareImage { container, .. } => write!(f, "prepare-image {container}"),
             Self::AttachNetwork { .. } => f.write_str("attach-network"),
+            Self::AttachLinuxNetwork => f.write_str("attach-linux-network"),
             Self::RunSandbox { handler, .. } => write!(f, "run-sandbox {}", handler.as_str()),
             Self::CreateContainer(create) => write!(f, "create {}", create.container),
             Self::StartContainer { container, .. } => write!(f, "start {container}"),
+            Self::AdmitResize { .. } => f.write_str(ADMIT_RESIZE),
+            Self::ResizeContainer(resize) => write!(f, "resize {}", resize.container),
             Self::ReadExports { container, .. } => write!(f, "exports {container}"),
             Self::CollectTermination { container, .. } => write!(f, "collect {container}"),
             Self::StopContainer { container, .. } => write!(f, "stop {container}"),
             Self::RemoveContainer { container, id, .. } => write!(f, "remove {container} {id}"),
             Self::RemoveSandbox { handler, id } => write!(f, "remove-sandbox {} {id}", handler.as_str()),
             Self::DetachNetwork => f.write_str("detach-network"),
+            Self::DetachLinuxNetwork => f.write_str("detach-linux-network"),
             Self::RemovePodFiles => f.write_str("remove-files"),
             Self::DeletePodObject => f.write_str("delete-object"),
         }
@@ -128,15 +160,19 @@ impl PodAction {
             Self::PullImage { .. } | Self::PrepareImage { .. } => Waits::PULL,
             Self::PrepareVolumes
             | Self::AttachNetwork { .. }
+            | Self::AttachLinuxNetwork
             | Self::RunSandbox { .. }
             | Self::CreateContainer(_)
             | Self::StartContainer { .. }
+            | Self::AdmitResize { .. }
+            | Self::ResizeContainer(_)
             | Self::ReadExports { .. } => Waits::SETUP,
             Self::CollectTermination { .. }
             | Self::StopContainer { .. }
             | Self::RemoveContainer { .. }
             | Self::RemoveSandbox { .. }
             | Self::DetachNetwork
+            | Self::DetachLinuxNetwork
             | Self::RemovePodFiles
             | Self::DeletePodObject => Waits::CLEANUP,
         }

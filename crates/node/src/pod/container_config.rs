@@ -53,6 +53,7 @@ pub fn container_config(
             stdin_once: container.stdin_once == Some(true),
             tty: container.tty == Some(true),
         },
+        process_namespace_of: create.process_namespace_of.clone(),
         annotations: pod.pod.metadata.annotations.clone().unwrap_or_default(),
         env: inputs.env,
     })
@@ -94,7 +95,7 @@ pub fn container_resources(container: &Container) -> Resources {
 }
 
 /// The whole pod: a limit only where every container has one.
-fn pod_resources(pod: PodView<'_>) -> Resources {
+pub fn pod_resources(pod: PodView<'_>) -> Resources {
     let all: Vec<Resources> = pod.main_containers().iter().map(container_resources).collect();
     let init: Vec<Resources> = pod.init_containers().iter().map(container_resources).collect();
     let total = |read: fn(&Resources) -> Option<u64>| -> Option<u64> {

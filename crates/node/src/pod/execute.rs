@@ -1,5 +1,6 @@
 //! Does what a plan says, one action at a time, and makes no choice. Every action is idempotent.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::time::Instant;
 
 use api::function::HTTP_ROUTES;
 use cri::{
-    ContainerId, ContainerState, ImageError, Mount, PlatformPreference, PullRequest, ResolvedImage, RuntimeError,
-    RuntimeService,
+    ContainerId, ContainerState, ImageError, Mount, PlatformPreference, PullRequest, ResolvedImage, ResourceUpdate,
+    RuntimeError, RuntimeService,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{DeleteParams, Preconditions};
@@ -22,9 +23,12 @@ use super::container_config::{
 };
 use super::event::{PodEvent, Severity};
 use super::lifecycle_hook;
+use super::resize::{Amounts, DEFERRED, INFEASIBLE};
 use super::spec::{PodView, PullPolicy};
 use crate::config::{Handler, NodeConfig, Paths, Runtimes};
 use crate::downward::Place;
+use crate::inventory::linux_network_of;
+use crate::ledger::{Ledger, Refusal};
 use crate::machine::Machine;
 use crate::objects::ObjectWatches;
 use crate::pull_secret;
@@ -45,6 +49,7 @@ pub struct NodeContext {
     pub client: Client,
     pub objects: ObjectWatches,
     pub tokens: Tokens,
+    pub ledger: Ledger,
     pub recorder: Recorder,
     pub machine: Machine,
 }
@@ -57,8 +62,15 @@ impl NodeContext {
         };
         let mut note = Note { event_type, ..Note::normal(pod, event.reason, event.message) };
         note.regarding.field_path = event.container.map(|name| {
-            let init = PodView::new(pod).init_containers().iter().any(|container| container.name == name);
-            format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" })
+            let view = PodView::new(pod);
+            let init = view.init_containers().iter().any(|container| container.name == name);
+            let added = view.ephemeral_containers().iter().any(|container| container.name == name);
+            let list = match (init, added) {
+                (true, _) => "initContainers",
+                (false, true) => "ephemeralContainers",
+                (false, false) => "containers",
+            };
+            format!("spec.{list}{{{name}}}")
         });
         self.recorder.record(note);
     }
@@ -148,6 +160,12 @@ impl Execution<'_> {
                 let attached = self.context.network.attach(request).await;
                 attached.map(Done::Attached).map_err(|error| retry("FailedCreatePodSandBox", chain(&error)))
             }
+            PodAction::AttachLinuxNetwork => {
+                let pod_uid = linux_network_of(&self.subject.uid);
+                let request = cri::AttachRequest { pod_uid, kind: cri::NetworkKind::Namespace };
+                let attached = self.context.network.attach(request).await;
+                attached.map(Done::Attached).map_err(|error| retry("FailedCreatePodSandBox", chain(&error)))
+            }
             PodAction::RunSandbox { handler, isolation, attachment } => {
                 let pod = self.pod()?;
                 let dns = self.dns(PodView::new(pod));
@@ -157,6 +175,11 @@ impl Execution<'_> {
             }
             PodAction::CreateContainer(create) => self.create_container(create).await,
             PodAction::StartContainer { container, handler, id } => self.start_container(container, *handler, id).await,
+            PodAction::AdmitResize { asks, .. } => self.admit(*asks),
+            PodAction::ResizeContainer(resize) => {
+                let updated = self.runtime(resize.handler)?.update_resources(resize.update.clone()).await;
+                updated.map(|()| Done::Yes).map_err(|error| retry("Error", chain(&error)))
+            }
             PodAction::ReadExports { handler, id, .. } => self.read_exports(*handler, id).await,
             PodAction::CollectTermination { container, handler, id } => self.collect(container, *handler, id).await,
             PodAction::StopContainer { container, handler, id, grace, .. } => {
@@ -177,10 +200,8 @@ impl Execution<'_> {
                 runtime.stop_pod_sandbox(id).await.map_err(runtime_error)?;
                 runtime.remove_pod_sandbox(id).await.map(|()| Done::Yes).map_err(runtime_error)
             }
-            PodAction::DetachNetwork => {
-                let detached = self.context.network.detach(&self.subject.uid).await;
-                detached.map(|()| Done::Yes).map_err(|error| retry("FailedKillPod", chain(&error)))
-            }
+            PodAction::DetachNetwork => self.detach(&self.subject.uid).await,
+            PodAction::DetachLinuxNetwork => self.detach(&linux_network_of(&self.subject.uid)).await,
             PodAction::RemovePodFiles => self.remove_files().await,
             PodAction::DeletePodObject => self.delete_object().await,
         }
@@ -190,8 +211,21 @@ impl Execution<'_> {
         self.subject.pod.as_deref().ok_or_else(|| retry("PodGone", "the pod object is gone"))
     }
 
-    fn container(&self, name: &str) -> Result<&Container, ActionError> {
-        let found = PodView::new(self.pod()?).container(name).map(|(container, _)| container);
+    fn admit(&self, asks: Amounts) -> Attempt {
+        match self.context.ledger.admit(&self.subject.uid, asks) {
+            Ok(()) => Ok(Done::Yes),
+            Err(Refusal::Deferred(why)) => Err(retry(DEFERRED, why)),
+            Err(Refusal::Infeasible(why)) => Err(retry(INFEASIBLE, why)),
+        }
+    }
+
+    async fn detach(&self, uid: &str) -> Attempt {
+        let detached = self.context.network.detach(uid).await;
+        detached.map(|()| Done::Yes).map_err(|error| retry("FailedKillPod", chain(&error)))
+    }
+
+    fn container(&self, name: &str) -> Result<Cow<'_, Container>, ActionError> {
+        let found = PodView::new(self.pod()?).any_container(name);
         found.ok_or_else(|| retry("PodGone", format!("the pod has no container {name} any more")))
     }
 
@@ -296,7 +330,7 @@ impl Execution<'_> {
     async fn create_container(&self, create: &CreateContainer) -> Attempt {
         let pod = self.pod()?;
         let view = PodView::new(pod);
-        let container = self.container(&create.container)?;
+        let container = &*self.container(&create.container)?;
         let references = env::references(view.namespace(), container);
         let objects = self.objects(&references, "CreateContainerConfigError").await?;
         let place = self.context.place(pod, Some(create.attachment.ip()));
@@ -319,6 +353,10 @@ impl Execution<'_> {
         let inputs = Inputs { env, mounts, log_path, termination_message };
         let config = container_config(view, container, create, inputs).map_err(ActionError::Retry)?;
         let runtime = self.runtime(create.handler)?;
+        if let Some(pod) = create.pod.clone() {
+            let update = ResourceUpdate { sandbox: create.sandbox.clone(), pod, container: None };
+            runtime.update_resources(update).await.map_err(runtime_error)?;
+        }
         let id = runtime.create_container(&create.sandbox, config).await.map_err(runtime_error)?;
         runtime.container_status(&id).await.map(Box::new).map(Done::Container).map_err(runtime_error)
     }

@@ -129,24 +129,30 @@ pub fn final_code(record: &ContainerRecord, policy: RestartPolicy) -> Option<i32
     record.exit().map(|exit| exit.code).filter(|code| !restarts(policy, *code))
 }
 
-/// The last phase, once no main container will ever run again and no sidecar still does.
+/// The last phase, once no main container will ever run again and nothing beside them still does.
 fn end_phase(pod: PodView<'_>, state: &PodState) -> Option<EndPhase> {
     let code = |name: &str, role| final_code(state.containers.get(name)?, pod.restart_policy_of(role));
     for (container, role) in pod.containers().filter(|(_, role)| *role == Role::Init) {
         if code(&container.name, role).is_some_and(|code| code != 0) {
-            return sidecars_stopped(pod, state).then_some(EndPhase::Failed);
+            return others_stopped(pod, state).then_some(EndPhase::Failed);
         }
     }
     let codes: Option<Vec<i32>> = pod.main_containers().iter().map(|c| code(&c.name, Role::Main)).collect();
     let failed = codes?.iter().any(|code| *code != 0);
-    sidecars_stopped(pod, state).then_some(if failed { EndPhase::Failed } else { EndPhase::Succeeded })
+    others_stopped(pod, state).then_some(if failed { EndPhase::Failed } else { EndPhase::Succeeded })
 }
 
-fn sidecars_stopped(pod: PodView<'_>, state: &PodState) -> bool {
-    pod.containers().filter(|(_, role)| *role == Role::Sidecar).all(|(container, _)| {
-        let record = state.containers.get(&container.name);
+fn others_stopped(pod: PodView<'_>, state: &PodState) -> bool {
+    beside_mains(pod).into_iter().all(|name| {
+        let record = state.containers.get(name);
         record.is_none_or(|record| record.running().is_none() && record.uncollected().is_none())
     })
+}
+
+/// Sidecars and ephemeral containers: they end with the main containers.
+pub fn beside_mains(pod: PodView<'_>) -> Vec<&str> {
+    let sidecars = pod.containers().filter(|(_, role)| *role == Role::Sidecar).map(|(container, _)| &container.name);
+    sidecars.chain(pod.ephemeral_containers().iter().map(|container| &container.name)).map(String::as_str).collect()
 }
 
 /// The main containers are through, whatever the sidecars do.

@@ -1,4 +1,4 @@
-//! The life of one pod: `spec` reads it, `state` is what is known, `lifecycle` and `plan` decide (pure),
+//! The life of one pod: `spec` reads it, `resize` has what it was granted, `state` is what is known, `lifecycle` and `plan` decide (pure),
 //! `execute` does, `status` tells, `worker` joins them in one task per pod.
 
 pub mod action;
@@ -9,6 +9,7 @@ pub mod execute;
 pub mod lifecycle;
 mod lifecycle_hook;
 pub mod plan;
+pub mod resize;
 pub mod spec;
 pub mod state;
 pub mod status;

@@ -7,14 +7,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cri::{ContainerState, Isolation, NetworkAttachment, NetworkKind, PlatformPreference};
+use cri::{ContainerState, Isolation, NetworkAttachment, NetworkKind, PlatformPreference, ResourceUpdate};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
-use super::action::{CreateContainer, PodAction};
+use super::action::{CreateContainer, PodAction, ResizeContainer};
+use super::container_config::{container_resources, pod_resources};
 use super::event::{PodEvent, go_duration};
-use super::lifecycle::{Lifecycle, all_collected, deadline, final_code, mains_ended, restarts};
-use super::spec::{PodView, Role, pull_policy};
+use super::lifecycle::{Lifecycle, all_collected, beside_mains, deadline, final_code, mains_ended, restarts};
+use super::resize::{self, Way};
+use super::spec::{PodView, Role, plain, pull_policy};
 use super::state::{ContainerRecord, ImageState, Observed, PodState};
 use crate::config::Handler;
 
@@ -68,7 +70,8 @@ pub fn finished(state: &PodState) -> bool {
 }
 
 fn released(state: &PodState) -> bool {
-    state.sandboxes.is_empty() && state.stray_sandboxes.is_empty() && state.network.is_none()
+    let networks = [&state.network, &state.linux_network];
+    state.sandboxes.is_empty() && state.stray_sandboxes.is_empty() && networks.iter().all(|network| network.is_none())
 }
 
 struct Planner<'a> {
@@ -117,9 +120,13 @@ impl<'a> Planner<'a> {
         self.sandboxes(pod);
         if mains_ended(pod, self.state) {
             let grace = Duration::from_secs(pod.grace_seconds());
-            self.stop_sidecars(pod, grace);
+            self.stop_others(pod, grace);
         } else {
             self.containers(pod);
+            self.resize(pod);
+            for container in pod.ephemeral_containers() {
+                self.container(pod, &plain(container), Role::Ephemeral);
+            }
             self.exports(pod);
         }
         self.remove_older();
@@ -145,12 +152,12 @@ impl<'a> Planner<'a> {
                         return;
                     }
                 }
-                Role::Main => self.container(pod, container, role),
+                Role::Main | Role::Ephemeral => self.container(pod, container, role),
             }
         }
     }
 
-    fn container(&mut self, pod: PodView<'a>, container: &'a Container, role: Role) {
+    fn container(&mut self, pod: PodView<'a>, container: &Container, role: Role) {
         let Some(record) = self.record(&container.name) else {
             return self.create(pod, container, 0);
         };
@@ -174,6 +181,37 @@ impl<'a> Planner<'a> {
                     None => self.create(pod, container, record.next_attempt()),
                 }
             }
+        }
+    }
+
+    /// The node is asked for what is wanted; what it granted is given to what runs.
+    fn resize(&mut self, pod: PodView<'a>) {
+        if let Some(wanted) = &self.state.wanted {
+            let asks = resize::requested(pod.pod, wanted);
+            self.push(PodAction::AdmitResize { wanted: wanted.clone(), asks });
+        }
+        for (container, _) in pod.containers().filter(|(_, role)| matches!(role, Role::Main | Role::Sidecar)) {
+            let name = &container.name;
+            let Some(record) = self.record(name) else { continue };
+            let Some(running) = record.running() else { continue };
+            let granted = container.resources.clone().unwrap_or_default();
+            let has = record.resources.as_ref();
+            if resize::same(has.unwrap_or(&ResourceRequirements::default()), &granted) {
+                continue;
+            }
+            if resize::way(container, has, &granted) == Way::Restart {
+                let grace = Duration::from_secs(pod.grace_seconds());
+                self.stop(name, running, grace, format!("Container {name} resize requires restart"));
+                continue;
+            }
+            let of_container = (running.status.id.clone(), container_resources(container));
+            let update = ResourceUpdate {
+                sandbox: running.status.sandbox.clone(),
+                pod: pod_resources(pod),
+                container: Some(of_container),
+            };
+            let (container, handler) = (name.clone(), running.handler);
+            self.push(PodAction::ResizeContainer(Box::new(ResizeContainer { container, handler, update, granted })));
         }
     }
 
@@ -204,7 +242,7 @@ impl<'a> Planner<'a> {
         self.stop(name, current, grace, why);
     }
 
-    fn restart(&mut self, pod: PodView<'a>, container: &'a Container, record: &ContainerRecord) {
+    fn restart(&mut self, pod: PodView<'a>, container: &Container, record: &ContainerRecord) {
         let Some(exit) = record.exit() else { return };
         if let Some(until) = record.backoff.until(exit.started, exit.finished).filter(|until| *until > self.now) {
             self.wake(until);
@@ -216,11 +254,24 @@ impl<'a> Planner<'a> {
         self.create(pod, container, record.next_attempt());
     }
 
-    fn create(&mut self, _pod: PodView<'a>, container: &'a Container, attempt: u32) {
+    fn create(&mut self, pod: PodView<'a>, container: &Container, attempt: u32) {
         let Some(ImageState::Ready(image)) = self.image_state(container) else { return };
         let (Some(attachment), true) = (&self.state.network, self.state.volumes_ready) else { return };
         let handler = Handler::of(&image.kind);
         let Some(sandbox) = self.state.sandboxes.get(&handler).filter(|sandbox| sandbox.ready) else { return };
+        let target = pod.target_of(&container.name).filter(|_| handler == Handler::Container);
+        let process_namespace_of = match target.map(|target| (target, self.record(target))) {
+            None => None,
+            Some((target, record)) => match record.and_then(ContainerRecord::running) {
+                None => return self.tell_of_target(container, format!("waits: container {target} is not running")),
+                Some(running) if running.handler == Handler::Wasm => {
+                    let why = format!("sees no processes: container {target} is WebAssembly and has none");
+                    self.tell_of_target(container, why);
+                    None
+                }
+                Some(running) => Some(running.status.id.clone()),
+            },
+        };
         self.push(PodAction::CreateContainer(Box::new(CreateContainer {
             container: container.name.clone(),
             handler,
@@ -228,7 +279,17 @@ impl<'a> Planner<'a> {
             attempt,
             image: image.clone(),
             attachment: attachment.clone(),
+            process_namespace_of,
+            granted: container.resources.clone().unwrap_or_default(),
+            pod: (attempt > 0 || self.state.resized).then(|| pod_resources(pod)),
         })));
+    }
+
+    /// Said once.
+    fn tell_of_target(&mut self, container: &Container, why: String) {
+        let name = &container.name;
+        let event = PodEvent::warning("TargetContainer", format!("Ephemeral container {name} {why}")).of(name);
+        self.announce(format!("target {name}"), Timestamp::MAX, event);
     }
 
     fn collect(&mut self, name: &str, record: &ContainerRecord) {
@@ -269,19 +330,26 @@ impl<'a> Planner<'a> {
 
     fn images(&mut self, pod: PodView<'a>) {
         for (container, role) in pod.containers() {
-            if !self.will_start(pod, container, role) {
-                continue;
-            }
-            match self.image_state(container) {
-                None => self.pull(container, pod.preference()),
-                Some(ImageState::Wanted { preference }) => self.pull(container, *preference),
-                Some(ImageState::Pulled(image)) => self.push(PodAction::PrepareImage {
-                    container: container.name.clone(),
-                    handler: Handler::of(&image.kind),
-                    image: image.clone(),
-                }),
-                Some(ImageState::Ready(_) | ImageState::Refused(_)) => {}
-            }
+            self.image(pod, container, role);
+        }
+        for container in pod.ephemeral_containers() {
+            self.image(pod, &plain(container), Role::Ephemeral);
+        }
+    }
+
+    fn image(&mut self, pod: PodView<'a>, container: &Container, role: Role) {
+        if !self.will_start(pod, container, role) {
+            return;
+        }
+        match self.image_state(container) {
+            None => self.pull(container, pod.preference()),
+            Some(ImageState::Wanted { preference }) => self.pull(container, *preference),
+            Some(ImageState::Pulled(image)) => self.push(PodAction::PrepareImage {
+                container: container.name.clone(),
+                handler: Handler::of(&image.kind),
+                image: image.clone(),
+            }),
+            Some(ImageState::Ready(_) | ImageState::Refused(_)) => {}
         }
     }
 
@@ -339,9 +407,14 @@ impl<'a> Planner<'a> {
         for (handler, id) in self.state.stray_sandboxes.clone() {
             self.push(PodAction::RemoveSandbox { handler, id });
         }
-        let Some(attachment) = &self.state.network else { return };
+        if self.state.network.is_none() {
+            return;
+        }
         let starting = pod.containers().filter(|(container, role)| self.will_start(pod, container, *role));
-        let handlers: BTreeSet<Handler> = starting.filter_map(|(container, _)| self.handler(container)).collect();
+        let mut handlers: BTreeSet<Handler> = starting.filter_map(|(container, _)| self.handler(container)).collect();
+        let added = pod.ephemeral_containers().iter().map(plain);
+        let added = added.filter(|container| self.will_start(pod, container, Role::Ephemeral));
+        handlers.extend(added.filter_map(|container| self.handler(&container)));
         for handler in handlers {
             match self.state.sandboxes.get(&handler) {
                 Some(sandbox) if sandbox.ready => {}
@@ -352,6 +425,10 @@ impl<'a> Planner<'a> {
                     }
                 }
                 None => {
+                    let Some(attachment) = self.attachment(handler) else {
+                        self.push(PodAction::AttachLinuxNetwork);
+                        continue;
+                    };
                     let isolation = match attachment {
                         NetworkAttachment::Namespace { .. } => Isolation::Pod,
                         NetworkAttachment::Shared { .. } | NetworkAttachment::Host { .. } => pod.isolation(),
@@ -359,6 +436,15 @@ impl<'a> Planner<'a> {
                     self.push(PodAction::RunSandbox { handler, isolation, attachment: attachment.clone() });
                 }
             }
+        }
+    }
+
+    /// Where containers of a runtime are on the network. A pod of Wasm alone has an address of the node's and no
+    /// namespace: a Linux container beside it must not be in that of the node.
+    fn attachment(&self, handler: Handler) -> Option<&'a NetworkAttachment> {
+        match (self.state.network.as_ref()?, handler) {
+            (NetworkAttachment::Shared { .. }, Handler::Container) => self.state.linux_network.as_ref(),
+            (own, Handler::Container | Handler::Wasm) => Some(own),
         }
     }
 
@@ -392,7 +478,7 @@ impl<'a> Planner<'a> {
 
     /// Something that makes sandboxes, containers or files is still under way.
     fn setting_up(&self) -> bool {
-        let verbs = ["create ", "start ", "run-sandbox ", "attach-network", "prepare-volumes"];
+        let verbs = ["create ", "start ", "run-sandbox ", "attach-network", "attach-linux-network", "prepare-volumes"];
         self.state.in_flight.iter().any(|key| verbs.iter().any(|verb| key.starts_with(verb)))
     }
 
@@ -410,13 +496,13 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn stop_sidecars(&mut self, pod: PodView<'a>, grace: Duration) {
-        for (container, _) in pod.containers().filter(|(_, role)| *role == Role::Sidecar) {
-            let Some(record) = self.record(&container.name) else { continue };
+    fn stop_others(&mut self, pod: PodView<'a>, grace: Duration) {
+        for name in beside_mains(pod) {
+            let Some(record) = self.record(name) else { continue };
             if let Some(current) = record.running() {
-                self.stop(&container.name, current, grace, format!("Stopping container {}", container.name));
+                self.stop(name, current, grace, format!("Stopping container {name}"));
             }
-            self.collect(&container.name, record);
+            self.collect(name, record);
         }
     }
 
@@ -425,12 +511,15 @@ impl<'a> Planner<'a> {
         self.push(PodAction::StopContainer { container: name.to_owned(), handler, id, grace, why });
     }
 
-    /// Gives back what a pod that runs nothing still holds: sandboxes, then the network.
+    /// Gives back what a pod that runs nothing still holds: sandboxes, then the networks.
     fn release(&mut self) {
         let own = self.state.sandboxes.iter().map(|(handler, sandbox)| (*handler, sandbox.id.clone()));
         let all: Vec<_> = own.chain(self.state.stray_sandboxes.iter().cloned()).collect();
         for (handler, id) in &all {
             self.push(PodAction::RemoveSandbox { handler: *handler, id: id.clone() });
+        }
+        if all.is_empty() && self.state.linux_network.is_some() {
+            self.push(PodAction::DetachLinuxNetwork);
         }
         if all.is_empty() && self.state.network.is_some() {
             self.push(PodAction::DetachNetwork);

@@ -252,6 +252,137 @@ fn sidecars_stop_when_the_work_is_done() {
     done.check(&["stop s"]);
 }
 
+/// A pod of Wasm that runs, with an ephemeral container `d`.
+fn debugged(image: &str, target: &str) -> Case {
+    let mut spec = one("wasm:v1");
+    spec["ephemeralContainers"] = json!([{"name": "d", "image": image, "targetContainerName": target}]);
+    Case::new(spec).image("c", "wasm:v1", true).set_up(WASM).running("c")
+}
+
+#[test]
+fn ephemeral_containers_are_added_to_what_runs() {
+    debugged("wasm:v2", "").check(&["pull d"]);
+    let wasm = || debugged("wasm:v1", "").image("d", "wasm:v1", true);
+    wasm().check(&["create d"]);
+    wasm().running("d").check(&[]);
+    wasm().ended("d", 0, 1).check(&[]);
+    // Before the containers of the pod itself, should they not start.
+    let mut crashed = wasm();
+    crashed.state.containers.remove("c");
+    crashed.in_flight("create c").check(&["create d"]);
+}
+
+#[test]
+fn linux_beside_wasm_has_a_network_namespace_of_its_own() {
+    const BOTH: &[Handler] = &[Handler::Wasm, Handler::Container];
+    let linux = || debugged("linux:v1", "c").image("d", "linux:v1", true);
+    linux().check(&["attach-linux-network"]);
+    let elsewhere = NetworkAttachment::Namespace { ip: "10.32.0.9".parse().unwrap(), path: "/run/netns/x".into() };
+    let attached = linux().outcome(PodAction::AttachLinuxNetwork, Ok(Done::Attached(elsewhere)));
+    let (plan, state) = attached.plan();
+    let PodAction::RunSandbox { attachment, .. } = &plan.actions[0] else { panic!("{plan:?}") };
+    assert_eq!(Some(attachment), state.linux_network.as_ref());
+    assert_ne!(Some(attachment), state.network.as_ref());
+    let (plan, _) = linux().set_up(BOTH).plan();
+    let PodAction::CreateContainer(create) = &plan.actions[0] else { panic!("{plan:?}") };
+    assert_eq!(create.process_namespace_of, None, "there are no processes");
+    assert_eq!(plan.announcements.len(), 1, "and that is said");
+}
+
+#[test]
+fn the_processes_of_a_target_are_waited_for() {
+    let mut spec = one("linux:v1");
+    spec["ephemeralContainers"] = json!([{"name": "d", "image": "linux:v1", "targetContainerName": "c"}]);
+    let case = |running: bool| {
+        let mut case = Case::new(spec.clone()).image("c", "linux:v1", true).image("d", "linux:v1", true);
+        case = case.set_up(&[Handler::Container]).in_flight("create c");
+        case.state.linux_network = case.state.network.clone();
+        if running {
+            case = case.running("c");
+            case.state.containers.get_mut("c").unwrap().current.as_mut().unwrap().handler = Handler::Container;
+            case.state.containers.get_mut("c").unwrap().current.as_mut().unwrap().status.image = "linux:v1".into();
+        }
+        case
+    };
+    case(false).check(&[]);
+    let (plan, _) = case(true).plan();
+    let PodAction::CreateContainer(create) = &plan.actions[0] else { panic!("{plan:?}") };
+    assert_eq!(create.process_namespace_of, Some(ContainerId("c0".into())));
+}
+
+/// A running container that has `has` of cpu and was granted `granted`.
+fn resized(policy: &str, has: &str, granted: &str) -> Case {
+    let spec = json!({"containers": [{"name": "c", "image": "wasm:v1",
+        "resources": {"limits": {"cpu": granted}, "requests": {"cpu": granted}},
+        "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]});
+    let mut case = Case::new(spec).image("c", "wasm:v1", true).set_up(WASM).running("c");
+    let has = serde_json::from_value(json!({"limits": {"cpu": has}, "requests": {"cpu": has}})).unwrap();
+    case.state.containers.get_mut("c").unwrap().resources = Some(has);
+    case
+}
+
+#[test]
+fn what_was_granted_is_given_to_what_runs() {
+    resized("NotRequired", "1", "1000m").check(&[]);
+    resized("RestartContainer", "1", "2").check(&["stop c"]);
+    let (plan, _) = resized("NotRequired", "1", "2").plan();
+    let PodAction::ResizeContainer(resize) = &plan.actions[0] else { panic!("{plan:?}") };
+    let (id, resources) = resize.update.container.as_ref().unwrap();
+    assert_eq!((id.0.as_str(), resources.cpu_limit_millis), ("c0", Some(2000)));
+    assert_eq!(resize.update.pod.cpu_limit_millis, Some(2000));
+    let action = plan.actions[0].clone();
+    resized("NotRequired", "1", "2").outcome(action.clone(), Ok(Done::Yes)).check(&[]);
+    let failed = Err(ActionError::Retry(Failure::new("Error", "in use")));
+    let (plan, state) = resized("NotRequired", "1", "2").outcome(action, failed).plan();
+    assert!(plan.actions.is_empty() && state.holds["resize c"].message == "in use");
+    // A container that starts again has what was granted, and its pod too.
+    let mut ended = resized("NotRequired", "1", "2").ended("c", 0, 0);
+    ended.state.containers.get_mut("c").unwrap().backoff = Default::default();
+    let (plan, _) = ended.plan();
+    let PodAction::CreateContainer(create) = &plan.actions[0] else { panic!("{plan:?}") };
+    assert_eq!(create.granted.limits.as_ref().unwrap()["cpu"].0, "2");
+    assert_eq!(create.pod.as_ref().unwrap().cpu_limit_millis, Some(2000));
+}
+
+#[test]
+fn what_is_wanted_is_asked_for_until_it_is_granted() {
+    let wanted = super::resize::wanted(&resized("NotRequired", "1", "3").pod);
+    let asking = || {
+        let mut case = resized("NotRequired", "1", "1");
+        case.state.want(Some(wanted.clone()));
+        case
+    };
+    let (plan, _) = asking().plan();
+    let PodAction::AdmitResize { asks, .. } = &plan.actions[0] else { panic!("{plan:?}") };
+    assert_eq!(asks.cpu_millis, 3000);
+    let refused = Err(ActionError::Retry(Failure::new("Deferred", "others have it")));
+    let mut refused = asking().outcome(plan.actions[0].clone(), refused);
+    assert_eq!(refused.state.granted, super::resize::wanted(&refused.pod));
+    // Another wish is not held back by what became of the one before.
+    refused.state.want(None);
+    refused.state.want(Some(wanted.clone()));
+    refused.check(&["admit-resize"]);
+    let (_, state) = asking().outcome(plan.actions[0].clone(), Ok(Done::Yes)).plan();
+    assert_eq!((state.granted, state.wanted, state.resized), (wanted, None, true));
+}
+
+#[test]
+fn ephemeral_containers_end_with_the_main_ones() {
+    let mut spec = one("wasm:v1");
+    spec["restartPolicy"] = json!("Never");
+    spec["ephemeralContainers"] = json!([{"name": "d", "image": "wasm:v1"}]);
+    let done = || Case::new(spec.clone()).set_up(WASM).ended("c", 0, 0);
+    done().running("d").check(&["stop d"]);
+    let (_, state) = done().ended("d", 0, 137).plan();
+    assert!(matches!(state.life, Lifecycle::Ended { .. }), "{:?}", state.life);
+    let deleted = || debugged("wasm:v2", "").running("d").deleted();
+    deleted().check(&["stop c", "stop d"]);
+    let mut stopped = deleted().ended("c", 0, 0).ended("d", 0, 0);
+    stopped.state.sandboxes.clear();
+    stopped.state.linux_network = stopped.state.network.clone();
+    stopped.check(&["detach-linux-network", "detach-network"]);
+}
+
 #[test]
 fn a_condemned_or_changed_container_is_stopped() {
     let mut sick = Case::new(one("wasm:v1")).set_up(WASM).running("c");
@@ -349,7 +480,7 @@ fn a_relist_that_lacks_a_container_means_that_it_was_lost() {
         created_at: SystemTime::UNIX_EPOCH,
     };
     let sandboxes = vec![(Handler::Wasm, sandbox)];
-    let whole = Inventory { sandboxes: sandboxes.clone(), containers: vec![observed], network: None };
+    let whole = Inventory { sandboxes: sandboxes.clone(), containers: vec![observed], ..Inventory::default() };
     assert!(case.state.agrees_with(&whole));
     let lacking = Inventory { sandboxes, ..Inventory::default() };
     assert!(!case.state.agrees_with(&lacking));

@@ -1,9 +1,11 @@
 //! Reads a Pod: the questions the agent asks of its specification, each answered in one place.
 //! Pure; knows nothing of what runs.
 
+use std::borrow::Cow;
+
 use api::function::EXPORTS_CONDITION;
 use cri::{Isolation, PlatformPreference};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
 /// Annotation: `container` prefers the Linux manifest of an index.
 pub const RUNTIME_ANNOTATION: &str = "knarr.dev/runtime";
@@ -38,6 +40,8 @@ pub enum Role {
     /// An init container with `restartPolicy: Always`: stays while the others run.
     Sidecar,
     Main,
+    /// Added to a pod that runs, to look into it; started once and never again.
+    Ephemeral,
 }
 
 /// A Pod with its answers. Borrowed, cheap to make.
@@ -85,7 +89,18 @@ impl<'a> PodView<'a> {
         self.spec().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
     }
 
-    /// Init containers first, each with its role.
+    /// What was added to the running pod.
+    pub fn ephemeral_containers(self) -> &'a [EphemeralContainer] {
+        self.spec().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default()
+    }
+
+    /// The container whose processes an ephemeral one wants to see.
+    pub fn target_of(self, name: &str) -> Option<&'a str> {
+        let container = self.ephemeral_containers().iter().find(|container| container.name == name)?;
+        container.target_container_name.as_deref().filter(|target| !target.is_empty())
+    }
+
+    /// Init containers first, each with its role; none of the ephemeral ones.
     pub fn containers(self) -> impl Iterator<Item = (&'a Container, Role)> {
         let init = self.init_containers().iter().map(|container| (container, init_role(container)));
         init.chain(self.main_containers().iter().map(|container| (container, Role::Main)))
@@ -93,6 +108,13 @@ impl<'a> PodView<'a> {
 
     pub fn container(self, name: &str) -> Option<(&'a Container, Role)> {
         self.containers().find(|(container, _)| container.name == name)
+    }
+
+    /// A container of any role.
+    pub fn any_container(self, name: &str) -> Option<Cow<'a, Container>> {
+        let own = self.container(name).map(|(container, _)| Cow::Borrowed(container));
+        let added = || self.ephemeral_containers().iter().find(|container| container.name == name);
+        own.or_else(|| added().map(|container| Cow::Owned(plain(container))))
     }
 
     pub fn restart_policy(self) -> RestartPolicy {
@@ -108,6 +130,7 @@ impl<'a> PodView<'a> {
     pub fn restart_policy_of(self, role: Role) -> RestartPolicy {
         match (role, self.restart_policy()) {
             (Role::Sidecar, _) => RestartPolicy::Always,
+            (Role::Ephemeral, _) => RestartPolicy::Never,
             (Role::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
             (Role::Init | Role::Main, policy) => policy,
         }
@@ -157,6 +180,65 @@ impl<'a> PodView<'a> {
     pub fn ended_phase(self) -> Option<&'a str> {
         let phase = self.pod.status.as_ref()?.phase.as_deref()?;
         matches!(phase, "Succeeded" | "Failed").then_some(phase)
+    }
+}
+
+/// An ephemeral container as one of the others: it has all of their fields, and one more.
+pub fn plain(container: &EphemeralContainer) -> Container {
+    let EphemeralContainer {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        lifecycle,
+        liveness_probe,
+        name,
+        ports,
+        readiness_probe,
+        resize_policy,
+        resources,
+        restart_policy,
+        restart_policy_rules,
+        security_context,
+        startup_probe,
+        stdin,
+        stdin_once,
+        target_container_name: _,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
+    } = container.clone();
+    Container {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        lifecycle,
+        liveness_probe,
+        name,
+        ports,
+        readiness_probe,
+        resize_policy,
+        resources,
+        restart_policy,
+        restart_policy_rules,
+        security_context,
+        startup_probe,
+        stdin,
+        stdin_once,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
     }
 }
 

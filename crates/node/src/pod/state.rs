@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::action::{ActionError, Done, Outcome, PodAction, pulled_message};
+use super::action::{ADMIT_RESIZE, ActionError, Done, Outcome, PodAction, pulled_message};
 use super::backoff::{CrashBackoff, Failure, Hold};
 use super::event::PodEvent;
 use super::lifecycle::Lifecycle;
+use super::resize::{self, DEFERRED, Grants};
 use super::spec::PodView;
 use crate::config::Handler;
 use crate::probe::{ProbeKind, Verdict};
@@ -31,6 +32,8 @@ pub struct PodState {
     pub files_removed: bool,
     pub object_deleted: bool,
     pub network: Option<NetworkAttachment>,
+    /// Where Linux containers are, if that is elsewhere.
+    pub linux_network: Option<NetworkAttachment>,
     pub images: BTreeMap<String, ImageRecord>,
     pub sandboxes: BTreeMap<Handler, Sandbox>,
     pub containers: BTreeMap<String, ContainerRecord>,
@@ -40,6 +43,12 @@ pub struct PodState {
     pub announced: BTreeMap<String, Timestamp>,
     /// What can be called, and in which attempt of the container.
     pub exports: Option<(ContainerId, String)>,
+    /// What the node granted of cpu and memory; the pod object as everything here sees it has just that.
+    pub granted: Grants,
+    /// What the pod wants instead.
+    pub wanted: Option<Grants>,
+    /// It was granted something else than what its sandboxes were made with.
+    pub resized: bool,
     /// Sandboxes of earlier lives of the agent that no container of the pod uses.
     pub stray_sandboxes: Vec<(Handler, SandboxId)>,
 }
@@ -93,6 +102,8 @@ pub struct ContainerRecord {
     pub restart_count: u32,
     pub backoff: CrashBackoff,
     pub probes: ProbeVerdicts,
+    /// What the newest attempt has, as far as that is known.
+    pub resources: Option<core::ResourceRequirements>,
     /// An attempt was created at some time, so that the next one is a restart.
     pub was_created: bool,
 }
@@ -202,6 +213,7 @@ pub struct Inventory {
     pub sandboxes: Vec<(Handler, SandboxStatus)>,
     pub containers: Vec<Observed>,
     pub network: Option<NetworkAttachment>,
+    pub linux_network: Option<NetworkAttachment>,
 }
 
 /// A runtime's time in the API's form; times outside of its range become the epoch.
@@ -219,6 +231,7 @@ impl PodState {
             files_removed: false,
             object_deleted: false,
             network: None,
+            linux_network: None,
             images: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
             containers: BTreeMap::new(),
@@ -226,12 +239,16 @@ impl PodState {
             holds: BTreeMap::new(),
             announced: BTreeMap::new(),
             exports: None,
+            granted: pod.map(resize::granted).unwrap_or_default(),
+            wanted: None,
+            resized: false,
             stray_sandboxes: Vec::new(),
         };
         if let Some(status) = pod.and_then(|pod| pod.status.as_ref()) {
             state.remember(status);
         }
         state.network = inventory.network.clone();
+        state.linux_network = inventory.linux_network.clone();
         state.observe(&inventory, now);
         let known = pod.and_then(|pod| pod.status.as_ref()).map(known_ids).unwrap_or_default();
         for (name, record) in &mut state.containers {
@@ -250,8 +267,7 @@ impl PodState {
         if let Some(start) = &status.start_time {
             self.seen_at = start.0;
         }
-        let both = [&status.init_container_statuses, &status.container_statuses];
-        for container in both.into_iter().flatten().flatten() {
+        for container in all_statuses(status) {
             let record = self.containers.entry(container.name.clone()).or_default();
             record.restart_count = u32::try_from(container.restart_count).unwrap_or(0);
             record.was_created = container.container_id.is_some();
@@ -259,6 +275,7 @@ impl PodState {
             record.terminated = container.state.as_ref().and_then(|state| state.terminated.clone());
             record.probes.started = container.started.unwrap_or(false);
             record.probes.ready = container.ready;
+            record.resources.clone_from(&container.resources);
         }
     }
 
@@ -365,6 +382,21 @@ impl PodState {
         }
     }
 
+    /// The pod wants other resources than it was granted, or no longer does.
+    pub fn want(&mut self, wanted: Option<Grants>) {
+        if self.wanted != wanted {
+            self.holds.remove(ADMIT_RESIZE);
+            self.wanted = wanted;
+        }
+    }
+
+    fn grant(&mut self, granted: Grants) {
+        self.holds.retain(|key, _| !key.starts_with("resize "));
+        self.granted = granted;
+        self.wanted = None;
+        self.resized = true;
+    }
+
     /// Gives containers that just began to run the verdicts they have without any probe.
     pub fn settle(&mut self, pod: &Pod) {
         for (container, _) in PodView::new(pod).containers() {
@@ -423,12 +455,16 @@ impl PodState {
                     record.state = ImageState::Ready(image);
                 }
             }
+            (PodAction::AttachLinuxNetwork, Done::Attached(attachment)) => self.linux_network = Some(attachment),
             (_, Done::Attached(attachment)) => self.network = Some(attachment),
             (PodAction::RunSandbox { handler, .. }, Done::SandboxRunning(id)) => {
                 self.sandboxes.insert(handler, Sandbox { id, ready: true });
             }
             (PodAction::CreateContainer(create), Done::Container(status)) => {
                 self.fold_created(&create.container, Observed { handler: create.handler, status: *status });
+                if let Some(record) = self.containers.get_mut(&create.container) {
+                    record.resources = Some(create.granted);
+                }
                 let message = format!("Created container: {}", create.container);
                 return vec![PodEvent::normal("Created", message).of(&create.container)];
             }
@@ -436,6 +472,17 @@ impl PodState {
                 self.observe_container(Observed { handler, status: *status });
                 let message = format!("Started container {container}");
                 return vec![PodEvent::normal("Started", message).of(&container)];
+            }
+            (PodAction::AdmitResize { wanted, .. }, _) => {
+                self.grant(wanted);
+                return vec![PodEvent::normal("ResizeStarted", "Pod resize started")];
+            }
+            (PodAction::ResizeContainer(resize), _) => {
+                if let Some(record) = self.containers.get_mut(&resize.container) {
+                    record.resources = Some(resize.granted);
+                }
+                let message = format!("Container {} was resized in place", resize.container);
+                return vec![PodEvent::normal("ResizeCompleted", message).of(&resize.container)];
             }
             (PodAction::ReadExports { id, .. }, Done::Exports(exports)) => self.exports = Some((id, exports)),
             (PodAction::CollectTermination { container, .. }, Done::Terminated { message }) => {
@@ -449,6 +496,7 @@ impl PodState {
             }
             (PodAction::RemoveSandbox { handler, id }, _) => self.fold_sandbox_removed(handler, &id),
             (PodAction::DetachNetwork, _) => self.network = None,
+            (PodAction::DetachLinuxNetwork, _) => self.linux_network = None,
             (PodAction::RemovePodFiles, _) => self.files_removed = true,
             (PodAction::DeletePodObject, _) => self.object_deleted = true,
             (action, done) => debug_assert!(false, "{action} cannot answer {done:?}"),
@@ -559,9 +607,12 @@ impl PodState {
 
 /// The containers the API says are there.
 fn known_ids(status: &core::PodStatus) -> BTreeSet<(&String, String)> {
-    let both = [&status.init_container_statuses, &status.container_statuses];
-    let all = both.into_iter().flatten().flatten();
-    all.filter_map(|container| Some((&container.name, container.container_id.clone()?))).collect()
+    all_statuses(status).filter_map(|container| Some((&container.name, container.container_id.clone()?))).collect()
+}
+
+fn all_statuses(status: &core::PodStatus) -> impl Iterator<Item = &core::ContainerStatus> {
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten()
 }
 
 struct Pulled {
@@ -590,27 +641,42 @@ fn failure_events(action: &PodAction, failure: &Failure, first: bool) -> Vec<Pod
         PodAction::ReadExports { container, .. } if first => {
             vec![PodEvent::warning("NoExports", message).of(container)]
         }
+        PodAction::AdmitResize { .. } if first => {
+            vec![PodEvent::warning(if reason == DEFERRED { "ResizeDeferred" } else { "ResizeInfeasible" }, message)]
+        }
+        PodAction::ResizeContainer(resize) if first => {
+            vec![PodEvent::warning("ResizeError", message).of(&resize.container)]
+        }
         PodAction::CreateContainer(create) if first => {
             vec![PodEvent::warning("Failed", format!("Error: {message}")).of(&create.container)]
         }
         PodAction::PrepareVolumes if first => vec![PodEvent::warning("FailedMount", message)],
-        PodAction::AttachNetwork { .. } | PodAction::RunSandbox { .. } if first => {
+        PodAction::AttachNetwork { .. } | PodAction::AttachLinuxNetwork | PodAction::RunSandbox { .. } if first => {
             vec![PodEvent::warning("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"))]
         }
         PodAction::StopContainer { container, .. } if first => {
             vec![PodEvent::warning("FailedKillPod", message).of(container)]
         }
-        PodAction::RemoveSandbox { .. } | PodAction::DetachNetwork | PodAction::RemovePodFiles if first => {
+        PodAction::RemoveSandbox { .. }
+        | PodAction::DetachNetwork
+        | PodAction::DetachLinuxNetwork
+        | PodAction::RemovePodFiles
+            if first =>
+        {
             vec![PodEvent::warning("FailedKillPod", format!("error killing pod: {message}"))]
         }
         PodAction::CreateContainer(_)
+        | PodAction::AdmitResize { .. }
+        | PodAction::ResizeContainer(_)
         | PodAction::ReadExports { .. }
         | PodAction::PrepareVolumes
         | PodAction::AttachNetwork { .. }
+        | PodAction::AttachLinuxNetwork
         | PodAction::RunSandbox { .. }
         | PodAction::StopContainer { .. }
         | PodAction::RemoveSandbox { .. }
         | PodAction::DetachNetwork
+        | PodAction::DetachLinuxNetwork
         | PodAction::RemovePodFiles
         | PodAction::CollectTermination { .. }
         | PodAction::RemoveContainer { .. }

@@ -9,15 +9,17 @@ use api::function::EXPORTS_CONDITION;
 use cri::ContainerState as Runs;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    EphemeralContainer, HostIP, Pod, PodCondition, PodIP, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
+    PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::action::ADMIT_RESIZE;
 use super::backoff::{Hold, later};
 use super::lifecycle::{Lifecycle, final_code};
 use super::plan::{PULL_ERROR_SHOWN, crash_loop_message};
-use super::spec::{PodView, RestartPolicy, Role, qos_class};
+use super::resize::{self, DEFERRED, INFEASIBLE};
+use super::spec::{PodView, RestartPolicy, Role, plain, qos_class};
 use super::state::{ContainerRecord, ImageState, PodState, container_id, timestamp};
 
 /// What was said last and from where: transition times are kept while a condition does not change.
@@ -58,7 +60,7 @@ pub fn pod_status(pod: &Pod, state: &PodState, before: Before<'_>, now: Timestam
         qos_class: Some(qos_class(pod).to_owned()),
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(main),
-        ephemeral_container_statuses: render.ephemeral(pod),
+        ephemeral_container_statuses: render.ephemeral(),
         observed_generation: pod.metadata.generation,
         ..Default::default()
     })
@@ -69,6 +71,9 @@ fn whole_second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
+const RESIZE_PENDING: &str = "PodResizePending";
+const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+
 struct Render<'a> {
     pod: PodView<'a>,
     state: &'a PodState,
@@ -76,39 +81,15 @@ struct Render<'a> {
     now: Timestamp,
 }
 
-/// Why no ephemeral container ever starts; `kubectl debug` waits until something like this is said.
-const EPHEMERAL_REASON: &str = "EphemeralContainersNotSupported";
-const EPHEMERAL_MESSAGE: &str = "Knarr's node agent does not run ephemeral containers; use `kubectl exec`, or \
-`kubectl debug --copy-to` for a copy of the pod with one more container";
-/// What a container runtime answers when it cannot start something.
-const EPHEMERAL_EXIT_CODE: i32 = 128;
-
 impl Render<'_> {
-    /// Ephemeral containers end before they begin. Said once, so that the time stays.
-    fn ephemeral(&self, pod: &Pod) -> Option<Vec<ContainerStatus>> {
-        let containers = pod.spec.as_ref()?.ephemeral_containers.as_ref().filter(|all| !all.is_empty())?;
-        let told = self.previous.and_then(|status| status.ephemeral_container_statuses.as_deref()).unwrap_or_default();
-        let refused = |name: &String, image: &Option<String>| ContainerStatus {
-            name: name.clone(),
-            image: image.clone().unwrap_or_default(),
-            started: Some(false),
-            state: Some(ContainerState {
-                terminated: Some(ContainerStateTerminated {
-                    exit_code: EPHEMERAL_EXIT_CODE,
-                    reason: Some(EPHEMERAL_REASON.to_owned()),
-                    message: Some(EPHEMERAL_MESSAGE.to_owned()),
-                    finished_at: Some(Time(whole_second(self.now))),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            ..Default::default()
+    /// What was added to the running pod. It takes no part in whether the pod is ready.
+    fn ephemeral(&self) -> Option<Vec<ContainerStatus>> {
+        let containers = self.pod.ephemeral_containers();
+        let status = |container| {
+            let status = self.container(&plain(container), Role::Ephemeral);
+            ContainerStatus { ready: false, started: None, ..status }
         };
-        let status = |container: &EphemeralContainer| {
-            let before = told.iter().find(|status| status.name == container.name).cloned();
-            before.unwrap_or_else(|| refused(&container.name, &container.image))
-        };
-        Some(containers.iter().map(status).collect())
+        (!containers.is_empty()).then(|| containers.iter().map(status).collect())
     }
 
     fn container(&self, container: &Container, role: Role) -> ContainerStatus {
@@ -129,6 +110,20 @@ impl Render<'_> {
             restart_count: i32::try_from(record.restart_count).unwrap_or(i32::MAX),
             state: Some(state),
             last_state: Some(last_state),
+            ..self.resources(container, record, role)
+        }
+    }
+
+    /// What the container has; an ephemeral one has nothing of its own. API clients take a status without
+    /// `resources` for that of a node that cannot resize.
+    fn resources(&self, container: &Container, record: &ContainerRecord, role: Role) -> ContainerStatus {
+        if role == Role::Ephemeral {
+            return ContainerStatus::default();
+        }
+        let granted = container.resources.clone().unwrap_or_default();
+        ContainerStatus {
+            allocated_resources: granted.requests.clone().filter(|requests| !requests.is_empty()),
+            resources: Some(record.resources.clone().filter(|_| record.running().is_some()).unwrap_or(granted)),
             ..Default::default()
         }
     }
@@ -171,7 +166,8 @@ impl Render<'_> {
 
     fn shown_running(&self, name: &str) -> Option<ContainerState> {
         let shown = self.previous?;
-        let mut all = shown.init_container_statuses.iter().chain(&shown.container_statuses).flatten();
+        let lists = [&shown.init_container_statuses, &shown.container_statuses, &shown.ephemeral_container_statuses];
+        let mut all = lists.into_iter().flatten().flatten();
         all.find(|status| status.name == name)?.state.clone().filter(|state| state.running.is_some())
     }
 
@@ -223,7 +219,7 @@ impl Render<'_> {
         let main_exists = self.pod.main_containers().iter().any(|c| record(&c.name).is_some_and(|r| r.was_created));
         main_exists
             || self.pod.containers().all(|(container, role)| match role {
-                Role::Main => true,
+                Role::Main | Role::Ephemeral => true,
                 Role::Sidecar => record(&container.name).is_some_and(|r| r.running().is_some() && r.probes.started),
                 Role::Init => record(&container.name)
                     .and_then(|record| final_code(record, self.pod.restart_policy_of(role)))
@@ -279,6 +275,29 @@ impl Render<'_> {
         all.push(self.condition("ContainersReady", containers));
         all.push(self.condition("PodScheduled", (true, None)));
         all.extend(self.exports());
+        all.extend(self.resizing());
+        all
+    }
+
+    /// What a change of resources waits for, and what is still being done of one.
+    fn resizing(&self) -> Vec<PodCondition> {
+        let mut all = Vec::new();
+        let refusal = self.state.wanted.as_ref().and_then(|_| self.state.holds.get(ADMIT_RESIZE));
+        if let Some(hold) = refusal {
+            let reason = if hold.reason == DEFERRED { DEFERRED } else { INFEASIBLE };
+            all.push(self.condition(RESIZE_PENDING, (true, Some((reason, hold.message.clone())))));
+        }
+        let under_way = self.pod.containers().filter(|(container, _)| {
+            let record = self.state.containers.get(&container.name).filter(|record| record.running().is_some());
+            let granted = container.resources.clone().unwrap_or_default();
+            record.is_some_and(|record| !resize::same(&record.resources.clone().unwrap_or_default(), &granted))
+        });
+        let names: Vec<&str> = under_way.map(|(container, _)| container.name.as_str()).collect();
+        if !names.is_empty() {
+            let failed = names.iter().find_map(|name| self.state.holds.get(&format!("resize {name}")));
+            let why = failed.map(|hold| ("Error", hold.message.clone()));
+            all.push(self.condition(RESIZE_IN_PROGRESS, (true, why)));
+        }
         all
     }
 
@@ -317,8 +336,16 @@ impl Render<'_> {
 
     /// Conditions other writers own.
     fn foreign_conditions(&self) -> Vec<PodCondition> {
-        const OWN: [&str; 6] =
-            ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", EXPORTS_CONDITION];
+        const OWN: [&str; 8] = [
+            "PodReadyToStartContainers",
+            "Initialized",
+            "Ready",
+            "ContainersReady",
+            "PodScheduled",
+            EXPORTS_CONDITION,
+            RESIZE_PENDING,
+            RESIZE_IN_PROGRESS,
+        ];
         let known = self.pod.pod.status.as_ref().and_then(|status| status.conditions.clone());
         known.unwrap_or_default().into_iter().filter(|c| !OWN.contains(&c.type_.as_str())).collect()
     }

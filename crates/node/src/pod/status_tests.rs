@@ -173,18 +173,73 @@ fn only_the_word_of_others_about_a_silent_node_is_taken_back() {
 }
 
 #[test]
-fn ephemeral_containers_are_told_that_they_do_not_start() {
+fn ephemeral_containers_have_a_status_and_no_part_in_readiness() {
     let mut pod = pod(false);
-    let debugger = json!([{"name": "debugger", "image": "busybox"}]);
+    let debugger = json!([{"name": "d", "image": "busybox"}]);
     pod.spec.as_mut().unwrap().ephemeral_containers = Some(serde_json::from_value(debugger).unwrap());
-    let state = state(&pod, Some(running()));
-    let first = status(&pod, &state, None, NOW);
-    let told = first.ephemeral_container_statuses.as_ref().unwrap();
-    let terminated = told[0].state.as_ref().unwrap().terminated.as_ref().unwrap();
-    assert_eq!((told[0].name.as_str(), terminated.exit_code), ("debugger", 128));
-    assert_eq!(terminated.reason.as_deref(), Some("EphemeralContainersNotSupported"));
-    let again = status(&pod, &state, Some(&first), NOW + 60);
-    assert_eq!(again.ephemeral_container_statuses, first.ephemeral_container_statuses, "said once");
+    let shown = |state: &PodState| {
+        let status = status(&pod, state, None, NOW);
+        assert_eq!(line(&status), "Running, ready True, running -");
+        let all = status.ephemeral_container_statuses.unwrap();
+        assert_eq!((all.len(), all[0].name.as_str(), all[0].ready, all[0].started), (1, "d", false, None));
+        all[0].clone()
+    };
+    let mut state = state(&pod, Some(running()));
+    let waiting = shown(&state).state.unwrap().waiting.unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
+    let mut observed = state.containers["c"].current.clone().unwrap();
+    (observed.status.name, observed.status.id) = ("d".into(), ContainerId("debugger".into()));
+    state.observe_container(observed);
+    let runs = shown(&state);
+    assert!(runs.state.clone().unwrap().running.is_some());
+    assert_eq!(runs.container_id.as_deref(), Some("wasm://debugger"));
+    // What the API knows outlives the agent, and what it says has ended never starts again.
+    pod.status = Some(PodStatus { ephemeral_container_statuses: Some(vec![runs]), ..PodStatus::default() });
+    let adopted = PodState::adopt(Some(&pod), Inventory::default(), at(NOW));
+    assert_eq!(adopted.containers["d"].terminated.as_ref().unwrap().exit_code, 137);
+}
+
+#[test]
+fn a_resize_shows_what_is_granted_and_what_it_waits_for() {
+    let mut pod = pod(false);
+    let resources = |cpu: &str| serde_json::from_value(json!({"requests": {"cpu": cpu}})).unwrap();
+    pod.spec.as_mut().unwrap().containers[0].resources = Some(resources("2"));
+    let mut state = state(&pod, Some(running()));
+    let shown = |state: &PodState| {
+        let status = status(&pod, state, None, NOW);
+        let all = status.conditions.unwrap();
+        let of = |type_: &str| all.iter().find(|c| c.type_ == type_).map(|c| c.reason.clone().unwrap_or_default());
+        let container = serde_json::to_value(&status.container_statuses.unwrap()[0]).unwrap();
+        (
+            of("PodResizePending"),
+            of("PodResizeInProgress"),
+            container["resources"]["requests"]["cpu"].clone(),
+            container["allocatedResources"]["cpu"].clone(),
+        )
+    };
+    state.containers.get_mut("c").unwrap().resources = Some(resources("1"));
+    assert_eq!(shown(&state), (None, Some(String::new()), json!("1"), json!("2")));
+    let hold = |reason: &str| Hold {
+        failures: 1,
+        failed_at: at(NOW),
+        until: at(NOW + 1),
+        reason: reason.into(),
+        message: "why".into(),
+    };
+    state.holds.insert("resize c".into(), hold("Error"));
+    assert_eq!(shown(&state).1.as_deref(), Some("Error"));
+    state.containers.get_mut("c").unwrap().resources = Some(resources("2000m"));
+    assert_eq!(shown(&state), (None, None, json!("2000m"), json!("2")));
+    state.want(Some(Default::default()));
+    assert_eq!(shown(&state).0, None, "nobody has refused it");
+    for reason in ["Deferred", "Infeasible"] {
+        state.holds.insert("admit-resize".into(), hold(reason));
+        assert_eq!(shown(&state).0.as_deref(), Some(reason));
+    }
+    let none = super::status_tests::pod(false);
+    let plain = status(&none, &super::status_tests::state(&none, Some(running())), None, NOW);
+    let plain = serde_json::to_value(&plain.container_statuses.unwrap()[0]).unwrap();
+    assert_eq!(plain["resources"], json!({}), "this says that the node can resize");
 }
 
 /// Between a container's end and the reading of its last words nothing is said of it but that it is not ready.

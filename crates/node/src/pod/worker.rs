@@ -24,6 +24,7 @@ use super::event::PodEvent;
 use super::execute::{NodeContext, Subject, execute};
 use super::lifecycle::Lifecycle;
 use super::plan::{finished, plan};
+use super::resize::{self, Amounts};
 use super::spec::PodView;
 use super::state::{Inventory, Observed, PodState};
 use super::status::{Before, is_overruled, pod_status};
@@ -101,6 +102,8 @@ pub fn spawn_worker(
     });
     let worker = PodWorker {
         context,
+        object: start.pod.clone(),
+        booked: None,
         subject: Subject { uid: start.uid, pod: start.pod },
         state,
         actions: JoinSet::new(),
@@ -136,6 +139,9 @@ impl Drop for RunningProbe {
 
 struct PodWorker {
     context: Arc<NodeContext>,
+    /// The newest object as the API has it; `subject` has it with what was granted.
+    object: Option<Arc<Pod>>,
+    booked: Option<Amounts>,
     subject: Subject,
     state: PodState,
     actions: JoinSet<Outcome>,
@@ -157,7 +163,7 @@ impl PodWorker {
         loop {
             let wake_at = self.step();
             if finished(&self.state) {
-                return;
+                return self.context.ledger.release(&self.subject.uid);
             }
             let wake = sleep_until(wake_at);
             tokio::select! {
@@ -165,7 +171,7 @@ impl PodWorker {
                     if changed.is_err() {
                         return;
                     }
-                    self.subject.pod.clone_from(&inputs.desired.borrow_and_update());
+                    self.object.clone_from(&inputs.desired.borrow_and_update());
                 }
                 Some(notice) = inputs.notices.recv() => {
                     self.on_notice(notice).await;
@@ -185,7 +191,7 @@ impl PodWorker {
     /// Looks at everything again; answers when to look without a reason.
     fn step(&mut self) -> Option<Timestamp> {
         let now = Timestamp::now();
-        let pod = self.subject.pod.clone();
+        let pod = self.look_at_grants();
         loop {
             let next = self.state.life.next(pod.as_deref(), &self.state, now);
             if next == self.state.life {
@@ -214,6 +220,25 @@ impl PodWorker {
         self.follow_objects();
         self.write_status(now);
         plan.wake_at
+    }
+
+    /// The pod with what it was granted of resources. What it wants instead is planned for; what it has is booked.
+    fn look_at_grants(&mut self) -> Option<Arc<Pod>> {
+        let granted = &self.state.granted;
+        self.subject.pod = self.object.as_ref().map(|object| resize::effective(object, granted));
+        let wanted = self.object.as_ref().and_then(|object| resize::change(object, granted));
+        let asks = self.subject.pod.as_ref().map(|pod| resize::requested(pod, granted));
+        self.state.want(wanted);
+        let ended = matches!(self.state.life, Lifecycle::Ended { .. } | Lifecycle::Gone { .. });
+        let booked = asks.filter(|_| !ended);
+        if booked != self.booked {
+            match booked {
+                Some(amounts) => self.context.ledger.book(&self.subject.uid, amounts),
+                None => self.context.ledger.release(&self.subject.uid),
+            }
+            self.booked = booked;
+        }
+        self.subject.pod.clone()
     }
 
     fn begin(&mut self, action: PodAction) {

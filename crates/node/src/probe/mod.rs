@@ -4,6 +4,7 @@
 pub mod check;
 mod check_tls;
 mod engine;
+mod grpc;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 pub use engine::{Checked, Command, Engine, ProbeKind, Settings, Verdict};
 
 use check::{HttpCheck, TcpCheck};
+use grpc::GrpcCheck;
 
 /// What a probe task tells the pod's worker.
 #[derive(Debug)]
@@ -103,8 +105,11 @@ impl ProbeTask {
         } else if let Some(exec) = &probe.exec {
             let command = exec.command.clone().unwrap_or_default();
             check::exec(self.runtime.as_ref(), &self.id, &command, timeout).await
-        } else if probe.grpc.is_some() {
-            Err("this node does not support grpc probes".into())
+        } else if let Some(action) = &probe.grpc {
+            match GrpcCheck::new(action, self.pod_ip) {
+                Ok(check) => grpc::grpc(&check, timeout).await,
+                Err(why) => Err(why),
+            }
         } else {
             Ok(())
         };

@@ -6,6 +6,7 @@ mod endpoint;
 mod fake_api;
 mod harness;
 mod pki;
+mod running_pods;
 mod streams;
 
 use std::time::{Duration, Instant};

@@ -95,7 +95,7 @@ impl Container {
             next: NextHandler::new(process.neighbours.clone(), spec.chain.next.as_deref()),
             log,
             preopens: files.preopens,
-            usage: Arc::new(Usage::default()),
+            usage: Arc::new(Usage::limited(spec.limits.memory_bytes)),
             stop: StopSignal::default(),
             turns: Arc::new(Semaphore::new(calls_at_once(&spec, &program))),
             callers: TaskTracker::new(),
@@ -108,7 +108,7 @@ impl Container {
     }
 
     pub fn memory_share(&self) -> MemoryShare {
-        MemoryShare::new(Arc::clone(&self.usage), self.spec.limits.memory_bytes)
+        MemoryShare::new(Arc::clone(&self.usage))
     }
 
     /// The functions that can be called; a core module has none.

@@ -118,6 +118,15 @@ impl Host {
                 Some(container) => stop(&container, Duration::from_millis(grace_ms)).await,
                 None => Response::Unknown,
             },
+            Request::Limit { id, memory_bytes } => match self.find(id).await {
+                Some(container) => container.usage.limit(memory_bytes).map_or_else(
+                    |used| Response::Failed {
+                        why: format!("a memory limit of {memory_bytes} bytes is below the {used} bytes in use"),
+                    },
+                    |()| Response::Done,
+                ),
+                None => Response::Unknown,
+            },
             Request::Status { id } => match self.find(id).await {
                 Some(container) => Response::Containers(vec![container.describe()]),
                 None => Response::Unknown,

@@ -104,7 +104,7 @@ pub async fn serve(container: Arc<Container>, listener: Option<TcpListener>, exe
         container: Arc::clone(&container),
         executor,
         unconnected: TaskTracker::new(),
-        instances: limits.reuse.map(|reuse| Instances::new(reuse, limits.memory_bytes, threads)),
+        instances: limits.reuse.map(|reuse| Instances::new(reuse, Arc::clone(&container.usage), threads)),
     });
     let neighbours = container.outgoing.neighbours();
     let member = container.spec.chain.own.as_ref().map(|name| neighbours.join(name, &server));

@@ -22,6 +22,8 @@ const TABLE_ELEMENT_BYTES: usize = 8;
 pub struct Usage {
     pub cpu_nanos: AtomicU64,
     pub memory_bytes: AtomicU64,
+    /// What `memory_bytes` may become. It may change while the container runs.
+    memory_limit_bytes: AtomicU64,
     /// Most that `memory_bytes` was.
     pub memory_peak_bytes: AtomicU64,
     pub requests: AtomicU64,
@@ -35,6 +37,25 @@ pub struct Usage {
 }
 
 impl Usage {
+    pub fn limited(memory_limit_bytes: u64) -> Self {
+        Self { memory_limit_bytes: memory_limit_bytes.into(), ..Self::default() }
+    }
+
+    pub fn memory_limit_bytes(&self) -> u64 {
+        self.memory_limit_bytes.load(Ordering::Acquire)
+    }
+
+    /// Sets the limit, unless more is in use: then that is the answer. An instance that takes memory at the same
+    /// moment may have looked at the limit before; the next one looks at this.
+    pub fn limit(&self, bytes: u64) -> Result<(), u64> {
+        let used = self.memory_bytes.load(Ordering::Acquire);
+        if used > bytes {
+            return Err(used);
+        }
+        self.memory_limit_bytes.store(bytes, Ordering::Release);
+        Ok(())
+    }
+
     /// A request or a call did not come to its own end.
     pub fn count_trap(&self, reason: ExitReason) {
         count(&self.traps);
@@ -82,14 +103,13 @@ fn thread_nanos() -> u64 {
 #[derive(Debug)]
 pub struct MemoryShare {
     usage: Arc<Usage>,
-    limit_bytes: u64,
     taken_bytes: u64,
     refused: Arc<AtomicBool>,
 }
 
 impl MemoryShare {
-    pub fn new(usage: Arc<Usage>, limit_bytes: u64) -> Self {
-        Self { usage, limit_bytes, taken_bytes: 0, refused: Arc::new(AtomicBool::new(false)) }
+    pub fn new(usage: Arc<Usage>) -> Self {
+        Self { usage, taken_bytes: 0, refused: Arc::new(AtomicBool::new(false)) }
     }
 
     /// Turns true when the limit refused this instance memory: a trap after that is an OOM.
@@ -108,7 +128,8 @@ impl MemoryShare {
 
     fn take(&mut self, current: usize, desired: usize) -> bool {
         let more = desired.saturating_sub(current) as u64;
-        let fits = |used: u64| used.checked_add(more).filter(|sum| *sum <= self.limit_bytes);
+        let limit = self.usage.memory_limit_bytes();
+        let fits = |used: u64| used.checked_add(more).filter(|sum| *sum <= limit);
         let before = self.usage.memory_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits);
         match before {
             Ok(before) => {
@@ -155,9 +176,9 @@ mod tests {
 
     #[test]
     fn instances_share_one_limit() {
-        let usage = Arc::new(Usage::default());
-        let mut a = MemoryShare::new(Arc::clone(&usage), 100);
-        let mut b = MemoryShare::new(Arc::clone(&usage), 100);
+        let usage = Arc::new(Usage::limited(100));
+        let mut a = MemoryShare::new(Arc::clone(&usage));
+        let mut b = MemoryShare::new(Arc::clone(&usage));
         assert!(a.take(0, 60) && b.take(0, 40));
         assert!(!b.take(40, 41) && b.refused().load(Ordering::Acquire) && !a.refused().load(Ordering::Acquire));
         drop(a);
@@ -165,6 +186,20 @@ mod tests {
         drop(b);
         assert_eq!(usage.memory_bytes.load(Ordering::Acquire), 0);
         assert_eq!(usage.memory_peak_bytes.load(Ordering::Acquire), 100);
+    }
+
+    #[test]
+    fn a_limit_moves_while_memory_is_held() {
+        let usage = Arc::new(Usage::limited(100));
+        let mut share = MemoryShare::new(Arc::clone(&usage));
+        assert!(share.take(0, 80) && !share.take(80, 120));
+        assert_eq!(usage.limit(120), Ok(()));
+        assert!(share.take(80, 120));
+        assert_eq!(usage.limit(119), Err(120));
+        assert_eq!(usage.limit(120), Ok(()));
+        drop(share);
+        assert_eq!((usage.limit(10), usage.memory_limit_bytes()), (Ok(()), 10));
+        assert!(!MemoryShare::new(usage).take(0, 11));
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use cri::{ContainerConfig, DnsConfig, ImageKind, NetworkAttachment, PodSandboxConfig, Protocol};
+use cri::{ContainerConfig, DnsConfig, ImageKind, NetworkAttachment, PodSandboxConfig, Protocol, Resources};
 
 use crate::artifact::{Description, Workload};
 use crate::protocol::{Chain, Egress, Grants, HttpRoute, Limits, Preopen, Reuse, Sockets, StartContainer};
@@ -168,10 +168,15 @@ fn listen(sandbox: &PodSandboxConfig, container: &ContainerConfig, env: &[(Strin
     SocketAddr::new(ip, port)
 }
 
+/// The container's own, else the pod's. Cpu is a matter of the scheduler's: no guest is held back.
+pub fn memory_limit(container: &Resources, pod: &Resources) -> u64 {
+    let memory = container.memory_limit_bytes.or(pod.memory_limit_bytes);
+    memory.filter(|bytes| *bytes > 0).unwrap_or(MEMORY_BYTES_DEFAULT)
+}
+
 fn limits(sandbox: &PodSandboxConfig, container: &ContainerConfig, workload: Workload) -> Limits {
-    let memory = container.resources.memory_limit_bytes.or(sandbox.resources.memory_limit_bytes);
     Limits {
-        memory_bytes: memory.filter(|bytes| *bytes > 0).unwrap_or(MEMORY_BYTES_DEFAULT),
+        memory_bytes: memory_limit(&container.resources, &sandbox.resources),
         request_timeout_ms: milliseconds(sandbox, container, REQUEST_TIMEOUT).unwrap_or(REQUEST_TIMEOUT_MS_DEFAULT),
         requests_at_once: number(sandbox, container, CALLS_AT_ONCE).unwrap_or(REQUESTS_AT_ONCE),
         connections: CONNECTIONS,

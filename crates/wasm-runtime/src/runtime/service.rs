@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cri::{
     Answers, CallCounts, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus,
-    ExecOptions, ExecOutcome, ExecStream, ExportedFunction, ImageKind, PodSandboxConfig, ResolvedImage, RuntimeError,
-    RuntimeService, SandboxId, SandboxStatus, Streams,
+    ExecOptions, ExecOutcome, ExecStream, ExportedFunction, ImageKind, PodSandboxConfig, ResolvedImage, ResourceUpdate,
+    RuntimeError, RuntimeService, SandboxId, SandboxStatus, Streams,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -220,6 +220,21 @@ impl RuntimeService for WasmRuntime {
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
         let (container, sandbox) = self.lookup(id).await?;
         Ok(container.status(&sandbox.config.pod_uid))
+    }
+
+    async fn update_resources(&self, update: ResourceUpdate) -> Result<(), RuntimeError> {
+        // A pod as a whole has no limits here, unless a container has none of its own.
+        let Some((id, resources)) = update.container else { return Ok(()) };
+        let (container, sandbox) = self.lookup(&id).await?;
+        let memory_bytes = plan::memory_limit(&resources, &update.pod);
+        let request = Request::Limit { id: id.0.clone(), memory_bytes };
+        let failed = |why: String| RuntimeError::Resize { container: container.config.name, why };
+        match self.hosts.call(&sandbox.host(), &request).await? {
+            Some(Response::Done) => Ok(()),
+            Some(Response::Failed { why }) => Err(failed(why)),
+            Some(Response::Unknown) | None => Err(failed("it is not running".to_owned())),
+            Some(other) => Err(failed(format!("the sandbox host answered {other:?}"))),
+        }
     }
 
     async fn exec_sync(

@@ -133,6 +133,7 @@ impl World {
             log_path,
             termination_message: None,
             stdio: cri::Stdio::default(),
+            process_namespace_of: None,
             annotations: BTreeMap::new(),
         }
     }

@@ -51,6 +51,21 @@ pub struct Standard {
     pub minor: Option<u32>,
 }
 
+impl Standard {
+    /// Nothing is asked for.
+    pub const PRIVILEGED: Self = Self { level: Level::Privileged, minor: None };
+
+    /// A level and a version in the words of labels.
+    ///
+    /// # Errors
+    /// What they must be.
+    pub fn parse(level: &str, version: &str) -> Result<Self, &'static str> {
+        let level = Level::parse(level).ok_or("must be one of privileged, baseline, restricted")?;
+        let minor = parse_version(version).ok_or("must be \"latest\" or \"v1.x\"")?;
+        Ok(Self { level, minor })
+    }
+}
+
 impl fmt::Display for Standard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.minor {
@@ -68,13 +83,20 @@ pub struct Policy {
     pub warn: Standard,
 }
 
+impl Default for Policy {
+    fn default() -> Self {
+        Self { enforce: Standard::PRIVILEGED, audit: Standard::PRIVILEGED, warn: Standard::PRIVILEGED }
+    }
+}
+
 impl Policy {
     pub fn is_privileged(&self) -> bool {
         [self.enforce, self.audit, self.warn].iter().all(|standard| standard.level == Level::Privileged)
     }
 
-    /// From labels; what is wrong with them counts as the strictest for `enforce` and as nothing elsewhere.
-    pub fn of_labels<'a>(get: impl Fn(&str) -> Option<&'a str>) -> (Self, Vec<FieldError>) {
+    /// From labels, with defaults for those that are missing; what is wrong with them counts as the strictest for
+    /// `enforce` and as nothing elsewhere.
+    pub fn of_labels<'a>(defaults: &Self, get: impl Fn(&str) -> Option<&'a str>) -> (Self, Vec<FieldError>) {
         let mut errors = Vec::new();
         let mut read = |mode: &str| {
             let level_label = format!("{PREFIX}{mode}");
@@ -94,13 +116,14 @@ impl Policy {
         let (enforce_level, enforce_version) = read("enforce");
         let (audit_level, audit_version) = read("audit");
         let (warn_level, warn_version) = read("warn");
-        let standard = |level: Option<Option<Level>>, version: Option<Option<Option<u32>>>, wrong: Level| Standard {
-            level: level.map_or(Level::Privileged, |level| level.unwrap_or(wrong)),
-            minor: version.flatten().flatten(),
+        type Read = (Option<Option<Level>>, Option<Option<Option<u32>>>);
+        let standard = |default: Standard, (level, version): Read, wrong: Level| Standard {
+            level: level.map_or(default.level, |level| level.unwrap_or(wrong)),
+            minor: version.map_or(default.minor, Option::flatten),
         };
-        let enforce = standard(enforce_level, enforce_version, Level::Restricted);
-        let audit = standard(audit_level, audit_version, Level::Privileged);
-        let mut warn = standard(warn_level, warn_version, Level::Privileged);
+        let enforce = standard(defaults.enforce, (enforce_level, enforce_version), Level::Restricted);
+        let audit = standard(defaults.audit, (audit_level, audit_version), Level::Privileged);
+        let mut warn = standard(defaults.warn, (warn_level, warn_version), Level::Privileged);
         // Who enforces a level without saying more is warned of it as well.
         if warn_level.is_none() && matches!(enforce_level, Some(Some(_))) && enforce.level > warn.level {
             warn.level = enforce.level;

@@ -145,7 +145,7 @@ fn labels() {
         let get =
             |name: &str| labels.get(format!("pod-security.kubernetes.io/{name}").as_str()).and_then(Value::as_str);
         let get = |label: &str| get(label.trim_start_matches("pod-security.kubernetes.io/"));
-        let (policy, found) = Policy::of_labels(get);
+        let (policy, found) = Policy::of_labels(&Policy::default(), get);
         let shown = [policy.enforce, policy.audit, policy.warn].map(|standard| standard.to_string());
         assert_eq!((shown.each_ref().map(String::as_str), found.len()), (expect, errors), "{labels}");
     };
@@ -166,4 +166,26 @@ fn labels() {
         ["restricted:latest", "privileged:latest", "privileged:latest"],
         2,
     );
+}
+
+#[test]
+fn labels_come_before_defaults() {
+    let standard = |level: &str, version: &str| Standard::parse(level, version).unwrap();
+    let defaults = Policy {
+        enforce: standard("baseline", "v1.30"),
+        audit: standard("restricted", "latest"),
+        warn: standard("restricted", "v1.29"),
+    };
+    let check = |labels: &[(&str, &str)], expect: [&str; 3]| {
+        let get = |name: &str| labels.iter().find(|(label, _)| name == format!("{PREFIX}{label}")).map(|(_, v)| *v);
+        let (policy, _) = Policy::of_labels(&defaults, get);
+        assert_eq!([policy.enforce, policy.audit, policy.warn].map(|one| one.to_string()), expect, "{labels:?}");
+    };
+    check(&[], ["baseline:v1.30", "restricted:latest", "restricted:v1.29"]);
+    check(&[("enforce", "privileged")], ["privileged:v1.30", "restricted:latest", "restricted:v1.29"]);
+    check(
+        &[("enforce-version", "latest"), ("warn", "baseline")],
+        ["baseline:latest", "restricted:latest", "baseline:v1.29"],
+    );
+    assert!(Standard::parse("strict", "latest").is_err() && Standard::parse("baseline", "1").is_err());
 }

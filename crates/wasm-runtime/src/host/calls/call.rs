@@ -58,7 +58,7 @@ pub async fn call(
         Ok(guest) => guest,
         Err(error) => return Err(ended(outcome::of_error(&error, false))),
     };
-    let result_bytes = container.spec.limits.memory_bytes.min(RESULT_BYTES_MAX);
+    let result_bytes = container.usage.memory_limit_bytes().min(RESULT_BYTES_MAX);
     guest.store.set_hostcall_fuel(usize::try_from(result_bytes).unwrap_or(usize::MAX));
     let work = async {
         let instance = component.instantiate_async(&mut guest.store).await?;
@@ -175,7 +175,7 @@ pub fn hold(container: &Container, bytes: usize) -> Result<Option<MemoryShare>, 
     if held.reserve(bytes.saturating_mul(BYTES_PER_ARGUMENT_BYTE)) {
         return Ok(Some(held));
     }
-    let limit = container.spec.limits.memory_bytes;
+    let limit = container.usage.memory_limit_bytes();
     let why = format!("a call of {bytes} bytes does not fit into the memory limit of {limit} bytes");
     Err(Refusal::new(413, "RequestEntityTooLarge", why))
 }
@@ -214,7 +214,7 @@ fn ended(container: &Container, export: &Export, outcome: &Outcome, frames: Vec<
             Refusal::new(504, DEADLINE_EXCEEDED, format!("{name}: took longer than its timeout of {timeout:?}"))
         }
         ExitReason::OomKilled => {
-            let limit = container.spec.limits.memory_bytes;
+            let limit = container.usage.memory_limit_bytes();
             Refusal::new(500, OUT_OF_MEMORY, format!("{name}: reached its memory limit of {limit} bytes"))
         }
         _ => {

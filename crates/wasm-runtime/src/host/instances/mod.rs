@@ -39,7 +39,7 @@ pub struct Job {
 /// The instances of one container.
 pub struct Instances {
     reuse: Reuse,
-    memory_limit_bytes: u64,
+    usage: Arc<Usage>,
     threads: Box<[Mutex<Vec<Arc<Instance>>>]>,
 }
 
@@ -64,9 +64,9 @@ fn seen(instance: &Arc<Instance>) -> Load {
 }
 
 impl Instances {
-    pub fn new(reuse: Reuse, memory_limit_bytes: u64, threads: usize) -> Self {
+    pub fn new(reuse: Reuse, usage: Arc<Usage>, threads: usize) -> Self {
         let threads = (0..threads).map(|_| Mutex::default()).collect();
-        Self { reuse, memory_limit_bytes, threads }
+        Self { reuse, usage, threads }
     }
 
     fn on(&self, thread: usize) -> MutexGuard<'_, Vec<Arc<Instance>>> {
@@ -79,7 +79,7 @@ impl Instances {
         loop {
             let mut instances = self.on(thread);
             let loads = instances.iter().map(seen);
-            let Some(at) = policy::choose(&self.reuse, self.memory_limit_bytes, loads) else {
+            let Some(at) = policy::choose(&self.reuse, self.usage.memory_limit_bytes(), loads) else {
                 let (sender, jobs) = mpsc::unbounded_channel();
                 let end = server.container().stop.drain.child_token();
                 let load = Mutex::new(Load { begun: 1, running: 1, ..Load::default() });

@@ -326,7 +326,7 @@ impl<'a> Worker<'a> {
     fn has_had_enough(&self) -> bool {
         let Some(instances) = self.server.instances() else { return true };
         let load = *self.instance.load();
-        policy::take(&instances.reuse, instances.memory_limit_bytes, &load) == Take::Never
+        policy::take(&instances.reuse, instances.usage.memory_limit_bytes(), &load) == Take::Never
             || instances.idle(self.thread, self.instance) >= IDLE_MAX
     }
 }

@@ -104,7 +104,7 @@ async fn read(container: &Container, headers: &HeaderMap, mut body: WasiBody) ->
                 return Err(call::too_long());
             }
             if !held.reserve(data.len()) {
-                let limit = container.spec.limits.memory_bytes;
+                let limit = container.usage.memory_limit_bytes();
                 let why = format!("the body does not fit into the memory limit of {limit} bytes");
                 return Err(Refusal::new(413, "RequestEntityTooLarge", why));
             }

@@ -1,0 +1,79 @@
+//! Reads configuration files again when they change, without a restart.
+//!
+//! Owns: looking at the files. A file that is wrong, or gone, changes nothing: what was read before stays in use, and the
+//! log says why. May not know: what the files say.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use apiserver::{ApiServer, Configuration};
+use tokio_util::sync::CancellationToken;
+
+use super::config::ClusterConfig;
+
+/// How often files are looked at. They are small, and read whole: a file in a mounted ConfigMap changes by its link.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The files as they are now; to be called before they are read for the first time.
+pub fn files(config: &ClusterConfig) -> Vec<File> {
+    let files =
+        [(&config.authentication, Configuration::Authentication), (&config.admission, Configuration::Admission)];
+    let file = |path: &PathBuf, which| File { path: path.clone(), which, seen: content(path) };
+    files.into_iter().filter_map(|(path, which)| path.as_ref().map(|path| file(path, which))).collect()
+}
+
+/// Looks until `shutdown`.
+pub async fn follow(mut files: Vec<File>, config: ClusterConfig, api_server: ApiServer, shutdown: CancellationToken) {
+    if files.is_empty() {
+        return;
+    }
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = shutdown.cancelled() => return,
+        }
+        for file in &mut files {
+            let now = content(&file.path);
+            if now == file.seen {
+                continue;
+            }
+            file.seen = now;
+            let (path, which) = (file.path.display(), file.which);
+            match reload(&config, &api_server, which) {
+                Ok(()) => tracing::info!(%path, ?which, "a configuration file changed and is in use"),
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    tracing::error!(%path, ?which, why, "a configuration file changed and cannot be used; the old one stays");
+                }
+            }
+        }
+    }
+}
+
+/// One file, and what was in it when it was looked at last.
+pub struct File {
+    path: PathBuf,
+    which: Configuration,
+    /// None: it cannot be read.
+    seen: Option<Vec<u8>>,
+}
+
+fn content(path: &Path) -> Option<Vec<u8>> {
+    std::fs::read(path).ok()
+}
+
+fn reload(config: &ClusterConfig, api_server: &ApiServer, which: Configuration) -> Result<()> {
+    let outcome = match which {
+        Configuration::Authentication => match config.read_authentication() {
+            // It counts its own failures.
+            Ok(new) => return api_server.reload_authentication(&new).map_err(Into::into),
+            Err(error) => Err(error),
+        },
+        Configuration::Admission => config.read_admission().map(|new| api_server.reload_admission(new)),
+    };
+    if outcome.is_err() {
+        api_server.note_bad_configuration(which);
+    }
+    outcome
+}
