@@ -36,7 +36,7 @@ pub struct Owned {
 pub fn close(owned: Owned) -> Option<Value> {
     let Owned { member, mut below } = owned;
     if below.is_empty() {
-        return member.then(|| Value::Object(below));
+        return member.then_some(Value::Object(below));
     }
     if member {
         below.insert(SELF.to_owned(), Value::Object(Map::new()));
