@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn outcomes_are_counted_apart() {
         let reloads = Reloads::default();
-        assert_eq!(reloads.rows(), []);
+        assert!(reloads.rows().is_empty());
         let at = |second| Timestamp::from_second(second).unwrap();
         reloads.note(false, at(5));
         reloads.note(true, at(7));

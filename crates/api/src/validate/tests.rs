@@ -296,6 +296,20 @@ fn pod_specs() {
                 "livenessProbe": { "exec": { "command": ["a"] } } }] }),
         &[],
     );
+    check_spec(
+        json!({ "ephemeralContainers": [{ "name": "e", "image": "i" }] }),
+        &["ephemeralContainers: Forbidden: cannot be set on create"],
+    );
+    check_spec(
+        json!({ "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution":
+                { "nodeSelectorTerms": [{ "matchExpressions": [{ "key": "a", "operator": "In" }] }] } } } }),
+        &["affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].\
+           matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"],
+    );
+}
+
+#[test]
+fn resize_policies() {
     let policies = |restart: &str, policies: Value| {
         json!({ "restartPolicy": restart,
         "containers": [{ "name": "c", "image": "i", "resizePolicy": policies }] })
@@ -318,16 +332,6 @@ fn pod_specs() {
              \"NotRequired\", \"RestartContainer\"",
             "containers[0].resizePolicy[1]: Duplicate value: \"cpu\"",
         ],
-    );
-    check_spec(
-        json!({ "ephemeralContainers": [{ "name": "e", "image": "i" }] }),
-        &["ephemeralContainers: Forbidden: cannot be set on create"],
-    );
-    check_spec(
-        json!({ "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution":
-                { "nodeSelectorTerms": [{ "matchExpressions": [{ "key": "a", "operator": "In" }] }] } } } }),
-        &["affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].\
-           matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"],
     );
 }
 

@@ -23,7 +23,7 @@ use wasmtime_wasi_http::WasiBody;
 use crate::host::executor;
 use crate::host::guest::Pace;
 use crate::host::http::{HttpResult, Server};
-use crate::host::meter::Metered;
+use crate::host::meter::{Metered, Usage};
 use crate::protocol::{Outcome, Reuse};
 use policy::Load;
 
