@@ -14,7 +14,7 @@ use super::load::{self, Load, Outcome};
 use super::pod_watch;
 use super::processes;
 use super::report::Section;
-use super::session::{PORT, Session, Workload, create, deployment};
+use super::session::{PORT, Session, TIMEOUT, Workload, create, deployment};
 use super::stats::median;
 use crate::examples;
 
