@@ -63,7 +63,7 @@ impl World {
             answer.status == 200
         };
         let by_shell = |namespace: &str| {
-            let asked = format!("-n {namespace} exec shell -- /bin/busybox wget -T 5 -qO- {url}");
+            let asked = format!("-n {namespace} exec shell -- /bin/busybox wget -qO- {url}");
             self.cluster.kubectl(&asked).success
         };
         match client {
