@@ -8,7 +8,7 @@ use e2e::{Cluster, eventually};
 
 fn pod(name: &str, image: &str, more: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  \
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  \
          containers:\n  - name: main\n    image: '{image}'\n    \
          resources: {{limits: {{cpu: 100m, memory: 64Mi}}, requests: {{cpu: 100m, memory: 64Mi}}}}\n    {more}\n"
     )
