@@ -1,8 +1,8 @@
-//! The network of one node: addresses for pods, Services through nftables, DNS.
+//! The network of one node: addresses for pods, routes to those of other nodes, Services through nftables, DNS.
 //!
-//! Owns: the bridge, the pods' network namespaces, the node's nftables table and its DNS server.
+//! Owns: the bridge, the pods' network namespaces, the node's nftables table, its routes and its DNS server.
 //! May not know: pods' containers, other nodes' agents, the store; it meets the rest of the system
-//! through watches of Services and EndpointSlices and through `cri::PodNetwork`. Runs no external
+//! through watches of Nodes, Services and EndpointSlices and through `cri::PodNetwork`. Runs no external
 //! command.
 
 mod activator;
@@ -13,6 +13,7 @@ mod endpoints;
 mod error;
 mod files;
 mod netlink;
+mod peers;
 mod pods;
 pub mod service_proxy;
 mod setup;
@@ -26,7 +27,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use cri::{AttachRequest, Attached, NetworkAttachment, NetworkError, PodNetwork, ServiceTable};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::runtime::watcher;
@@ -68,6 +69,7 @@ pub struct Caches {
     pub services: Cache<Service>,
     pub slices: Cache<EndpointSlice>,
     pub deployments: Cache<Deployment>,
+    pub nodes: Cache<Node>,
 }
 
 impl Network {
@@ -90,18 +92,25 @@ impl Network {
         self.table.subscribe()
     }
 
-    /// Starts the service proxy, the DNS server and the activator, fed by watches, until `shutdown`. They leave the
+    /// Starts the service proxy, the DNS server, the routes to other nodes and the activator, fed by watches, until `shutdown`. They leave the
     /// rules in the kernel. `scaler` reads Deployments and changes their scale. A second call does nothing.
     pub fn spawn(&self, client: kube::Client, scaler: kube::Client, shutdown: CancellationToken) {
         let services = Reflector::<Service>::of_kind();
         let slices = Reflector::<EndpointSlice>::of_kind();
         let deployments = Reflector::<Deployment>::of_kind();
-        let caches = Caches { services: services.cache(), slices: slices.cache(), deployments: deployments.cache() };
+        let nodes = Reflector::<Node>::of_kind();
+        let caches = Caches {
+            services: services.cache(),
+            slices: slices.cache(),
+            deployments: deployments.cache(),
+            nodes: nodes.cache(),
+        };
         let shutdown = self.linked(&shutdown);
         if self.spawn_from_caches(caches, Arc::new(ApiScale::new(scaler.clone())), shutdown.clone()) {
             let config = watcher::Config::default;
             services.spawn(Api::all(client.clone()), config(), &self.tasks, shutdown.clone());
-            slices.spawn(Api::all(client), config(), &self.tasks, shutdown.clone());
+            slices.spawn(Api::all(client.clone()), config(), &self.tasks, shutdown.clone());
+            nodes.spawn(Api::all(client), config(), &self.tasks, shutdown.clone());
             deployments.spawn(Api::all(scaler), config(), &self.tasks, shutdown);
         }
     }
@@ -122,7 +131,10 @@ impl Network {
         let own = SocketAddr::new(IpAddr::V4(self.config.cluster_dns_ip), 53);
         let upstream = self.config.upstream_dns.iter().copied().filter(|server| *server != own).collect();
         self.tasks.spawn(dns::serve(sockets, Arc::clone(&zone), upstream, shutdown.clone()));
-        let Caches { services, slices, deployments } = caches;
+        let Caches { services, slices, deployments, nodes } = caches;
+        let (tell_others, others) = peers::unknown();
+        let own = peers::Own::new(&self.config);
+        self.tasks.spawn(peers::run(nodes, own, tell_others, shutdown.clone()));
         let activator = match activator::spawn(activator, deployments, scale, &self.tasks, shutdown.clone()) {
             Ok(link) => link,
             Err(error) => {
@@ -131,7 +143,7 @@ impl Network {
             }
         };
         let table = self.table.clone();
-        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone, activator, table };
+        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone, activator, others, table };
         self.tasks.spawn(sync.run(proxy, shutdown));
         true
     }
@@ -149,6 +161,7 @@ impl Network {
         let config = self.config.clone();
         let removed = tokio::task::spawn_blocking(move || {
             service_proxy::remove(&config)?;
+            peers::remove(&config)?;
             setup::take_down(&config)
         });
         removed.await.unwrap_or_else(|error| Err(failed("remove the node's network", error.to_string())))
@@ -172,7 +185,12 @@ impl Network {
         if let IpAddr::V4(ip) = self.config.node_ip {
             node_addresses.push(ip);
         }
-        NodeView { node_name: self.config.node_name.clone(), node_addresses, api_server: self.config.api_server }
+        NodeView {
+            node_name: self.config.node_name.clone(),
+            node_addresses,
+            pod_cidr: Some(self.config.pod_cidr),
+            api_server: self.config.api_server,
+        }
     }
 }
 

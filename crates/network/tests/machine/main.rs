@@ -6,5 +6,6 @@
 mod activator;
 mod alone;
 mod cluster;
+mod peers;
 mod pods;
 mod services;
