@@ -31,7 +31,8 @@ use record::Records;
 
 /// Events a slow listener may lag behind; the agent lists from time to time anyway.
 const EVENTS: usize = 4096;
-const COMPILER_CGROUP: &str = "knarr/wasm-compile";
+/// Cgroup of what is of no single pod, unless said otherwise.
+const CGROUP: &str = "knarr";
 /// `nobody` and `nogroup`: no file of the machine is theirs.
 const NOBODY: (u32, u32) = (65534, 65534);
 
@@ -52,6 +53,8 @@ pub struct WasmRuntimeConfig {
     pub key_value: Option<Arc<dyn KeyValueStore>>,
     /// Where Services lead; without it, all calls to Services go through the kernel.
     pub services: Option<watch::Receiver<Arc<ServiceTable>>>,
+    /// Parent of the cgroups that are of no single pod: a machine may run several nodes.
+    pub cgroup: String,
 }
 
 impl WasmRuntimeConfig {
@@ -64,6 +67,7 @@ impl WasmRuntimeConfig {
             idle_exit: Duration::from_secs(60),
             key_value: None,
             services: None,
+            cgroup: CGROUP.to_owned(),
         }
     }
 }
@@ -94,7 +98,7 @@ impl WasmRuntime {
         let uid_gid = config.host_uid_gid.filter(|_| geteuid().is_root());
         let compiler = CompilerProcess {
             helper_binary: config.helper_binary.clone(),
-            confinement: Confinement { cgroup: Some(COMPILER_CGROUP.to_owned()), netns: None, uid_gid },
+            confinement: Confinement { cgroup: Some(format!("{}/wasm-compile", config.cgroup)), netns: None, uid_gid },
         };
         let cache = NativeCache::open(config.native_dir.clone(), compiler)
             .map_err(io(format!("open {}", config.native_dir.display())))?;
@@ -108,6 +112,7 @@ impl WasmRuntime {
             uid_gid,
             idle_exit: config.idle_exit,
             key_value: config.key_value.clone(),
+            cgroup: format!("{}/wasm", config.cgroup),
         };
         let hosts = Hosts::new(settings, state.clone(), events.clone());
         hosts.adopt_all().await.map_err(io("adopt the sandbox hosts".to_owned()))?;
