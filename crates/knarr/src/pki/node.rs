@@ -56,7 +56,8 @@ impl Authority {
         let mint = |source| PkiError::Mint { subject: node.to_owned(), source };
         // Whoever asks has the key: the request's own signature is verified here.
         let mut request = CertificateSigningRequestParams::from_pem(request_pem).map_err(mint)?;
-        request.params = CertificateParams { not_after: OffsetDateTime::now_utc() + LIFE, ..params };
+        request.params = params;
+        request.params.not_after = OffsetDateTime::now_utc() + LIFE;
         Ok(request.signed_by(&self.issuer).map_err(mint)?.pem())
     }
 }
