@@ -20,7 +20,7 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::aggregation::Remote;
 use crate::aggregation::forward::{self, Forward};
-use crate::authz::{Attributes, authorize, reviews};
+use crate::authz::{Attributes, authorize, node_reach, reviews};
 use crate::client::AsLeader;
 use crate::core::{Core, Request};
 use crate::identity::UserInfo;
@@ -225,6 +225,7 @@ impl Exchange {
             || (remote.is_some() && relay::wants_upgrade(&self.headers));
         let _admitted = if record.is_long_running { None } else { Some(self.admit(verb).await?) };
         self.authorize(verb)?;
+        self.authorize_node(verb).await?;
         record.is_allowed = true;
         if let Some(remote) = remote {
             return self.forward(&remote, method, body, record.is_long_running).await;
@@ -344,10 +345,27 @@ impl Exchange {
         manager_of_user_agent(user_agent)
     }
 
-    fn authorize(&self, verb: Verb) -> Result<(), Status> {
-        // A list of one name is a request about that name.
+    /// A list of one name is a request about that name.
+    fn name(&self) -> &str {
         let pinned = self.parameters.field_selector.strip_prefix("metadata.name=").filter(|n| !n.contains(','));
-        let name = if self.path.name.is_empty() { pinned.unwrap_or("") } else { &self.path.name };
+        if self.path.name.is_empty() { pinned.unwrap_or("") } else { &self.path.name }
+    }
+
+    /// A node is told less than its role says.
+    async fn authorize_node(&self, verb: Verb) -> Result<(), Status> {
+        let Some(node) = self.user.node_name() else { return Ok(()) };
+        let ResourcePath { group, resource, namespace, subresource, .. } = &self.path;
+        let (verb, name, field_selector) = (verb.name(), self.name(), self.parameters.field_selector.as_str());
+        let asked = node_reach::Asked { node, verb, group, resource, namespace, name, field_selector };
+        if !subresource.is_empty() || !asked.is_judged() || asked.check(&self.core.store.view()).is_ok() {
+            return Ok(());
+        }
+        // The pod may have been bound where another server knew it first.
+        asked.check(&self.core.fresh().await?)
+    }
+
+    fn authorize(&self, verb: Verb) -> Result<(), Status> {
+        let name = self.name();
         let attributes = Attributes {
             verb: verb.name(),
             group: &self.path.group,

@@ -47,7 +47,7 @@ pub use config::{ApiServerConfig, Cidr, Version};
 pub use identity::{AUTHENTICATED, CertificateError, MASTERS, UserInfo, from_certificate};
 pub use object::facets::ObjectFacets;
 pub use reach::Identity;
-pub use serve::serve;
+pub use serve::{PeerAddress, serve};
 pub use server::{ApiServer, ApiServerError, Configuration};
 pub use subresource::node_connector::{NoNodes, NodeAddress, NodeConnectError, NodeConnector, TlsNodeConnector};
 pub use traffic::audit::{AuditError, AuditLog, Policy as AuditPolicy, PolicyError as AuditPolicyError};

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use api::status::Status;
 use axum::Router;
+use http::HeaderMap;
 use jiff::Timestamp;
 use store::Store;
 use thiserror::Error;
 
 use crate::admission::config::AdmissionConfig;
 use crate::aggregation::{self, front_proxy};
-use crate::authn::{AuthenticationConfig, AuthenticationConfigError, Authn, token_secrets};
+use crate::authn::{self, AuthenticationConfig, AuthenticationConfigError, Authn, token_secrets};
 use crate::authz::{Attributes, authorize, spawn_rbac_upkeep};
 use crate::bootstrap::{self, BootstrapError};
 use crate::bucket;
@@ -112,6 +113,14 @@ impl ApiServer {
     pub fn authorize_path(&self, user: &UserInfo, verb: &str, path: &str) -> Result<(), Status> {
         let attributes = Attributes { verb, path, ..Attributes::default() };
         authorize(&self.core.rbac.current(), user, &attributes)
+    }
+
+    /// Whose request it is: `certified` by its connection, or by a bearer token.
+    ///
+    /// # Errors
+    /// 401 for a token that is no good.
+    pub async fn user_of(&self, certified: Option<UserInfo>, headers: &HeaderMap) -> Result<UserInfo, Status> {
+        authn::user_of(&self.core, certified, headers).await
     }
 
     /// The whole REST surface. A request without a `UserInfo` extension is anonymous.

@@ -124,6 +124,40 @@ async fn nodes_write_their_own_things() {
 }
 
 #[tokio::test]
+async fn nodes_read_what_their_pods_name() {
+    let cluster = Cluster::new().await;
+    let namespace = "/api/v1/namespaces/default";
+    for name in ["named", "other"] {
+        let secret = json!({ "metadata": { "name": name }, "stringData": { "k": "v" } });
+        cluster.post(&format!("{namespace}/secrets"), secret).await.expect(201);
+    }
+    let mut bound = pod("p");
+    bound["spec"]["nodeName"] = "n1".into();
+    bound["spec"]["volumes"] = json!([{ "name": "v", "secret": { "secretName": "named" } }]);
+    cluster.post(&format!("{namespace}/pods"), bound).await.expect(201);
+    let check = async |name: &str, path: &str, code: u16| {
+        let node = UserInfo::authenticated(format!("system:node:{name}"), ["system:nodes"]);
+        let path = format!("/api/v1{path}");
+        let answer = cluster.call_as(node, "GET", &path, None).await;
+        assert_eq!(answer.code, code, "{name} {path}: {}", answer.body);
+    };
+    check("n1", "/namespaces/default/secrets/named", 200).await;
+    check("n1", "/namespaces/default/secrets?fieldSelector=metadata.name%3Dnamed", 200).await;
+    check("n1", "/namespaces/default/secrets/other", 403).await;
+    check("n1", "/namespaces/default/secrets", 403).await;
+    check("n1", "/secrets?fieldSelector=metadata.name%3Dnamed", 403).await;
+    check("n1", "/namespaces/kube-system/secrets/named", 403).await;
+    check("n1", "/namespaces/default/configmaps/named", 403).await;
+    check("n2", "/namespaces/default/secrets/named", 403).await;
+    check("n1", "/namespaces/default/pods/p", 200).await;
+    check("n2", "/namespaces/default/pods/p", 403).await;
+    check("n1", "/pods?fieldSelector=spec.nodeName%3Dn1", 200).await;
+    check("n1", "/pods?fieldSelector=spec.nodeName%3Dn2", 403).await;
+    check("n1", "/pods", 403).await;
+    check("n1", "/services", 200).await;
+}
+
+#[tokio::test]
 async fn components_have_their_roles() {
     let cluster = Cluster::new().await;
     let check = async |name: &str, method: &str, path: &str, code: u16| {

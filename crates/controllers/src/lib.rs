@@ -24,6 +24,7 @@ mod memory;
 #[cfg(test)]
 mod model;
 mod namespace;
+mod nodeipam;
 mod nodelifecycle;
 mod pods;
 mod replicaset;
@@ -59,6 +60,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("garbagecollector", garbagecollector::start),
     ("job", job::start),
     ("namespace", namespace::start),
+    ("nodeipam", nodeipam::start),
     ("nodelifecycle", nodelifecycle::start),
     ("replicaset", replicaset::start),
     ("replicationcontroller", replicationcontroller::start),

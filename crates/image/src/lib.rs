@@ -1,7 +1,7 @@
 //! Images: one content-addressed store, shared by the embedded registry and the node.
 //!
 //! Owns: image formats (OCI, Docker schema 2, Wasm artifacts), the store, unpacking, the registry
-//! server, pulls from other registries, builds without a daemon.
+//! server, pulls from other registries and from the cluster's own, builds without a daemon.
 //! May not know: Kubernetes objects, how a Wasm module or a Linux program is run.
 
 pub mod build;
@@ -19,6 +19,7 @@ mod select;
 mod service;
 mod store;
 mod unpack;
+mod upstream;
 mod wasm;
 
 pub use digest::{Digest, DigestError};
@@ -28,4 +29,5 @@ pub use reference::{Reference, ReferenceError};
 pub use registry::registry_router;
 pub use service::{Images, list_images};
 pub use store::{ImageStore, NamedManifest, StoreError};
+pub use upstream::{Fetched, Upstream, UpstreamError};
 pub use wasm::{WasmInfo, WasmKind, inspect};

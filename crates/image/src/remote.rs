@@ -1,14 +1,18 @@
-//! Pulls from registries elsewhere, by the OCI distribution protocol.
+//! Pulls from registries elsewhere, and from the cluster's own where that is on another machine, by the OCI distribution
+//! protocol.
 //!
 //! Owns: which bytes to fetch and in what order (manifest, config, layers, then the name), so that
-//! a name never points at half an image. The HTTP, token and TLS work is `oci-client`'s.
+//! a name never points at half an image. The HTTP, token and TLS work is `oci-client`'s, or that of an [`Upstream`].
 //! May not know: how images are run.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cri::{ImageError, PullRequest};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
@@ -24,6 +28,7 @@ use crate::reference::Reference;
 use crate::select::select;
 use crate::service::stored_repository;
 use crate::store::ImageStore;
+use crate::upstream::{Upstream, UpstreamError};
 
 const ACCEPTED: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 /// How long a registry may stay silent.
@@ -34,12 +39,26 @@ pub(crate) struct Remote {
     store: Arc<ImageStore>,
 }
 
+/// Where an image comes from.
+enum Origin {
+    Registry {
+        client: Client,
+        auth: RegistryAuth,
+        remote: oci_client::Reference,
+    },
+    /// The cluster's own.
+    Cluster {
+        upstream: Arc<dyn Upstream>,
+        repository: String,
+    },
+}
+
+type Blob = BoxStream<'static, Result<Bytes, String>>;
+
 /// One pull from one registry.
 struct Pull<'a> {
     store: &'a ImageStore,
-    client: Client,
-    auth: RegistryAuth,
-    remote: oci_client::Reference,
+    origin: Origin,
     asked: &'a str,
 }
 
@@ -58,25 +77,49 @@ impl Remote {
         };
         let client = Client::try_from(client_config(reference))
             .map_err(|e| ImageError::Transport { reference: asked.to_owned(), why: e.to_string() })?;
-        let pull = Pull { store: &self.store, client, auth, remote: remote_reference(reference), asked };
+        let origin = Origin::Registry { client, auth, remote: remote_reference(reference) };
+        let pull = Pull { store: &self.store, origin, asked };
+        self.bring(&pull, reference, request, &stored_repository(reference)).await
+    }
+
+    /// The same from the cluster's own registry.
+    pub(crate) async fn pull_own(
+        &self,
+        upstream: &Arc<dyn Upstream>,
+        reference: &Reference,
+        request: &PullRequest,
+    ) -> Result<Digest, ImageError> {
+        let repository = reference.repository.clone();
+        let origin = Origin::Cluster { upstream: Arc::clone(upstream), repository: repository.clone() };
+        let pull = Pull { store: &self.store, origin, asked: &request.reference };
+        self.bring(&pull, reference, request, &repository).await
+    }
+
+    async fn bring(
+        &self,
+        pull: &Pull<'_>,
+        reference: &Reference,
+        request: &PullRequest,
+        repository: &str,
+    ) -> Result<Digest, ImageError> {
+        let asked = request.reference.as_str();
         let pinned = reference.digest.as_ref();
         let read = async |entry: Option<Digest>| match &entry {
-            None => pull.manifest(&pull.remote, pinned).await,
-            Some(digest) => pull.manifest(&pull.remote.clone_with_digest(digest.to_string()), entry.as_ref()).await,
+            None => pull.manifest(reference, None, pinned).await,
+            Some(digest) => pull.manifest(reference, Some(digest), entry.as_ref()).await,
         };
         let selected = select(asked, request.preference, read).await?;
         pull.blobs(&selected.manifest).await?;
-        let repository = stored_repository(reference);
         // What is pinned by its digest says nothing about where a tag points.
         let tag = Some(reference.tag_or_latest()).filter(|_| pinned.is_none());
         let failed = |e| store_error(asked, e);
         let media_type = selected.manifest.media_type.as_deref().unwrap_or(OCI_MANIFEST);
         let Some((index, index_type)) = selected.index else {
-            return self.store.put_manifest(&repository, tag, media_type, &selected.bytes).map_err(failed);
+            return self.store.put_manifest(repository, tag, media_type, &selected.bytes).map_err(failed);
         };
-        self.store.put_manifest(&repository, None, media_type, &selected.bytes).map_err(failed)?;
+        self.store.put_manifest(repository, None, media_type, &selected.bytes).map_err(failed)?;
         // The index stays what the tag points at: it knows of the other kind, and which pod wants what.
-        self.store.put_partial(&repository, tag, &index_type, &index).map_err(failed)
+        self.store.put_partial(repository, tag, &index_type, &index).map_err(failed)
     }
 }
 
@@ -118,13 +161,37 @@ impl Pull<'_> {
         ImageError::Invalid { reference: self.asked.to_owned(), why }
     }
 
+    fn refused(&self, error: &UpstreamError) -> ImageError {
+        let (reference, why) = (self.asked.to_owned(), error.to_string());
+        match error {
+            UpstreamError::NotFound | UpstreamError::Refused { .. } => ImageError::NotFound { reference, why },
+            UpstreamError::Unreachable { .. } => ImageError::Transport { reference, why },
+        }
+    }
+
+    /// What the reference names, or the entry of an index.
     async fn manifest(
         &self,
-        remote: &oci_client::Reference,
+        reference: &Reference,
+        entry: Option<&Digest>,
         expected: Option<&Digest>,
-    ) -> Result<(bytes::Bytes, Digest), ImageError> {
-        let (bytes, _) =
-            self.client.pull_manifest_raw(remote, &self.auth, &ACCEPTED).await.map_err(|e| self.failed(&e))?;
+    ) -> Result<(Bytes, Digest), ImageError> {
+        let bytes = match &self.origin {
+            Origin::Registry { client, auth, remote } => {
+                let of_entry = entry.map(|digest| remote.clone_with_digest(digest.to_string()));
+                let remote = of_entry.as_ref().unwrap_or(remote);
+                let (bytes, _) =
+                    client.pull_manifest_raw(remote, auth, &ACCEPTED).await.map_err(|e| self.failed(&e))?;
+                bytes
+            }
+            Origin::Cluster { upstream, repository } => {
+                let digest = entry.or(reference.digest.as_ref()).map(ToString::to_string);
+                let name = digest.unwrap_or_else(|| reference.tag_or_latest().to_owned());
+                let path = format!("/v2/{repository}/manifests/{name}");
+                let fetched = upstream.get(&path, &ACCEPTED.join(", ")).await.map_err(|e| self.refused(&e))?;
+                self.whole(fetched.body).await?
+            }
+        };
         if bytes.len() > MANIFEST_BYTES_MAX {
             return Err(self.invalid(format!("its manifest is {} bytes long", bytes.len())));
         }
@@ -135,6 +202,31 @@ impl Pull<'_> {
             }
             _ => Ok((bytes, seen)),
         }
+    }
+
+    async fn whole(&self, mut body: BoxStream<'static, Result<Bytes, UpstreamError>>) -> Result<Bytes, ImageError> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.next().await {
+            bytes.extend_from_slice(&chunk.map_err(|e| self.refused(&e))?);
+            if bytes.len() > MANIFEST_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(bytes.into())
+    }
+
+    async fn open(&self, digest: &Digest) -> Result<Blob, ImageError> {
+        Ok(match &self.origin {
+            Origin::Registry { client, remote, .. } => {
+                let opened = client.pull_blob_stream(remote, digest.as_str()).await.map_err(|e| self.failed(&e))?;
+                opened.stream.map(|chunk| chunk.map_err(|error| error.to_string())).boxed()
+            }
+            Origin::Cluster { upstream, repository } => {
+                let path = format!("/v2/{repository}/blobs/{digest}");
+                let fetched = upstream.get(&path, "").await.map_err(|e| self.refused(&e))?;
+                fetched.body.map(|chunk| chunk.map_err(|error| error.to_string())).boxed()
+            }
+        })
     }
 
     async fn blobs(&self, manifest: &Manifest) -> Result<(), ImageError> {
@@ -158,11 +250,9 @@ impl Pull<'_> {
         let io = |source| ImageError::Io { attempt: format!("write {}", path.display()), source };
         let file = tokio::fs::File::create(&path).await.map_err(io)?;
         let mut out = Limited { file, hasher: Sha256::new(), left: descriptor.size };
-        let mut blobs =
-            self.client.pull_blob_stream(&self.remote, digest.as_str()).await.map_err(|e| self.failed(&e))?.stream;
-        while let Some(chunk) = futures::StreamExt::next(&mut blobs).await {
-            let chunk =
-                chunk.map_err(|e| ImageError::Transport { reference: self.asked.to_owned(), why: e.to_string() })?;
+        let mut blob = self.open(digest).await?;
+        while let Some(chunk) = blob.next().await {
+            let chunk = chunk.map_err(|why| ImageError::Transport { reference: self.asked.to_owned(), why })?;
             if !out.write(&chunk).await.map_err(io)? {
                 return Err(
                     self.invalid(format!("blob {digest} is longer than the {} bytes announced", descriptor.size))

@@ -15,12 +15,15 @@ use crate::reference::Reference;
 use crate::remote::Remote;
 use crate::resolve::{Wanted, resolve};
 use crate::store::{ImageStore, StoreError};
+use crate::upstream::Upstream;
 
 /// See the module's head.
 pub struct Images {
     store: Arc<ImageStore>,
     remote: Remote,
     local_names: Vec<String>,
+    /// Where what has one of these names is, when that is not this machine's store.
+    upstream: Option<Arc<dyn Upstream>>,
 }
 
 impl Images {
@@ -28,7 +31,27 @@ impl Images {
     /// `registry.local` and `127.0.0.1:6443`.
     pub fn new(store: Arc<ImageStore>, local_names: Vec<String>) -> Arc<Self> {
         let remote = Remote::new(Arc::clone(&store));
-        Arc::new(Self { store, remote, local_names })
+        Arc::new(Self { store, remote, local_names, upstream: None })
+    }
+
+    /// On a machine without the registry, whose store keeps what was pulled from it.
+    pub fn with_upstream(store: Arc<ImageStore>, local_names: Vec<String>, upstream: Arc<dyn Upstream>) -> Arc<Self> {
+        let remote = Remote::new(Arc::clone(&store));
+        Arc::new(Self { store, remote, local_names, upstream: Some(upstream) })
+    }
+
+    /// Asks the cluster's registry. None: it has no such image, and the name may be another registry's.
+    async fn own(
+        &self,
+        upstream: &Arc<dyn Upstream>,
+        reference: &Reference,
+        request: &PullRequest,
+    ) -> Result<Option<ResolvedImage>, ImageError> {
+        let digest = match self.remote.pull_own(upstream, reference, request).await {
+            Err(ImageError::NotFound { .. }) if reference.registry.is_none() => return Ok(None),
+            pulled => pulled?,
+        };
+        resolve(&self.store, Wanted { reference, request, digest: &digest }).await.map(Some)
     }
 
     fn parse(text: &str) -> Result<Reference, ImageError> {
@@ -72,7 +95,11 @@ impl Images {
         let Some((repository, digest)) = found else { return Ok(None) };
         match resolve(&self.store, Wanted { reference: &reference, request, digest: &digest }).await {
             // Of an index from elsewhere the part that is wanted now may not be here: a pull brings it.
-            Err(ImageError::Invalid { .. }) if repository == stored_repository(&reference) => Ok(None),
+            Err(ImageError::Invalid { .. })
+                if self.upstream.is_some() || repository == stored_repository(&reference) =>
+            {
+                Ok(None)
+            }
             resolved => resolved.map(Some),
         }
     }
@@ -88,6 +115,19 @@ pub(crate) fn stored_repository(reference: &Reference) -> String {
 impl ImageService for Images {
     async fn pull(&self, request: PullRequest) -> Result<ResolvedImage, ImageError> {
         let reference = Self::parse(&request.reference)?;
+        if let Some(upstream) = &self.upstream
+            && (self.is_local(&reference) || reference.registry.is_none())
+        {
+            // What is pinned by its digest is the same everywhere.
+            if reference.digest.is_some()
+                && let Some(image) = self.local(&request).await?
+            {
+                return Ok(image);
+            }
+            if let Some(image) = self.own(upstream, &reference, &request).await? {
+                return Ok(image);
+            }
+        }
         let local_first = self.is_local(&reference) || reference.registry.is_none() || reference.digest.is_some();
         if local_first && let Some(image) = self.local(&request).await? {
             return Ok(image);

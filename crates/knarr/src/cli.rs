@@ -1,6 +1,6 @@
 //! The command line: every command, flag and example text. What they do is in `commands/`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,7 +36,12 @@ pub enum Command {
         after_help = "Examples:\n  sudo knarr server --listen 10.0.0.1:6443\n  sudo knarr token create > token\n  knarr server --listen 10.0.0.2:6443 --join https://10.0.0.1:6443 --token-file token --no-node"
     )]
     Server(ServerArgs),
-    /// Make and list the tokens by which machines join as servers
+    /// Run one node of a cluster whose servers are elsewhere: this machine runs pods and nothing else
+    #[command(
+        after_help = "Examples:\n  sudo knarr token create --node > token      # on a server\n  sudo knarr agent --server https://10.0.0.1:6443 --token-file token\n  sudo knarr agent                             # once joined"
+    )]
+    Agent(AgentArgs),
+    /// Make and list the tokens by which machines join as servers or nodes
     #[command(subcommand)]
     Token(TokenCommand),
     /// List the servers of the cluster, remove one, let another lead
@@ -108,9 +113,9 @@ pub struct UpArgs {
     /// Address of the API server and of the embedded registry
     #[arg(long, default_value = "127.0.0.1:6443", value_name = "IP:PORT")]
     pub listen: SocketAddr,
-    /// Address of the node's own endpoint (logs)
-    #[arg(long, default_value = "127.0.0.1:10250", value_name = "IP:PORT")]
-    pub node_listen: SocketAddr,
+    /// Address of the node and of its own endpoint (logs, exec) [default: the address of --listen, port 10250]
+    #[arg(long, value_name = "IP:PORT")]
+    pub node_listen: Option<SocketAddr>,
     /// Where the administrator's kubeconfig is written [default: <data-dir>/admin.kubeconfig]
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
@@ -169,6 +174,34 @@ pub struct ServerArgs {
     pub no_node: bool,
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct AgentArgs {
+    /// A server of the cluster; repeat for several. Not needed once joined: the node learns who they are
+    #[arg(long, value_name = "URL")]
+    pub server: Vec<String>,
+    /// A file with the token to join with (`knarr token create --node`, or a bootstrap token). Not needed once joined
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The certificate of the cluster's authority (PEM), for a bootstrap token
+    #[arg(long, value_name = "FILE", requires = "token_file")]
+    pub ca_file: Option<PathBuf>,
+    /// Name of this node [default: the host name]
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// Where servers and other nodes reach this one [default: the address from which the server is reached]
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Port of the node's own endpoint (logs, exec)
+    #[arg(long, default_value_t = 10250)]
+    pub port: u16,
+    /// Where images, logs and this node's certificates are kept
+    #[arg(long, default_value = DATA_DIR, env = "KNARR_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// Leave the workloads running when this process stops
+    #[arg(long)]
+    pub keep_workloads: bool,
+}
+
 fn peer(text: &str) -> Result<(u64, SocketAddr), String> {
     let (id, address) = text.split_once('=').ok_or("a member is given as ID=IP:PORT")?;
     let id = id.parse().map_err(|_| format!("{id:?} is no member id"))?;
@@ -178,9 +211,12 @@ fn peer(text: &str) -> Result<(u64, SocketAddr), String> {
 
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token and print it; whoever has it can become a server, so keep it secret
-    #[command(after_help = "Example:\n  knarr token create --ttl 15m > token")]
+    /// Make a token and print it; whoever has it can become a server (or, with --node, a node), so keep it secret
+    #[command(after_help = "Examples:\n  knarr token create --ttl 15m > token\n  knarr token create --node > token")]
     Create {
+        /// Good for nodes only, which have no rights but over their own pods
+        #[arg(long)]
+        node: bool,
         /// How long machines can join with it: a number and s, m, h or d
         #[arg(long, default_value = "1h", value_parser = duration)]
         ttl: Duration,

@@ -1,7 +1,7 @@
-//! Join tokens: what a person carries from a cluster to a machine that shall become a server of it.
+//! Join tokens: what a person carries from a cluster to a machine that shall become a server of it, or a node.
 //!
 //! Owns: the text of a token and what the cluster keeps of it: a Secret `join-token-<id>` in
-//! `kube-system` with the hash of the secret part, so that whoever reads the state cannot join.
+//! `kube-system` with the hash of the secret part, so that whoever reads the state cannot join, and what for it is good.
 //! May not know: how tokens travel, what a joining server is given.
 //!
 //! ```text
@@ -34,6 +34,39 @@ pub enum TokenError {
     Unknown,
     #[error("the token expired at {at}")]
     Expired { at: String },
+    #[error("the token is for nodes only: make one for servers with `knarr token create`")]
+    ForNodes,
+}
+
+/// What a machine may become with a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// A server or a node: a server has all rights.
+    Server,
+    Node,
+}
+
+impl Usage {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Node => "node",
+        }
+    }
+
+    /// As the Secret says it. One that says nothing is of a cluster that knew no others.
+    pub fn of(text: &str) -> Option<Self> {
+        match text {
+            "" | "server" => Some(Self::Server),
+            "node" => Some(Self::Node),
+            _ => None,
+        }
+    }
+
+    /// Whether what is good for this is good for `wanted`.
+    pub fn covers(self, wanted: Self) -> bool {
+        self == Self::Server || wanted == Self::Node
+    }
 }
 
 /// A token, whole.
@@ -57,11 +90,12 @@ impl JoinToken {
     }
 
     /// The Secret by which the cluster knows it.
-    pub fn secret(&self, expires: Timestamp) -> Value {
+    pub fn secret(&self, usage: Usage, expires: Timestamp) -> Value {
         json!({
             "apiVersion": "v1", "kind": "Secret", "type": SECRET_TYPE,
             "metadata": { "name": self.secret_name(), "namespace": NAMESPACE },
-            "stringData": { "secret-sha256": hex::encode(&Sha256::digest(self.secret)), "expiration": expires.to_string() },
+            "stringData": { "secret-sha256": hex::encode(&Sha256::digest(self.secret)), "expiration": expires.to_string(),
+                "usage": usage.as_str() },
         })
     }
 
@@ -125,9 +159,20 @@ mod tests {
     }
 
     #[test]
+    fn a_token_for_nodes_makes_no_server() {
+        for usage in [Usage::Server, Usage::Node] {
+            assert_eq!(Usage::of(usage.as_str()), Some(usage));
+        }
+        assert_eq!((Usage::of(""), Usage::of("both")), (Some(Usage::Server), None));
+        assert!(Usage::Server.covers(Usage::Node) && Usage::Server.covers(Usage::Server));
+        assert!(Usage::Node.covers(Usage::Node) && !Usage::Node.covers(Usage::Server));
+    }
+
+    #[test]
     fn the_cluster_knows_it_until_it_expires() {
         let expires: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let secret = token().secret(expires);
+        let secret = token().secret(Usage::Node, expires);
+        assert_eq!(secret["stringData"]["usage"], "node");
         let field = |name: &str| secret["stringData"][name].as_str().unwrap().to_owned();
         let check = |token: JoinToken, now: &str| {
             token.check(&field("secret-sha256"), &field("expiration"), now.parse().unwrap())

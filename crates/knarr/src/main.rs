@@ -4,6 +4,7 @@
 //! exists, then the crypto provider, then the command line.
 
 mod access;
+mod agent;
 mod cli;
 mod cluster;
 mod commands;

@@ -1,7 +1,7 @@
 //! The cluster's certificates.
 //!
 //! Owns: the two certificate authorities on disk (`<data-dir>/pki/{ca,peer-ca}.{crt,key}`), minting
-//! leaf certificates, signing those that clients ask for, and the rustls configurations made of them. Leaves of servers are minted anew
+//! leaf certificates, signing those that clients and nodes ask for, and the rustls configurations made of them. Leaves of servers are minted anew
 //! at every start and live in memory only, so none of them can expire on disk unseen.
 //! May not know: who may do what (RBAC in the API server decides by CN and O).
 
@@ -25,7 +25,9 @@ use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 
 mod front_proxy;
+pub mod node;
 mod signer;
+pub mod swap;
 
 pub use front_proxy::FrontProxyCertificates;
 
@@ -194,11 +196,7 @@ impl Authority {
     }
 
     fn roots(&self) -> Result<RootCertStore, PkiError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&self.certificate_pem)? {
-            roots.add(certificate).map_err(|e| PkiError::Tls { why: e.to_string() })?;
-        }
-        Ok(roots)
+        roots(&self.certificate_pem)
     }
 
     /// A TLS server that verifies client certificates of this authority. Without `required` a
@@ -244,6 +242,15 @@ impl Authority {
             .with_client_auth_cert(certificates(&leaf.certificate_pem)?, private_key(&leaf.key_pem)?)
             .map_err(|e| PkiError::Tls { why: e.to_string() })
     }
+}
+
+/// Whoever has a certificate of these authorities (PEM) is believed.
+fn roots(pem: &str) -> Result<RootCertStore, PkiError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        roots.add(certificate).map_err(|e| PkiError::Tls { why: e.to_string() })?;
+    }
+    Ok(roots)
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError> {

@@ -1,6 +1,7 @@
-//! The network of one node: addresses for pods, Services and network policies through nftables, DNS.
+//! The network of one node: addresses for pods, routes to those of other nodes, Services and network policies through
+//! nftables, DNS.
 //!
-//! Owns: the bridge, the pods' network namespaces, the node's nftables tables and its DNS server.
+//! Owns: the bridge, the pods' network namespaces, the node's nftables tables, its routes and its DNS server.
 //! May not know: what runs in pods, other nodes' agents, the store; it meets the rest of the system
 //! through watches and through `cri::PodNetwork`. Runs no external command.
 
@@ -13,6 +14,7 @@ mod error;
 mod files;
 mod netlink;
 mod nft;
+mod peers;
 mod pods;
 pub mod policy;
 pub mod service_proxy;
@@ -27,7 +29,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use cri::{AttachRequest, Attached, NetworkAttachment, NetworkError, PodNetwork, PolicyTable, ServiceTable};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
@@ -77,11 +79,12 @@ pub struct Caches {
     pub policies: Cache<NetworkPolicy>,
     pub namespaces: Cache<Namespace>,
     pub pods: Cache<Pod>,
+    pub nodes: Cache<Node>,
 }
 
 /// As whom the network speaks to the API server.
 pub struct Clients {
-    /// Reads Services and EndpointSlices.
+    /// Reads Services, EndpointSlices and Nodes.
     pub services: kube::Client,
     /// Reads Deployments and changes their scale.
     pub scaler: kube::Client,
@@ -124,8 +127,8 @@ impl Network {
         table
     }
 
-    /// Starts the service proxy, the DNS server, the activator and the rules of policies, fed by watches, until
-    /// `shutdown`. They leave the rules in the kernel. A second call does nothing.
+    /// Starts the service proxy, the DNS server, the routes to other nodes, the activator and the rules of policies,
+    /// fed by watches, until `shutdown`. They leave the rules in the kernel. A second call does nothing.
     pub fn spawn(&self, clients: Clients, shutdown: CancellationToken) {
         let Clients { services: client, scaler, policies: policy_client } = clients;
         let services = Reflector::<Service>::of_kind();
@@ -134,6 +137,7 @@ impl Network {
         let policies = Reflector::<NetworkPolicy>::of_kind();
         let namespaces = Reflector::<Namespace>::of_kind();
         let pods = Reflector::<Pod>::of_kind();
+        let nodes = Reflector::<Node>::of_kind();
         let caches = Caches {
             services: services.cache(),
             slices: slices.cache(),
@@ -141,6 +145,7 @@ impl Network {
             policies: policies.cache(),
             namespaces: namespaces.cache(),
             pods: pods.cache(),
+            nodes: nodes.cache(),
         };
         let shutdown = self.linked(&shutdown);
         let config = watcher::Config::default;
@@ -154,7 +159,8 @@ impl Network {
         let scale = Arc::new(ApiScale::new(scaler.clone()));
         if self.spawn_with(caches, scale, Some(Box::new(follow)), &shutdown) {
             services.spawn(Api::all(client.clone()), config(), &self.tasks, shutdown.clone());
-            slices.spawn(Api::all(client), config(), &self.tasks, shutdown.clone());
+            slices.spawn(Api::all(client.clone()), config(), &self.tasks, shutdown.clone());
+            nodes.spawn(Api::all(client), config(), &self.tasks, shutdown.clone());
             deployments.spawn(Api::all(scaler), config(), &self.tasks, shutdown.clone());
             policies.spawn(Api::all(policy_client), config(), &self.tasks, shutdown);
         }
@@ -186,7 +192,10 @@ impl Network {
         let own = SocketAddr::new(IpAddr::V4(self.config.cluster_dns_ip), 53);
         let upstream = self.config.upstream_dns.iter().copied().filter(|server| *server != own).collect();
         self.tasks.spawn(dns::serve(sockets, Arc::clone(&zone), upstream, shutdown.clone()));
-        let Caches { services, slices, deployments, policies, namespaces, pods } = caches;
+        let Caches { services, slices, deployments, policies, namespaces, pods, nodes } = caches;
+        let (tell_others, others) = peers::unknown();
+        let own = peers::Own::new(&self.config);
+        self.tasks.spawn(peers::run(nodes, own, tell_others, shutdown.clone()));
         self.policies.expect_rules();
         let start = activator::Start { deployments, scale, judge: self.judge() };
         let activator = match activator::spawn(activator, start, &self.tasks, &shutdown) {
@@ -211,7 +220,7 @@ impl Network {
             Err(error) => tracing::error!(%error, "network policies cannot be enforced"),
         }
         let table = self.table.clone();
-        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone, activator, table };
+        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone, activator, others, table };
         self.tasks.spawn(sync.run(proxy, shutdown));
         true
     }
@@ -230,6 +239,7 @@ impl Network {
         let removed = tokio::task::spawn_blocking(move || {
             policy::remove(&config)?;
             service_proxy::remove(&config)?;
+            peers::remove(&config)?;
             setup::take_down(&config)
         });
         removed.await.unwrap_or_else(|error| Err(failed("remove the node's network", error.to_string())))
@@ -258,7 +268,12 @@ impl Network {
         if let IpAddr::V4(ip) = self.config.node_ip {
             node_addresses.push(ip);
         }
-        NodeView { node_name: self.config.node_name.clone(), node_addresses, api_server: self.config.api_server }
+        NodeView {
+            node_name: self.config.node_name.clone(),
+            node_addresses,
+            pod_cidr: Some(self.config.pod_cidr),
+            api_server: self.config.api_server,
+        }
     }
 }
 

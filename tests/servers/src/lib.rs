@@ -1,4 +1,4 @@
-//! Several `knarr server` processes, each on a machine of its own made of Linux namespaces, under load
+//! Several `knarr server` processes (and `knarr agent`, where a test wants nodes), each on a machine of its own made of Linux namespaces, under load
 //! and with faults. Knows the program only by its command line and its API.
 //!
 //! A test takes a [`Campaign`]: it starts servers, and for each round a [`load`], lets a fault happen,
@@ -13,6 +13,7 @@
 //! | `KNARR_FAULT_REPORT` | a file that gets one line of JSON for each round |
 //! | `KNARR_FAULT_KEEP` | if set, logs and data of a test that fails are kept |
 
+pub mod agent;
 pub mod campaign;
 pub mod client;
 pub mod disk;

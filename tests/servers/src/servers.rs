@@ -13,6 +13,7 @@ use e2e::{Said, eventually};
 use kube::Client;
 use tokio::runtime::Runtime;
 
+use crate::agent::Agent;
 use crate::client::{Membership, connect, membership};
 use crate::fabric::{self, Fabric};
 use crate::server::{PEER_PORT, Server, Storage};
@@ -20,6 +21,8 @@ use crate::server::{PEER_PORT, Server, Storage};
 /// How long a server may take until it is up: an unoptimised binary on a busy machine.
 const UP_WITHIN: Duration = Duration::from_secs(90);
 const WELL_WITHIN: Duration = Duration::from_secs(60);
+/// Cables of nodes begin here.
+const NODE_PORTS: usize = 100;
 /// Programs that make machines, networks and disks.
 const PROGRAMS: [&str; 5] = ["ip", "nft", "setpriv", "mount", "mkfs.ext4"];
 
@@ -69,6 +72,23 @@ impl Servers {
         self.fabric.plug(index, &server.host, address);
         self.servers.push(server);
         index
+    }
+
+    /// A machine for a node, without a process. Its cable is that of `port`, counted apart from those of servers.
+    pub fn add_node(&self, name: &str, port: usize) -> Agent {
+        let address = Ipv4Addr::new(10, 77, 0, 101 + u8::try_from(port).expect("a handful of nodes"));
+        let agent = Agent::new(self.folder.path().join(format!("node-{port}")), name, address);
+        self.fabric.plug(NODE_PORTS + port, &agent.host, address);
+        agent
+    }
+
+    /// Pulls a node's cable.
+    pub fn unplug_node(&self, port: usize) {
+        self.fabric.set_cable(NODE_PORTS + port, false);
+    }
+
+    pub fn plug_node(&self, port: usize) {
+        self.fabric.set_cable(NODE_PORTS + port, true);
     }
 
     /// Starts a server and waits until it is up.

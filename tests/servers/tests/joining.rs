@@ -7,10 +7,6 @@ use std::time::Duration;
 
 use e2e::Said;
 use e2e::needs::binary;
-use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
-use kube::api::PostParams;
 use servers::{Servers, Storage};
 
 #[test]
@@ -22,7 +18,7 @@ fn only_who_holds_a_token_joins() {
 
     bad_tokens_are_refused(&servers, newcomer);
     bad_command_lines_are_refused(&servers, newcomer);
-    a_second_node_is_enrolled_and_refused(&mut servers, newcomer);
+    the_right_token_makes_a_member(&mut servers, newcomer);
     a_directory_of_its_own_is_left_alone(&mut servers);
     for index in [founder, newcomer] {
         up_on_one_of_several_is_refused(&mut servers, index);
@@ -82,16 +78,8 @@ fn bad_command_lines_are_refused(servers: &Servers, newcomer: usize) {
     assert_eq!(servers.membership(0).expect("the founder answers").members.len(), 1);
 }
 
-/// It is a member by then, and the same command line with `--no-node` goes on with that.
-fn a_second_node_is_enrolled_and_refused(servers: &mut Servers, newcomer: usize) {
-    let nodes: Api<Node> = Api::all(servers.client(0));
-    let first =
-        Node { metadata: ObjectMeta { name: Some("first".to_owned()), ..ObjectMeta::default() }, ..Node::default() };
-    servers.runtime.block_on(nodes.create(&PostParams::default(), &first)).expect("a node can be created");
+fn the_right_token_makes_a_member(servers: &mut Servers, newcomer: usize) {
     let (url, good) = (servers.servers[0].url(), token_file(servers, "good", &token(servers, "1h")));
-    let said = servers.servers[newcomer].refused(&["--join", &url, "--token-file", &good]);
-    assert!(said.contains("first is a node of this cluster") && said.contains("--no-node"), "{said}");
-    assert!(!said.contains("  "), "one sentence without gaps: {said}");
     servers.start_server(newcomer, &["--join", &url, "--token-file", &good]);
     servers.wait_well();
     assert_eq!(servers.membership(0).expect("the founder answers").members.len(), 2);

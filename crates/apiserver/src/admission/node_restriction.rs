@@ -1,4 +1,5 @@
-//! A node agent writes its own Node, its own Lease and the pods bound to it, and nothing else.
+//! A node agent writes its own Node, its own Lease and the pods bound to it, wakes Deployments that sleep, and does
+//! nothing else.
 //!
 //! Follows `plugin/pkg/admission/noderestriction`; the role `system:node` is wider than one node.
 
@@ -21,6 +22,7 @@ impl Plugin for NodeRestriction {
                 Err(format!("node {node:?} can only access the node lease with the same name as the requesting node"))
             }
             ("", "pods") => pod(node, review, object),
+            ("apps", "deployments") => deployment(node, review.old, object),
             _ => Ok(()),
         };
         checked.map(|()| Consequences::default()).map_err(|why| review.refuse(&why))
@@ -49,6 +51,19 @@ fn pod(node: &str, review: &Review<'_>, object: Option<&Value>) -> Result<(), St
     }
 }
 
+/// Which Deployments go to zero by themselves; `network` has the same.
+const IDLE_AFTER: &str = "knarr.dev/scale-to-zero-after";
+
+/// One replica for a Deployment that said that it wants to be woken.
+fn deployment(node: &str, old: Option<&Value>, new: Option<&Value>) -> Result<(), String> {
+    let replicas = |object: Option<&Value>| object.and_then(|o| o.pointer("/spec/replicas")).and_then(Value::as_u64);
+    let sleeps = old.is_some_and(|old| api::meta::annotation(old, IDLE_AFTER).is_some());
+    if sleeps && (replicas(old), replicas(new)) == (Some(0), Some(1)) {
+        return Ok(());
+    }
+    Err(format!("node {node:?} can only bring Deployments with {IDLE_AFTER} from no replica to one"))
+}
+
 /// May the node have a token that is bound to this pod? One that is bound to none is nobody's on the node.
 pub fn check_token(node: &str, pod: Option<&Value>) -> Result<(), String> {
     let Some(pod) = pod else { return Err(format!("node {node:?} requested a token not bound to a pod")) };
@@ -63,6 +78,23 @@ pub fn check_token(node: &str, pod: Option<&Value>) -> Result<(), String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_node_wakes_deployments_and_no_more() {
+        let of = |replicas: u64, idle: bool| {
+            let annotations = if idle { json!({ IDLE_AFTER: "5m" }) } else { json!({}) };
+            json!({ "metadata": { "annotations": annotations }, "spec": { "replicas": replicas } })
+        };
+        let check = |old: Value, new: Value, expect: bool| {
+            assert_eq!(deployment("n1", Some(&old), Some(&new)).is_ok(), expect, "{old} {new}");
+        };
+        check(of(0, true), of(1, true), true);
+        check(of(0, false), of(1, false), false);
+        check(of(0, false), of(1, true), false);
+        check(of(0, true), of(2, true), false);
+        check(of(1, true), of(0, true), false);
+        assert!(deployment("n1", Some(&of(0, true)), None).is_err());
+    }
 
     #[test]
     fn a_node_has_tokens_of_its_own_pods_only() {

@@ -1,9 +1,10 @@
 //! Role-based access control: who may do what, from the stored roles and bindings.
 //!
-//! Owns: the rule language, the index and its upkeep. May not know: HTTP answers.
+//! Owns: the rule language, the index and its upkeep; what narrows it for nodes. May not know: HTTP answers.
 
 mod index;
 pub mod node_grants;
+pub mod node_reach;
 pub mod reviews;
 mod rule;
 mod upkeep;

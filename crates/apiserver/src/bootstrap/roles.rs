@@ -191,6 +191,10 @@ fn node_rules() -> Vec<Value> {
         rule(READ, &["knarr.dev"], &["*"]),
         // Of those that its pods were granted: `authz/node_grants`.
         rule(&["create", "delete", "update"], &["knarr.dev"], &["buckets/entries"]),
+        // A node on a machine of its own wakes Deployments (`admission/node_restriction`) and pulls images.
+        rule(READ, &["apps"], &["deployments"]),
+        rule(&["get", "patch"], &["apps"], &["deployments/scale"]),
+        urls(&["/v2/", "/v2/*"]),
     ]
 }
 
@@ -283,6 +287,7 @@ pub fn cluster_roles() -> Vec<Value> {
             "system:node-bootstrapper",
             &[rule(&["create", "get", "list", "watch"], &["certificates.k8s.io"], &["certificatesigningrequests"])],
         ),
+        role("knarr:node-joiner", &[json!({ "verbs": ["post"], "nonResourceURLs": ["/knarr/v1/nodes"] })]),
         role(
             "system:node-proxier",
             &[

@@ -5,6 +5,7 @@
 mod compat;
 mod fixture;
 mod remote;
+mod upstream;
 
 use std::fs;
 

@@ -17,6 +17,8 @@ pub const REGISTRY_NAME: &str = "registry.local";
 /// First address of the Service range: Service `kubernetes`.
 pub const KUBERNETES_SERVICE: &str = "10.96.0.1";
 
+/// Where a node's own endpoint is.
+const NODE_PORT: u16 = 10250;
 /// How far the port for other members is from the API's, unless said otherwise.
 const PEER_PORT_OFFSET: u16 = 1;
 
@@ -116,7 +118,7 @@ impl ClusterConfig {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             text.parse().with_context(|| format!("{} holds no join token", path.display()))
         });
-        let join = args.join.as_deref().map(authority_of).transpose()?;
+        let join = args.join.as_deref().map(|url| authority_of("--join", url)).transpose()?;
         let token = token.transpose()?;
         let join = join.map(|authority| JoinSettings { authority, token, replaces: args.replace });
         let mut known: BTreeMap<MemberId, Vec<String>> = BTreeMap::new();
@@ -144,7 +146,7 @@ impl ClusterConfig {
         Ok(Self {
             data_dir,
             listen: args.listen,
-            node_listen: args.node_listen,
+            node_listen: args.node_listen.unwrap_or_else(|| SocketAddr::new(reachable(args.listen), NODE_PORT)),
             kubeconfig,
             store_keys,
             node_name,
@@ -178,10 +180,7 @@ impl ClusterConfig {
 
     /// A listener on every address is reached by loopback from here.
     pub fn reachable_ip(&self) -> IpAddr {
-        match self.listen.ip() {
-            ip if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
-            ip => ip,
-        }
+        reachable(self.listen)
     }
 
     /// Every host by which the embedded registry is known.
@@ -196,8 +195,16 @@ impl ClusterConfig {
     }
 }
 
+/// A listener on every address is reached by loopback from here.
+fn reachable(listen: SocketAddr) -> IpAddr {
+    match listen.ip() {
+        ip if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        ip => ip,
+    }
+}
+
 /// The host name as a node name: lower case, RFC 1123.
-fn host_name() -> Result<String> {
+pub fn host_name() -> Result<String> {
     let name = nix::unistd::gethostname().context("cannot read the host name")?;
     let name = name.to_string_lossy().to_lowercase();
     Ok(if api::meta::is_dns_subdomain(&name) { name } else { "knarr".to_owned() })

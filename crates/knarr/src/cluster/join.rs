@@ -36,10 +36,10 @@ pub struct JoinSettings {
 }
 
 /// `host:port` of a server's URL.
-pub fn authority_of(url: &str) -> Result<String> {
+pub fn authority_of(flag: &str, url: &str) -> Result<String> {
     let uri: Uri = url.parse().with_context(|| format!("{url:?} is no URL"))?;
     if uri.scheme_str() != Some("https") || uri.path().len() > 1 || uri.port_u16().is_none() {
-        bail!("--join takes the URL of a server, such as https://10.0.0.1:6443, not {url:?}");
+        bail!("{flag} takes the URL of a server, such as https://10.0.0.1:6443, not {url:?}");
     }
     Ok(uri.authority().context("a URL with a scheme has a host")?.to_string())
 }
@@ -78,7 +78,7 @@ pub async fn be_let_in(
 }
 
 /// TLS to a server whose authority has this fingerprint.
-fn pinned(fingerprint: [u8; 32]) -> Result<ClientConfig> {
+pub fn pinned(fingerprint: [u8; 32]) -> Result<ClientConfig> {
     let provider = CryptoProvider::get_default().context("no crypto provider is installed")?.clone();
     let algorithms = provider.signature_verification_algorithms;
     let verifier = Arc::new(Pinned { fingerprint, provider, algorithms });
@@ -146,10 +146,10 @@ mod tests {
 
     #[test]
     fn urls_of_servers() {
-        assert_eq!(authority_of("https://10.0.0.1:6443").unwrap(), "10.0.0.1:6443");
-        assert_eq!(authority_of("https://one.example:6443/").unwrap(), "one.example:6443");
+        assert_eq!(authority_of("--join", "https://10.0.0.1:6443").unwrap(), "10.0.0.1:6443");
+        assert_eq!(authority_of("--join", "https://one.example:6443/").unwrap(), "one.example:6443");
         for bad in ["10.0.0.1:6443", "http://10.0.0.1:6443", "https://10.0.0.1", "https://10.0.0.1:6443/api", "x y"] {
-            assert!(authority_of(bad).is_err(), "{bad}");
+            assert!(authority_of("--join", bad).is_err(), "{bad}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The cluster's side of joining, and of everything else that is about its servers.
 //!
-//! Owns: the handlers below `wire::PREFIX`. A join token opens the one path; the others are
+//! Owns: the handlers below `wire::PREFIX`. A join token opens the one path, and that of nodes (`nodes_api`); the others are
 //! non-resource URLs for RBAC (verbs `get`, `put`, `post`, `delete`), which by default only
 //! `system:masters` may use. May not know: how members agree.
 
@@ -22,11 +22,12 @@ use serde::de::DeserializeOwned;
 use store::{Alarm, MemberError, MemberId, Role, Store};
 
 use super::front_door::permit;
-use super::state_api;
 use super::wire::{
     Admission, AuthorityPem, BACKUP, Enrolment, JOIN, JoinRequest, KEYS, MEMBERS, MemberEntry, MemberList, MemberRole,
+    NODES,
 };
-use crate::join_token::{self, JoinToken};
+use super::{nodes_api, state_api};
+use crate::join_token::{self, JoinToken, TokenError, Usage};
 use crate::pki::Authority;
 
 /// Bodies are an id and a few addresses.
@@ -97,6 +98,7 @@ pub fn routes(members: MembersApi) -> Router {
         .layer(from_fn_with_state(members.clone(), authorize));
     Router::new()
         .route(JOIN, post(join))
+        .route(NODES, post(nodes_api::enrol))
         .merge(guarded)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(members)
@@ -109,7 +111,7 @@ async fn authorize(State(members): State<Arc<MembersApi>>, request: Request, nex
     }
 }
 
-fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+pub fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     serde_json::from_slice(body)
         .map_err(|error| Refusal(Status::bad_request(format!("the body is not as expected: {error}"))))
 }
@@ -119,7 +121,7 @@ async fn join(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Enrolment>, Refusal> {
-    members.check_token(&headers).await?;
+    members.check_token(&headers, Usage::Server).await?;
     let Some(peers) = &members.peer_authority else {
         return Err(Refusal(Status::bad_request(
             "this cluster runs as `knarr up`, which is a cluster of one server: start it as `knarr server` instead",
@@ -211,10 +213,10 @@ impl MembersApi {
         self.store.members().members.into_iter().find(|member| member.id.0 == id).map(|member| member.role)
     }
 
-    async fn check_token(&self, headers: &HeaderMap) -> Result<(), Status> {
+    /// A join token that is good for this.
+    pub async fn check_token(&self, headers: &HeaderMap, wanted: Usage) -> Result<(), Status> {
         let unauthorized = |why: &dyn std::fmt::Display| Status { message: why.to_string(), ..Status::unauthorized() };
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        let token: JoinToken = bearer.unwrap_or("").parse().map_err(|error| unauthorized(&error))?;
+        let token: JoinToken = bearer(headers).parse().map_err(|error| unauthorized(&error))?;
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), join_token::NAMESPACE);
         let unavailable = |error: kube::Error| Status::unavailable(format!("the token cannot be looked up: {error}"));
         let secret = secrets.get_opt(&token.secret_name()).await.map_err(unavailable)?.unwrap_or_default();
@@ -223,6 +225,16 @@ impl MembersApi {
         // A Secret that anybody may have made is no token.
         let known = secret.type_.as_deref() == Some(join_token::SECRET_TYPE);
         let hash = if known { field("secret-sha256") } else { "".into() };
-        token.check(&hash, &field("expiration"), Timestamp::now()).map_err(|error| unauthorized(&error))
+        token.check(&hash, &field("expiration"), Timestamp::now()).map_err(|error| unauthorized(&error))?;
+        if Usage::of(&field("usage")).is_some_and(|usage| usage.covers(wanted)) {
+            return Ok(());
+        }
+        Err(unauthorized(&TokenError::ForNodes))
     }
+}
+
+/// Empty without one.
+pub fn bearer(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    value.unwrap_or("")
 }

@@ -11,6 +11,7 @@ mod key_value;
 mod lock;
 mod member_record;
 mod members_api;
+mod nodes_api;
 mod peers;
 mod registry;
 mod reload;
@@ -18,7 +19,7 @@ mod restore;
 mod state_api;
 mod store_member;
 pub mod wire;
-mod worker_node;
+pub mod worker_node;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,18 +28,21 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::Api;
 use kube::api::ListParams;
+use network::Ipv4Cidr;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use config::ClusterConfig;
+pub use config::{ClusterConfig, REGISTRY_NAME, host_name};
 use control_plane::{Authorities, ControlPlane};
 use join::JoinSettings;
-use lock::DataDirLock;
+pub use join::{authority_of, pinned};
+pub use lock::DataDirLock;
 use member_record::MemberRecord;
 pub use restore::restore;
 use store_member::{PeerDoor, StoreMember};
-use worker_node::WorkerNode;
+use worker_node::{NodeClients, NodeSettings, WorkerNode};
 
+use crate::agent::registration;
 use crate::kubeconfig::Kubeconfig;
 use crate::pki::{Authority, AuthorityName, Identity, PkiError, write_private};
 use crate::steps::Steps;
@@ -88,8 +92,7 @@ impl Cluster {
             .context("cannot start the control plane")?;
         write_kubeconfig(&config, &authorities.cluster)?;
         let node = if config.runs_node {
-            check_only_node(&config, &control_plane).await?;
-            let started = WorkerNode::start(&config, &authorities.cluster, &control_plane, &shutdown);
+            let started = start_node(&config, &authorities.cluster, &control_plane, &shutdown);
             Some(steps.run("node", started).await.context("cannot start the node")?)
         } else {
             None
@@ -121,10 +124,6 @@ impl Cluster {
 
     async fn node_ready(&self) -> Result<()> {
         let api: Api<NodeObject> = Api::all(self.admin());
-        let is_ready = |node: Option<&NodeObject>| {
-            let conditions = node.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_deref());
-            conditions.unwrap_or_default().iter().any(|c| c.type_ == "Ready" && c.status == "True")
-        };
         let ready = kube::runtime::wait::await_condition(api, &self.config.node_name, is_ready);
         match tokio::time::timeout(NODE_READY_TIMEOUT, ready).await {
             Ok(result) => result.map(|_| ()).context("cannot watch the node"),
@@ -173,20 +172,44 @@ fn recorded(config: &ClusterConfig) -> Result<Origin<'_>> {
     }
 }
 
-/// Nodes do not route to each other's pods yet, so a cluster of several servers has one.
-async fn check_only_node(config: &ClusterConfig, control_plane: &ControlPlane) -> Result<()> {
-    if config.peers.is_none() {
-        return Ok(());
+/// Whether a Node says that it is Ready.
+pub fn is_ready(node: Option<&NodeObject>) -> bool {
+    let conditions = node.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_deref());
+    conditions.unwrap_or_default().iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// The node of this server.
+async fn start_node(
+    config: &ClusterConfig,
+    authority: &Authority,
+    control_plane: &ControlPlane,
+    shutdown: &CancellationToken,
+) -> Result<WorkerNode> {
+    let pod_cidr = own_range(config, control_plane).await?;
+    let user = format!("system:node:{}", config.node_name);
+    let clients = NodeClients {
+        node: control_plane.client(&user, &["system:nodes"]),
+        proxy: control_plane.client("system:kube-proxy", &["system:node-proxier"]),
+        activator: control_plane.client("system:knarr-activator", &[]),
+        images: image::Images::new(Arc::clone(&control_plane.image_store), config.registry_names()),
+    };
+    WorkerNode::start(NodeSettings::of_server(config, authority, pod_cidr)?, clients, shutdown).await
+}
+
+/// The pods of a first server have a range that no other node gets a part of. Nodes of further servers get theirs as all
+/// nodes do.
+async fn own_range(config: &ClusterConfig, control_plane: &ControlPlane) -> Result<Ipv4Cidr> {
+    let first = worker_node::first_range();
+    let client = control_plane.client("system:knarr-admin", &["system:masters"]);
+    let nodes = Api::<NodeObject>::all(client.clone()).list(&ListParams::default()).await;
+    let nodes = nodes.context("cannot list the nodes")?;
+    let range = |node: &NodeObject| node.spec.as_ref()?.pod_cidr.as_ref()?.parse::<Ipv4Cidr>().ok();
+    let is_own = |node: &&NodeObject| node.metadata.name.as_ref() == Some(&config.node_name);
+    if let Some(own) = nodes.iter().find(is_own).and_then(range) {
+        return Ok(own);
     }
-    let api: Api<NodeObject> = Api::all(control_plane.client("system:knarr-admin", &["system:masters"]));
-    let nodes = api.list(&ListParams::default()).await.context("cannot list the nodes")?;
-    match nodes.iter().map(kube::ResourceExt::name_any).find(|name| *name != config.node_name) {
-        None => Ok(()),
-        Some(other) => bail!(
-            "{other} is a node of this cluster, and nodes do not reach each other's pods yet: start this server with \
-             --no-node, or delete node {other} if it is no more"
-        ),
-    }
+    let is_taken = nodes.iter().filter_map(range).any(|taken| taken.overlaps(first));
+    if is_taken { registration::pod_range(&client, &config.node_name).await } else { Ok(first) }
 }
 
 fn open_authorities(config: &ClusterConfig) -> Result<Authorities, PkiError> {
@@ -228,7 +251,7 @@ async fn open_member(
     Ok(member)
 }
 
-fn check_rights() -> Result<()> {
+pub fn check_rights() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }

@@ -1,8 +1,9 @@
-//! What servers of a cluster say to a newcomer and to the command line, as JSON under [`PREFIX`].
+//! What servers of a cluster say to newcomers, nodes and the command line, as JSON under [`PREFIX`].
 //!
 //! Owns: paths and bodies. May not know: who may ask (`members_api` decides) or what is done about it.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub const JOIN: &str = "/knarr/v1/join";
 /// `GET`: [`MemberList`]. `PUT …/ID`: an [`Admission`]. `DELETE …/ID`. `POST …/ID/lead`.
 pub const MEMBERS: &str = "/knarr/v1/members";
 
+/// `POST` with a token as bearer, or with the certificate of a node: a [`NodeRequest`], answered by a [`NodeEnrolment`].
+pub const NODES: &str = "/knarr/v1/nodes";
+
 /// `GET`: the whole state as one file.
 pub const BACKUP: &str = "/knarr/v1/backup";
 /// `GET`: [`KeyList`].
@@ -26,6 +30,29 @@ pub struct JoinRequest {
     /// The member that is gone for good and whose place the newcomer takes.
     #[serde(default)]
     pub replaces: Option<u64>,
+}
+
+/// A machine asks to be a node, or a node for new certificates. The keys stay where they are.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeRequest {
+    pub name: String,
+    /// Where servers and other nodes reach it; the request has to come from there.
+    pub address: IpAddr,
+    /// PEM, for the certificate by which it is known to servers.
+    pub client_request: String,
+    /// PEM, for the one of its own endpoint.
+    pub server_request: String,
+}
+
+/// What makes a machine a node.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeEnrolment {
+    /// The certificate of the cluster's authority, PEM; the key is not for nodes.
+    pub authority: String,
+    pub client_certificate: String,
+    pub server_certificate: String,
 }
 
 /// What makes a machine a server of the cluster: an id, and both authorities with their keys.

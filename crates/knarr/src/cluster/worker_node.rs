@@ -1,55 +1,101 @@
 //! The node: network, runtimes, images and the agent that drives them.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use container_runtime::{ContainerRuntime, ContainerRuntimeConfig};
-use cri::RuntimeService;
-use image::Images;
-use network::{Network, NetworkConfig};
-use node::{Node, NodeConfig, NodeDeps, NodeHandle};
+use cri::{ImageService, RuntimeService};
+use network::{Ipv4Cidr, Network, NetworkConfig};
+use node::{Node, NodeConfig, NodeDeps, NodeHandle, PODS_DEFAULT};
 use tokio_util::sync::CancellationToken;
 use wasm_runtime::{WasmRuntime, WasmRuntimeConfig};
 
 use super::config::ClusterConfig;
-use super::control_plane::ControlPlane;
 use super::key_value::ApiKeyValueStore;
 use crate::pki::Authority;
 use crate::version;
 
-/// Parent of every cgroup that this node makes.
+/// Parent of every cgroup that a server's node makes.
 const ROOT_CGROUP: &str = "knarr";
+/// Addresses of a range that no pod gets.
+const RESERVED: u64 = 4;
+
+/// What a node is told, wherever it runs.
+pub struct NodeSettings {
+    pub node_name: String,
+    pub data_dir: PathBuf,
+    /// Where servers and other nodes reach it.
+    pub node_ip: IpAddr,
+    pub endpoint: SocketAddr,
+    pub endpoint_tls: Arc<rustls::ServerConfig>,
+    /// Its part of the cluster's pod range.
+    pub pod_cidr: Ipv4Cidr,
+    /// Where the API server is, when that is on this machine.
+    pub api_server: Option<SocketAddrV4>,
+    /// Parent of the cgroups that are not of one pod: a machine may have several nodes.
+    pub cgroup: String,
+}
+
+/// By which it reaches the cluster.
+pub struct NodeClients {
+    pub node: kube::Client,
+    pub proxy: kube::Client,
+    /// Wakes Deployments.
+    pub activator: kube::Client,
+    pub images: Arc<dyn ImageService>,
+}
 
 /// A running node.
 pub struct WorkerNode {
     agent: NodeHandle,
     network: Arc<Network>,
+    cgroup: String,
+}
+
+/// The pods of a first server.
+pub fn first_range() -> Ipv4Cidr {
+    NetworkConfig::new(PathBuf::new(), PathBuf::new(), IpAddr::from([127, 0, 0, 1])).pod_cidr
+}
+
+impl NodeSettings {
+    /// The node in a server's own process.
+    pub fn of_server(config: &ClusterConfig, authority: &Authority, pod_cidr: Ipv4Cidr) -> Result<Self> {
+        let addresses = [config.node_listen.ip(), config.reachable_ip()];
+        let name = format!("system:node:{}", config.node_name);
+        let leaf = authority.server(&name, std::slice::from_ref(&config.node_name), &addresses)?;
+        let mut tls = authority.server_config(&leaf, true)?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let api_server = match SocketAddr::new(config.reachable_ip(), config.listen.port()) {
+            SocketAddr::V4(address) => Some(address),
+            SocketAddr::V6(_) => None,
+        };
+        Ok(Self {
+            node_name: config.node_name.clone(),
+            data_dir: config.data_dir.clone(),
+            node_ip: config.node_listen.ip(),
+            endpoint: config.node_listen,
+            endpoint_tls: Arc::new(tls),
+            pod_cidr,
+            api_server,
+            cgroup: ROOT_CGROUP.to_owned(),
+        })
+    }
 }
 
 impl WorkerNode {
-    pub async fn start(
-        config: &ClusterConfig,
-        authority: &Authority,
-        control_plane: &ControlPlane,
-        shutdown: &CancellationToken,
-    ) -> Result<Self> {
-        let user = format!("system:node:{}", config.node_name);
-        let client = control_plane.client(&user, &["system:nodes"]);
-        let network = open_network(config).await.context("cannot set up the node's network")?;
-        let clients = network::Clients {
-            services: control_plane.client("system:kube-proxy", &["system:node-proxier"]),
-            scaler: control_plane.client("system:knarr-activator", &[]),
-            policies: client.clone(),
-        };
+    pub async fn start(settings: NodeSettings, clients: NodeClients, shutdown: &CancellationToken) -> Result<Self> {
+        let NodeClients { node: client, proxy, activator, images } = clients;
+        let network = open_network(&settings).await.context("cannot set up the node's network")?;
+        let clients = network::Clients { services: proxy, scaler: activator, policies: client.clone() };
         network.spawn(clients, shutdown.clone());
-        let runtimes = open_runtimes(config, client.clone(), &network).await?;
-        let images = Images::new(Arc::clone(&control_plane.image_store), config.registry_names());
+        let runtimes = open_runtimes(&settings, client.clone(), &network).await?;
+        let cgroup = settings.cgroup.clone();
         let deps = NodeDeps { client, images, runtimes, network: network.clone() };
-        let agent = Node::spawn(node_config(config, authority)?, deps, shutdown.clone())
-            .await
-            .context("cannot start the node agent")?;
-        Ok(Self { agent, network })
+        let agent =
+            Node::spawn(node_config(settings), deps, shutdown.clone()).await.context("cannot start the node agent")?;
+        Ok(Self { agent, network, cgroup })
     }
 
     /// Stops the agent. Without `keep_workloads` everything it ran and made is removed.
@@ -60,39 +106,33 @@ impl WorkerNode {
         }
         let stopped = self.agent.stop_all_workloads().await;
         let network = self.network.teardown().await;
-        container_runtime::remove_empty_cgroups(ROOT_CGROUP);
+        container_runtime::remove_empty_cgroups(&self.cgroup);
         stopped.context("some workloads did not stop")?;
         network.context("the node's network was not removed whole")
     }
 }
 
-fn node_config(config: &ClusterConfig, authority: &Authority) -> Result<NodeConfig> {
-    let addresses = [config.node_listen.ip(), config.reachable_ip()];
-    let leaf = authority.server(
-        &format!("system:node:{}", config.node_name),
-        std::slice::from_ref(&config.node_name),
-        &addresses,
-    )?;
-    let mut tls = authority.server_config(&leaf, true)?;
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let mut node_config = NodeConfig::new(&config.node_name, &config.data_dir, Arc::new(tls));
-    node_config.node_ip = config.node_listen.ip();
-    node_config.endpoint_listen = config.node_listen;
+fn node_config(settings: NodeSettings) -> NodeConfig {
+    let NodeSettings { node_name, data_dir, node_ip, endpoint, endpoint_tls, pod_cidr, .. } = settings;
+    let mut node_config = NodeConfig::new(&node_name, &data_dir, endpoint_tls);
+    node_config.node_ip = node_ip;
+    node_config.endpoint_listen = endpoint;
+    node_config.pod_cidr = pod_cidr.to_string();
+    // Half of a range is for pods of Wasm, and half for those with containers.
+    node_config.capacity.pods = Some(PODS_DEFAULT.min((pod_cidr.size() / 2).saturating_sub(RESERVED)));
     node_config.version = version::git_version();
-    Ok(node_config)
+    node_config
 }
 
-async fn open_network(config: &ClusterConfig) -> Result<Arc<Network>> {
-    let run = config.data_dir.join("run");
-    let mut network_config =
-        NetworkConfig::new(config.data_dir.join("node/network"), run.join("netns"), config.node_listen.ip());
+async fn open_network(settings: &NodeSettings) -> Result<Arc<Network>> {
+    let run = settings.data_dir.join("run");
+    let state_dir = settings.data_dir.join("node/network");
+    let mut network_config = NetworkConfig::new(state_dir, run.join("netns"), settings.node_ip);
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    network_config.node_name = Some(config.node_name.clone());
+    network_config.node_name = Some(settings.node_name.clone());
+    network_config.pod_cidr = settings.pod_cidr;
     network_config.upstream_dns = network::upstream_servers(&resolv_conf, network_config.cluster_dns_ip);
-    let api_server = SocketAddr::new(config.reachable_ip(), config.listen.port());
-    if let (IpAddr::V4(ip), port) = (api_server.ip(), api_server.port()) {
-        network_config.api_server = Some(SocketAddrV4::new(ip, port));
-    }
+    network_config.api_server = settings.api_server;
     // Netlink round trips block; they may not hold up the runtime's threads.
     let opened = tokio::task::spawn_blocking(move || {
         let _guard = tokio::runtime::Handle::current().enter();
@@ -104,18 +144,19 @@ async fn open_network(config: &ClusterConfig) -> Result<Arc<Network>> {
 /// The runtimes this machine can offer. A node without cgroups or overlayfs still runs Wasm; which
 /// runtimes there are shows in the node's labels.
 async fn open_runtimes(
-    config: &ClusterConfig,
+    settings: &NodeSettings,
     client: kube::Client,
     network: &Network,
 ) -> Result<Vec<Arc<dyn RuntimeService>>> {
-    let run = config.data_dir.join("run");
-    let mut wasm = WasmRuntimeConfig::new(run.join("wasm"), config.data_dir.join("native"));
+    let run = settings.data_dir.join("run");
+    let mut wasm = WasmRuntimeConfig::new(run.join("wasm"), settings.data_dir.join("native"));
+    wasm.cgroup.clone_from(&settings.cgroup);
     wasm.key_value = Some(Arc::new(ApiKeyValueStore::new(client)));
     wasm.services = Some(network.service_table());
     wasm.policies = Some(network.policy_table());
     let mut runtimes: Vec<Arc<dyn RuntimeService>> =
         vec![WasmRuntime::open(wasm).await.context("cannot open the Wasm runtime")?];
-    let container = ContainerRuntimeConfig::new(run.join("shims"), config.data_dir.join("containers"));
+    let container = ContainerRuntimeConfig::new(run.join("shims"), settings.data_dir.join("containers"));
     match ContainerRuntime::open(container).await {
         Ok(runtime) => runtimes.push(runtime),
         Err(error) => eprintln!("knarr: this node runs only Wasm: {error}"),

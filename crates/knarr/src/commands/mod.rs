@@ -1,5 +1,6 @@
 //! What each command does: one file per command, one visible list.
 
+mod agent;
 mod backup;
 mod bench;
 mod completion;
@@ -25,6 +26,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Up(args) => runtime()?.block_on(up::run(args)),
         Command::Server(args) => runtime()?.block_on(server::run(args)),
+        Command::Agent(args) => runtime()?.block_on(agent::run(args)),
         Command::Token(command) => runtime()?.block_on(token::run(command)),
         Command::Member(command) => runtime()?.block_on(member::run(command)),
         Command::Backup(args) => runtime()?.block_on(backup::backup(args)),

@@ -8,8 +8,8 @@
 //! no connection for the time given ─► rules lead here again, nobody is left (flows) ─► no replicas
 //! ```
 //!
-//! A Deployment says so itself, by the annotation [`IDLE_AFTER`]. Only this node's connections are seen, so this is for
-//! clusters of one node. See `docs/decisions/0019`.
+//! A Deployment says so itself, by the annotation [`IDLE_AFTER`]. Only this node's connections are seen: where there are
+//! other nodes, everybody wakes and nobody sends to sleep. See `docs/decisions/0019`.
 //! Owns: all of that. May not know: pods, HTTP, other parts of the rules.
 
 mod flows;

@@ -92,6 +92,11 @@ impl Routes {
         (routes, warnings)
     }
 
+    /// Connections that others see are unknown here: whoever is awake stays awake.
+    pub(crate) fn never_idle(&mut self) {
+        self.workloads.values_mut().for_each(|workload| workload.idle_after = None);
+    }
+
     /// Whether a Deployment sleeps when nobody connects here for a while.
     pub(crate) fn connections_count(&self, frontend: &Frontend) -> bool {
         let workload = self.frontends.get(frontend).and_then(|route| self.workloads.get(&route.workload));

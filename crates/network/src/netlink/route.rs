@@ -78,6 +78,8 @@ pub(crate) enum Target {
     Unreachable,
     /// On the link, from the given source address.
     Link { index: u32, source: Ipv4Addr },
+    /// By a machine that is on one of our links; the kernel finds out on which.
+    Via { gateway: Ipv4Addr },
     /// By a gateway that need not be inside a prefix of the link.
     Gateway { index: u32, gateway: Ipv4Addr },
 }
@@ -197,6 +199,7 @@ fn route(kind: u16, flags: u16, destination: Ipv4Cidr, target: Target) -> Messag
         Target::Local => (TABLE_LOCAL, SCOPE_HOST, TYPE_LOCAL, 0),
         Target::Unreachable => (TABLE_MAIN, SCOPE_UNIVERSE, TYPE_UNREACHABLE, 0),
         Target::Link { .. } => (TABLE_MAIN, SCOPE_LINK, TYPE_UNICAST, 0),
+        Target::Via { .. } => (TABLE_MAIN, SCOPE_UNIVERSE, TYPE_UNICAST, 0),
         Target::Gateway { .. } => (TABLE_MAIN, SCOPE_UNIVERSE, TYPE_UNICAST, RTNH_F_ONLINK),
     };
     let header = rtmsg(destination, table, scope, route_kind, next_hop_flags);
@@ -209,6 +212,7 @@ fn route(kind: u16, flags: u16, destination: Ipv4Cidr, target: Target) -> Messag
             Target::Unreachable => a,
             Target::Local => a.u32(RTA_OIF, LOOPBACK_INDEX),
             Target::Link { index, source } => a.u32(RTA_OIF, index).bytes(RTA_PREFSRC, &source.octets()),
+            Target::Via { gateway } => a.bytes(RTA_GATEWAY, &gateway.octets()),
             Target::Gateway { index, gateway } => a.u32(RTA_OIF, index).bytes(RTA_GATEWAY, &gateway.octets()),
         };
     })

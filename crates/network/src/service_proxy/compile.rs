@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::tables::{Affinity, BACKENDS_MAX, Backend, Backends, Frontend, IpProtocol, Tables};
+use crate::cidr::Ipv4Cidr;
 use crate::endpoints::{SlicesByService, address, is_ready, port_named, usable};
 
 /// What depends on the node and not on the objects.
@@ -18,8 +19,17 @@ pub struct NodeView {
     pub node_name: Option<String>,
     /// Addresses at which NodePorts answer.
     pub node_addresses: Vec<Ipv4Addr>,
+    /// This node's pods; a loopback address leads to no others, since their answers could not come back to it.
+    pub pod_cidr: Option<Ipv4Cidr>,
     /// Replaces the endpoints of `default/kubernetes`.
     pub api_server: Option<SocketAddrV4>,
+}
+
+impl NodeView {
+    /// Whether an address is one of this machine.
+    fn has(&self, address: Ipv4Addr) -> bool {
+        self.pod_cidr.is_none_or(|range| range.contains(address)) || self.node_addresses.contains(&address)
+    }
 }
 
 /// A part of a Service that is not served as written.
@@ -71,7 +81,8 @@ pub fn compile(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &
             };
             for frontend in frontends(spec, cluster_ip, port, protocol, node) {
                 let list = if frontend.address == cluster_ip { &inside } else { &all };
-                let list: Vec<Backend> = list.iter().copied().take(BACKENDS_MAX).collect();
+                let reached = |backend: &Backend| !frontend.address.is_loopback() || node.has(backend.address);
+                let list: Vec<Backend> = list.iter().copied().filter(reached).take(BACKENDS_MAX).collect();
                 // Without backends there is no frontend: the filter refuses what is left unchanged.
                 if !list.is_empty() {
                     tables.frontends.insert(frontend, Backends { affinity, list });

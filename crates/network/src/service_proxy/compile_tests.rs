@@ -32,6 +32,7 @@ fn node() -> NodeView {
     NodeView {
         node_name: Some("here".to_owned()),
         node_addresses: vec![Ipv4Addr::new(192, 0, 2, 2)],
+        pod_cidr: Some("10.32.0.0/24".parse().unwrap()),
         api_server: Some("127.0.0.1:6443".parse().unwrap()),
     }
 }
@@ -107,6 +108,24 @@ fn node_ports_external_addresses_and_affinity() {
         TCP 192.0.2.2:30080 -> 10.32.0.2:8080 by client\n\
         TCP 198.51.100.1:80 -> 10.32.0.2:8080 by client\n";
     check(spec, &slices, expect);
+}
+
+#[test]
+fn loopback_leads_to_pods_of_this_node_only() {
+    let node = NodeView { node_addresses: vec![Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 2)], ..node() };
+    let check = |spec: &Value, addresses: &[&str], expect: &[(&str, usize)]| {
+        let mut slice = (*slice(json!([{"port": 8080}]), &[])).clone();
+        let endpoints = addresses.iter().map(|ip| serde_json::from_value(json!({"addresses": [ip]})).unwrap());
+        slice.endpoints = Some(endpoints.collect());
+        let (tables, _) = compile(&[service(spec.clone())], &[Arc::new(slice)], &node);
+        let found: Vec<_> = tables.frontends.iter().map(|(f, b)| (f.address.to_string(), b.list.len())).collect();
+        let expect: Vec<_> = expect.iter().map(|(address, count)| ((*address).to_owned(), *count)).collect();
+        assert_eq!(found, expect, "{addresses:?}");
+    };
+    let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.7", "ports": [{"port": 80, "nodePort": 30080}]});
+    let here_and_there = ["10.32.0.2", "10.32.64.2", "192.0.2.2"];
+    check(&spec, &here_and_there, &[("10.96.0.7", 3), ("127.0.0.1", 2), ("192.0.2.2", 3)]);
+    check(&spec, &["10.32.64.2"], &[("10.96.0.7", 1), ("192.0.2.2", 1)]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! prerouting nat -100         dnat to daddr . l4proto . dport . bucket map @services-N  (one rule per map)
 //! output     nat -100         the same
 //! postrouting nat 100         hairpin, loopback clients: snat to the gateway's address;
-//!                             pods leaving the cluster: masquerade
+//!                             pods leaving the cluster, others coming to pods of another node: masquerade
 //! forward, output-filter 0    still addressed to the Service range: reject
 //! ```
 
@@ -103,6 +103,14 @@ impl Ruleset {
         }
         let leaving = [within(SOURCE, self.pod_cidr), outside(DESTINATION, self.cluster_pod_cidr), link_is_not("lo")];
         rules.push(("postrouting", [leaving.concat(), vec![Expression::Masquerade]].concat()));
+        // The pod's node would answer whoever came by this one directly, from an address that was never asked.
+        let passing = [
+            outside(SOURCE, self.cluster_pod_cidr),
+            within(DESTINATION, self.cluster_pod_cidr),
+            outside(DESTINATION, self.pod_cidr),
+            link_is_not("lo"),
+        ];
+        rules.push(("postrouting", [passing.concat(), vec![Expression::Masquerade]].concat()));
         for chain in ["forward", "output-filter"] {
             let refused = [within(DESTINATION, self.service_cidr), outside(DESTINATION, Ipv4Cidr::host(self.dns))];
             rules.push((chain, [refused.concat(), vec![Expression::Reject]].concat()));

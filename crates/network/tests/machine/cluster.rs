@@ -11,7 +11,7 @@ use hickory_server::proto::op::{Message, Query, ResponseCode};
 use hickory_server::proto::rr::rdata::{A, CNAME};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::watcher::Event;
@@ -34,6 +34,7 @@ pub struct Cluster<'a> {
     policies: Reflector<NetworkPolicy>,
     namespaces: Reflector<Namespace>,
     pods: Reflector<Pod>,
+    nodes: Reflector<Node>,
     shutdown: CancellationToken,
 }
 
@@ -59,8 +60,8 @@ impl<'a> Cluster<'a> {
         let network = Network::open(config).unwrap();
         let (mut services, mut slices) = (Reflector::of_kind(), Reflector::of_kind());
         let mut deployments = Reflector::of_kind();
-        let (mut policies, mut namespaces, mut pods) =
-            (Reflector::of_kind(), Reflector::of_kind(), Reflector::of_kind());
+        let (mut policies, mut namespaces, mut pods, mut nodes) =
+            (Reflector::of_kind(), Reflector::of_kind(), Reflector::of_kind(), Reflector::of_kind());
         let caches = || Caches {
             services: services.cache(),
             slices: slices.cache(),
@@ -68,6 +69,7 @@ impl<'a> Cluster<'a> {
             policies: policies.cache(),
             namespaces: namespaces.cache(),
             pods: pods.cache(),
+            nodes: nodes.cache(),
         };
         let shutdown = CancellationToken::new();
         assert!(network.spawn_from_caches(caches(), Arc::clone(&scale), shutdown.clone()));
@@ -90,7 +92,23 @@ impl<'a> Cluster<'a> {
         for event in [Event::Init, Event::InitDone] {
             pods.on_event(event);
         }
-        Self { machine, network, services, slices, deployments, policies, namespaces, pods, shutdown }
+        for event in [Event::Init, Event::InitDone] {
+            nodes.on_event(event);
+        }
+        Self { machine, network, services, slices, deployments, policies, namespaces, pods, nodes, shutdown }
+    }
+
+    /// Another node: its pods, and where it is.
+    pub fn other_node(&mut self, name: &str, pod_cidr: &str, address: &str) {
+        let object = json!({"metadata": {"name": name}, "spec": {"podCIDR": pod_cidr},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]}});
+        self.nodes.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
+    }
+
+    /// It is no more.
+    pub fn other_node_gone(&mut self, name: &str) {
+        let object = json!({"metadata": {"name": name}});
+        self.nodes.on_event(Event::Delete(serde_json::from_value(object).unwrap()));
     }
 
     pub fn deployment(&mut self, name: &str, version: u32, replicas: i32, idle_after: &str) {

@@ -6,6 +6,7 @@
 mod activator;
 mod alone;
 mod cluster;
+mod peers;
 mod pods;
 mod policies;
 mod services;

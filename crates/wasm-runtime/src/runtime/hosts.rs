@@ -24,8 +24,6 @@ use crate::runtime::host_link::{HostError, HostEvents, HostLink};
 use crate::runtime::record::{Records, SandboxRecord, after_loss};
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
-/// Cgroup of the hosts that serve a whole namespace.
-const NAMESPACES_CGROUP: &str = "knarr/wasm";
 
 /// What the runtime's worker owns.
 pub struct State {
@@ -40,6 +38,8 @@ pub struct HostSettings {
     pub uid_gid: Option<(u32, u32)>,
     pub idle_exit: Duration,
     pub key_value: Option<Arc<dyn KeyValueStore>>,
+    /// Parent of the cgroups of hosts that serve a whole namespace.
+    pub cgroup: String,
 }
 
 pub struct Hosts {
@@ -161,9 +161,18 @@ impl Hosts {
             _ => None,
         };
         HostConfig {
-            confinement: Confinement { cgroup: Some(cgroup(sandbox)), netns, uid_gid: self.settings.uid_gid },
+            confinement: Confinement { cgroup: Some(self.cgroup(sandbox)), netns, uid_gid: self.settings.uid_gid },
             controller_uid: geteuid().as_raw(),
             idle_exit_ms: u64::try_from(self.settings.idle_exit.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// A namespace's hosts are accounted together; a pod's host is part of its pod.
+    fn cgroup(&self, sandbox: &SandboxRecord) -> String {
+        match sandbox.config.isolation {
+            Isolation::Namespace => format!("{}/{}", self.settings.cgroup, sandbox.config.namespace),
+            // A child, because a v2 group with children holds no processes itself.
+            Isolation::Pod => format!("{}/wasm", sandbox.config.cgroup_parent.trim_matches('/')),
         }
     }
 
@@ -204,22 +213,13 @@ impl Hosts {
         }
         let _ = std::fs::remove_dir_all(self.settings.dir.join(&name));
         if geteuid().is_root() {
-            let cgroup = cgroup(sandbox);
+            let cgroup = self.cgroup(sandbox);
             confine::remove_cgroup(&cgroup);
             // The group above goes with the last one in it; one that is in use cannot be removed.
             if let Some((above, _)) = cgroup.rsplit_once('/') {
                 confine::remove_cgroup(above);
             }
         }
-    }
-}
-
-/// A namespace's hosts are accounted together; a pod's host is part of its pod.
-fn cgroup(sandbox: &SandboxRecord) -> String {
-    match sandbox.config.isolation {
-        Isolation::Namespace => format!("{NAMESPACES_CGROUP}/{}", sandbox.config.namespace),
-        // A child, because a v2 group with children holds no processes itself.
-        Isolation::Pod => format!("{}/wasm", sandbox.config.cgroup_parent.trim_matches('/')),
     }
 }
 

@@ -35,7 +35,8 @@ use teller::Told;
 
 /// Events a slow listener may lag behind; the agent lists from time to time anyway.
 const EVENTS: usize = 4096;
-const COMPILER_CGROUP: &str = "knarr/wasm-compile";
+/// Cgroup of what is of no single pod, unless said otherwise.
+const CGROUP: &str = "knarr";
 /// `nobody` and `nogroup`: no file of the machine is theirs.
 const NOBODY: (u32, u32) = (65534, 65534);
 
@@ -58,6 +59,8 @@ pub struct WasmRuntimeConfig {
     pub services: Option<watch::Receiver<Arc<ServiceTable>>>,
     /// Who may call whom; without it, calls in process are not judged.
     pub policies: Option<watch::Receiver<Arc<PolicyTable>>>,
+    /// Parent of the cgroups that are of no single pod: a machine may run several nodes.
+    pub cgroup: String,
 }
 
 impl WasmRuntimeConfig {
@@ -71,6 +74,7 @@ impl WasmRuntimeConfig {
             key_value: None,
             services: None,
             policies: None,
+            cgroup: CGROUP.to_owned(),
         }
     }
 }
@@ -101,7 +105,7 @@ impl WasmRuntime {
         let uid_gid = config.host_uid_gid.filter(|_| geteuid().is_root());
         let compiler = CompilerProcess {
             helper_binary: config.helper_binary.clone(),
-            confinement: Confinement { cgroup: Some(COMPILER_CGROUP.to_owned()), netns: None, uid_gid },
+            confinement: Confinement { cgroup: Some(format!("{}/wasm-compile", config.cgroup)), netns: None, uid_gid },
         };
         let cache = NativeCache::open(config.native_dir.clone(), compiler)
             .map_err(io(format!("open {}", config.native_dir.display())))?;
@@ -115,6 +119,7 @@ impl WasmRuntime {
             uid_gid,
             idle_exit: config.idle_exit,
             key_value: config.key_value.clone(),
+            cgroup: format!("{}/wasm", config.cgroup),
         };
         let hosts = Hosts::new(settings, state.clone(), events.clone());
         hosts.adopt_all().await.map_err(io("adopt the sandbox hosts".to_owned()))?;

@@ -1,0 +1,287 @@
+//! Nodes on machines of their own: they join, run pods that reach each other, answer through the API, come back, and are
+//! missed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use e2e::needs::{example, missing, program, skip};
+use e2e::{Said, eventually, within};
+use serde_json::{Value, json};
+use servers::agent::Agent;
+use servers::{Servers, Storage};
+
+const NODES: [&str; 2] = ["one", "two"];
+/// Until a node that is silent is missed, and some time for a busy machine.
+const MISSED_WITHIN: Duration = Duration::from_secs(120);
+
+struct Scene {
+    agents: Vec<Agent>,
+    servers: Servers,
+}
+
+impl Scene {
+    fn kubectl(&self, words: &str) -> Said {
+        self.kubectl_args(&words.split_whitespace().collect::<Vec<_>>(), "")
+    }
+
+    fn kubectl_args(&self, args: &[&str], stdin: &str) -> Said {
+        Said::by(Command::new("kubectl").args(args).env("KUBECONFIG", self.servers.servers[0].kubeconfig()), stdin)
+    }
+
+    fn apply(&self, object: &Value) {
+        self.kubectl_args(&["apply", "-f", "-"], &object.to_string()).ok();
+    }
+
+    fn pods(&self, app: &str) -> Vec<Value> {
+        let list = self.kubectl(&format!("get pods -l app={app} -o json")).json();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Runs a command in the shell of a node.
+    fn shell(&self, node: &str, line: &str) -> Said {
+        self.kubectl_args(&["exec", &format!("shell-{node}"), "--", "/bin/busybox", "sh", "-c", line], "")
+    }
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[test]
+fn pods_run_on_machines_that_joined() {
+    if let Some(missing) = missing(&["kubectl"]) {
+        return skip(&missing).unwrap_or_default();
+    }
+    let Some(busybox) = program("busybox") else { return skip("there is no busybox on the PATH").unwrap_or_default() };
+    let Some(mut servers) = Servers::none(Storage::Folder) else { return };
+    let server = servers.add();
+    servers.start_server(server, &[]);
+    let mut scene = Scene { agents: Vec::new(), servers };
+    nodes_join(&mut scene);
+    push(&scene, &busybox);
+    deploy(&scene);
+    they_are_spread(&scene);
+    they_reach_each_other(&scene);
+    the_api_reaches_them(&scene);
+    a_node_reads_what_is_its_own(&scene);
+    an_agent_takes_over(&mut scene);
+    a_node_that_stays_away_is_missed(&mut scene);
+}
+
+fn nodes_join(scene: &mut Scene) {
+    let token = scene.servers.servers[0].folder().join("node-token");
+    std::fs::write(&token, scene.servers.knarr(0, &["token", "create", "--node"]).ok()).expect("a new file");
+    let (url, token) = (scene.servers.servers[0].url(), token.display().to_string());
+    let args = ["--server", url.as_str(), "--token-file", token.as_str()];
+    for (index, name) in NODES.into_iter().enumerate() {
+        let mut agent = scene.servers.add_node(name, index);
+        if index == 0 {
+            let said = agent.refused(&[]);
+            assert!(said.contains("--token-file"), "{said}");
+        } else {
+            // What is taken is not given again.
+            let other = scene.servers.add_node("one", 9);
+            let said = other.refused(&args);
+            assert!(said.contains("there is a node \"one\" already"), "{said}");
+        }
+        agent.start(&args);
+        scene.agents.push(agent);
+    }
+    // With the same token nobody becomes a server.
+    let newcomer = scene.servers.add();
+    let join = ["--no-node", "--join", url.as_str(), "--token-file", token.as_str()];
+    let said = scene.servers.servers[newcomer].refused(&join);
+    assert!(said.contains("for nodes only"), "{said}");
+    scene.servers.servers.truncate(newcomer);
+    let nodes = scene.kubectl("get nodes -o json").json();
+    let ranges: Vec<&str> =
+        nodes["items"].as_array().expect("a list").iter().map(|node| text(node, "/spec/podCIDR")).collect();
+    assert_eq!(ranges, ["10.32.64.0/24", "10.32.65.0/24"]);
+}
+
+fn push(scene: &Scene, busybox: &Path) {
+    let build = |path: &Path, more: &[&str]| {
+        let path = path.display().to_string();
+        scene.servers.knarr(0, &[&["image", "build", &path], more].concat()).ok();
+    };
+    build(&example("hello-http.wasm"), &["--tag", "hello:v1"]);
+    build(&example("backend"), &["--tag", "backend:v1"]);
+    let root = tempfile::tempdir().expect("a temporary folder");
+    std::fs::create_dir_all(root.path().join("bin")).expect("a new folder");
+    std::fs::create_dir_all(root.path().join("tmp")).expect("a new folder");
+    std::fs::copy(busybox, root.path().join("bin/busybox")).expect("busybox can be copied");
+    build(root.path(), &["--tag", "busybox:v1", "--entrypoint", "/bin/busybox"]);
+}
+
+fn deploy(scene: &Scene) {
+    for (name, replicas) in [("hello", 4), ("backend", 4)] {
+        let image = format!("registry.local/{name}:v1");
+        scene.kubectl(&format!("create deployment {name} --image={image} --replicas={replicas}")).ok();
+        scene.kubectl(&format!("expose deployment {name} --port=80 --target-port=8080 --type=NodePort")).ok();
+    }
+    scene.kubectl("create secret generic named --from-literal=word=sesame").ok();
+    scene.kubectl("create secret generic other --from-literal=word=none").ok();
+    for node in NODES {
+        scene.apply(&json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": format!("shell-{node}"), "labels": { "app": "shell" } },
+            "spec": { "nodeName": node, "containers": [{ "name": "main", "image": "registry.local/busybox:v1",
+                "command": ["/bin/busybox", "sh", "-c", "echo my word is $WORD; exec /bin/busybox sleep 100000"],
+                "env": [{ "name": "WORD", "valueFrom": { "secretKeyRef": { "name": "named", "key": "word" } } }] }] },
+        }));
+    }
+    for name in ["hello", "backend"] {
+        scene.kubectl(&format!("rollout status deployment/{name} --timeout=120s")).ok();
+    }
+    scene.kubectl("wait --for=condition=Ready pod -l app=shell --timeout=120s").ok();
+}
+
+fn they_are_spread(scene: &Scene) {
+    for app in ["hello", "backend"] {
+        let pods = scene.pods(app);
+        let nodes: BTreeSet<&str> = pods.iter().map(|pod| text(pod, "/spec/nodeName")).collect();
+        assert_eq!((pods.len(), nodes), (4, BTreeSet::from(NODES)), "{app}");
+        for pod in &pods {
+            let range = if text(pod, "/spec/nodeName") == "one" { "10.32.64." } else { "10.32.65." };
+            assert!(text(pod, "/status/podIP").starts_with(range), "{}", text(pod, "/status/podIP"));
+        }
+    }
+}
+
+/// From pods of each node to all pods of both, and to Services; from outside by the port of any node.
+fn they_reach_each_other(scene: &Scene) {
+    let addresses: Vec<String> = ["hello", "backend"]
+        .iter()
+        .flat_map(|app| scene.pods(app))
+        .map(|pod| format!("http://{}:8080/", text(&pod, "/status/podIP")))
+        .collect();
+    let mut urls = addresses.clone();
+    urls.extend(["http://hello/", "http://backend.default.svc.cluster.local/"].map(str::to_owned));
+    let ask = |url: &String| format!("/bin/busybox wget -T 10 -qO- {url} || echo FAILED {url};");
+    let line: String = urls.iter().map(ask).collect();
+    for node in NODES {
+        let said = scene.shell(node, &line).ok();
+        assert!(!said.contains("FAILED"), "from {node}: {said}");
+        assert_eq!(said.matches("Hello from hello-").count(), 5, "{said}");
+        // A Service leads to pods of both nodes.
+        let many = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do /bin/busybox wget -T 10 -qO- http://hello/; done";
+        let said = scene.shell(node, many).ok();
+        for pod in scene.pods("hello") {
+            let name = text(&pod, "/metadata/name");
+            assert!(said.contains(name), "{name} was never asked by {node}: {said}");
+        }
+    }
+    let port = scene.kubectl("get service hello -o jsonpath={.spec.ports[0].nodePort}").ok();
+    for agent in &scene.agents {
+        for turn in 0..12 {
+            let path = if turn % 2 == 0 { "/" } else { "/call?url=http://backend/" };
+            let answer = e2e::http::get(&format!("{}:{port}", agent.address), path);
+            let answer = answer.unwrap_or_else(|error| panic!("{} {path}: {error}", agent.name));
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    }
+}
+
+/// Logs, exec and metrics of pods of both nodes.
+fn the_api_reaches_them(scene: &Scene) {
+    for node in NODES {
+        assert_eq!(scene.kubectl(&format!("logs shell-{node}")).ok(), "my word is sesame\n");
+        assert_eq!(scene.shell(node, "echo $WORD").ok(), "sesame\n");
+        let metrics = scene.kubectl(&format!("get --raw /api/v1/nodes/{node}/proxy/metrics/resource")).ok();
+        assert!(metrics.contains(&format!("shell-{node}")), "{metrics}");
+    }
+    for pod in scene.pods("hello") {
+        let name = text(&pod, "/metadata/name");
+        assert!(scene.kubectl(&format!("logs {name}")).success, "{name}");
+    }
+}
+
+/// A node that is taken over by somebody gives him no more than what runs there.
+fn a_node_reads_what_is_its_own(scene: &Scene) {
+    let as_node = |words: &str| {
+        let mut args: Vec<&str> = words.split_whitespace().collect();
+        args.extend(["--as", "system:node:one", "--as-group", "system:nodes"]);
+        scene.kubectl_args(&args, "")
+    };
+    as_node("get secret named").ok();
+    as_node("get pod shell-one").ok();
+    as_node("get pods -A --field-selector spec.nodeName=one").ok();
+    for (words, why) in [
+        ("get secret other", "no pod that is bound to node"),
+        ("get secrets", "by name"),
+        ("get secrets -A", "by name"),
+        ("get pods -A", "field selector"),
+        ("get pod shell-two", "bound to it"),
+        ("delete pod shell-two", "set to itself"),
+        ("label node two x=y", "not allowed to modify"),
+        ("scale deployment hello --replicas=0", "forbidden"),
+    ] {
+        let said = as_node(words).refused();
+        assert!(said.contains(why), "{words}: {said}");
+    }
+}
+
+/// Killed and started again, without a token: what runs is not touched.
+fn an_agent_takes_over(scene: &mut Scene) {
+    let of_node = |scene: &Scene| {
+        let list = scene.kubectl("get pods -o json --field-selector spec.nodeName=one").json();
+        let seen = |pod: &Value| {
+            let pointer = |pointer: &str| text(pod, pointer).to_owned();
+            (pointer("/metadata/uid"), pointer("/status/podIP"), pointer("/status/containerStatuses/0/containerID"))
+        };
+        list["items"].as_array().expect("a list").iter().map(seen).collect::<BTreeSet<_>>()
+    };
+    let before = of_node(scene);
+    assert!(before.len() >= 3, "{before:?}");
+    scene.agents[0].kill();
+    // Its pods answer while it is dead.
+    let address = scene
+        .pods("hello")
+        .iter()
+        .find(|pod| text(pod, "/spec/nodeName") == "one")
+        .map(|pod| text(pod, "/status/podIP").to_owned());
+    let address = address.expect("a pod of node one");
+    let line = format!("/bin/busybox wget -T 10 -qO- http://{address}:8080/");
+    assert!(scene.shell("two", &line).ok().contains("Hello from"));
+    scene.agents[0].start(&[]);
+    eventually("exec goes to the agent that took over", || {
+        let said = scene.shell("one", "echo $WORD");
+        if said.stdout == "sesame\n" { Ok(()) } else { Err(said.everything()) }
+    });
+    assert_eq!(of_node(scene), before);
+    let restarts = scene.kubectl("get pods -o jsonpath={.items[*].status.containerStatuses[*].restartCount}").ok();
+    assert!(restarts.split_whitespace().all(|count| count == "0"), "{restarts}");
+}
+
+fn a_node_that_stays_away_is_missed(scene: &mut Scene) {
+    scene.servers.unplug_node(1);
+    let what = "the node is NotReady, tainted, and its pods are out of their Service";
+    within(MISSED_WITHIN, what, || {
+        let node = scene.kubectl("get node two -o json").json();
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready").cloned().unwrap_or_default();
+        let taints = node["spec"]["taints"].to_string();
+        let slices = scene.kubectl("get endpointslices -l kubernetes.io/service-name=hello -o json").json();
+        let endpoints = slices["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|slice| slice["endpoints"].as_array().cloned().unwrap_or_default());
+        let usable = endpoints.filter(|one| one["nodeName"] == "two" && one["conditions"]["ready"] == true).count();
+        if ready["status"] == "Unknown" && taints.contains("unreachable") && usable == 0 {
+            return Ok(());
+        }
+        Err(format!("{ready} {taints}, {usable} endpoints"))
+    });
+    // The rest goes on.
+    let said = scene.shell("one", "for i in 1 2 3 4 5 6; do /bin/busybox wget -T 10 -qO- http://hello/; done").ok();
+    assert_eq!(said.matches("Hello from").count(), 6, "{said}");
+    scene.servers.plug_node(1);
+    scene.kubectl("wait --for=condition=Ready node/two --timeout=90s").ok();
+    eventually("the node answers again", || {
+        let said = scene.shell("two", "echo $WORD");
+        if said.stdout == "sesame\n" { Ok(()) } else { Err(said.everything()) }
+    });
+}
