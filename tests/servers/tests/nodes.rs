@@ -159,14 +159,14 @@ fn they_reach_each_other(scene: &Scene) {
         .collect();
     let mut urls = addresses.clone();
     urls.extend(["http://hello/", "http://backend.default.svc.cluster.local/"].map(str::to_owned));
-    let ask = |url: &String| format!("/bin/busybox wget -T 10 -qO- {url} || echo FAILED {url};");
+    let ask = |url: &String| format!("/bin/busybox wget -qO- {url} || echo FAILED {url};");
     let line: String = urls.iter().map(ask).collect();
     for node in NODES {
         let said = scene.shell(node, &line).ok();
         assert!(!said.contains("FAILED"), "from {node}: {said}");
         assert_eq!(said.matches("Hello from hello-").count(), 5, "{said}");
         // A Service leads to pods of both nodes.
-        let many = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do /bin/busybox wget -T 10 -qO- http://hello/; done";
+        let many = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do /bin/busybox wget -qO- http://hello/; done";
         let said = scene.shell(node, many).ok();
         for pod in scene.pods("hello") {
             let name = text(&pod, "/metadata/name");
@@ -243,7 +243,7 @@ fn an_agent_takes_over(scene: &mut Scene) {
         .find(|pod| text(pod, "/spec/nodeName") == "one")
         .map(|pod| text(pod, "/status/podIP").to_owned());
     let address = address.expect("a pod of node one");
-    let line = format!("/bin/busybox wget -T 10 -qO- http://{address}:8080/");
+    let line = format!("/bin/busybox wget -qO- http://{address}:8080/");
     assert!(scene.shell("two", &line).ok().contains("Hello from"));
     scene.agents[0].start(&[]);
     eventually("exec goes to the agent that took over", || {
@@ -276,7 +276,7 @@ fn a_node_that_stays_away_is_missed(scene: &mut Scene) {
         Err(format!("{ready} {taints}, {usable} endpoints"))
     });
     // The rest goes on.
-    let said = scene.shell("one", "for i in 1 2 3 4 5 6; do /bin/busybox wget -T 10 -qO- http://hello/; done").ok();
+    let said = scene.shell("one", "for i in 1 2 3 4 5 6; do /bin/busybox wget -qO- http://hello/; done").ok();
     assert_eq!(said.matches("Hello from").count(), 6, "{said}");
     scene.servers.plug_node(1);
     scene.kubectl("wait --for=condition=Ready node/two --timeout=90s").ok();
