@@ -185,7 +185,7 @@ mod tests {
             assert_eq!(found, expect);
         };
         let me = node("one", "10.32.0.0/18", "192.0.2.1");
-        check(&[me.clone()], &[]);
+        check(std::slice::from_ref(&me), &[]);
         let two = node("two", "10.32.64.0/24", "192.0.2.2");
         check(&[me.clone(), two.clone()], &[("10.32.64.0/24", "192.0.2.2")]);
         // Ours, nobody's, somebody else's, outside of the cluster's range, of no address that we could reach.
