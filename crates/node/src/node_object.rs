@@ -68,6 +68,10 @@ impl Publisher {
             let now = Timestamp::now();
             let is_ready = *ready.borrow_and_update();
             let images = self.context.images.list().await.unwrap_or_default();
+            // Whoever missed the node's heartbeats may have said so in the same place.
+            if let Ok(Some(node)) = api.get_opt(&self.context.config.node_name).await {
+                conditions = node.status.and_then(|status| status.conditions).unwrap_or(conditions);
+            }
             conditions = next_conditions(&conditions, &self.verdicts(is_ready), now);
             let body = self.status(&conditions, &images);
             let stale = |at: &Timestamp| now.duration_since(*at).unsigned_abs() >= HEARTBEAT_EVERY;
