@@ -182,7 +182,7 @@ mod tests {
     fn fields_have_kubernetes_names() {
         let state = json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });
         let status = json!({ "name": "c", "image": "i", "imageID": "d", "ready": true, "restartCount": 2,
-            "started": true, "state": state, "lastState": {} });
+            "started": true, "state": state, "lastState": {}, "allocatedResources": { "cpu": "1" } });
         let volume = json!({ "name": "v", "persistentVolumeClaim": { "claimName": "c" }, "ephemeral": {} });
         let container = json!({ "name": "c", "image": "i", "restartPolicy": "Always",
             "ports": [{ "containerPort": 80, "name": "http" }],

@@ -8,7 +8,7 @@
 use api::status::{Status, Subject};
 use serde_json::Value;
 
-use crate::core::{Snapshot, core_kind, prefix};
+use crate::core::{Entry, Snapshot, core_kind, key, prefix};
 use crate::object::encode::decode;
 
 const BOUND_TO: &str = "spec.nodeName";
@@ -38,10 +38,8 @@ impl Asked<'_> {
         let Self { node, namespace, name, .. } = *self;
         let refuse = |why: String| Err(Status::forbidden(&Subject { group: "", resource: self.resource, name }, &why));
         let pods = prefix(core_kind("pods"), namespace);
-        let mut own = view
-            .range(&pods, None)
-            .filter(|entry| entry.facets.field(BOUND_TO) == node)
-            .map(|entry| decode(&entry.value));
+        let is_own = |entry: &Entry| entry.facets.field(BOUND_TO) == node;
+        let mut own = view.range(&pods, None).filter(|entry| is_own(entry)).map(|entry| decode(&entry.value));
         match self.resource {
             "pods" if self.verb != "get" => {
                 let wanted = format!("{BOUND_TO}={node}");
@@ -50,7 +48,7 @@ impl Asked<'_> {
                 }
                 refuse(format!("node {node:?} can only list and watch pods with the field selector {wanted}"))
             }
-            "pods" if own.any(|pod| api::meta::name(&pod) == name) => Ok(()),
+            "pods" if view.get(&key(core_kind("pods"), namespace, name)).is_some_and(is_own) => Ok(()),
             "pods" => refuse(format!("node {node:?} can only read pods that are bound to it")),
             _ if namespace.is_empty() || name.is_empty() => {
                 refuse(format!("node {node:?} can only read single {}, by name", self.resource))

@@ -27,9 +27,10 @@ fn routes_follow_the_nodes() {
             return;
         }
         ip("link set lo up");
-        ip("link add eth0 type dummy");
+        ip("link add eth0 type veth peer name cable");
         ip("addr add 192.0.2.2/24 dev eth0");
         ip("link set eth0 up");
+        ip("link set cable up");
         let before = traces(machine);
         let mut cluster = Cluster::start(machine, |config| config.node_name = Some("here".to_owned()));
         cluster.other_node("two", "10.32.64.0/24", "192.0.2.3");
