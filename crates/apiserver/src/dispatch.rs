@@ -355,8 +355,7 @@ impl Exchange {
     async fn authorize_node(&self, verb: Verb) -> Result<(), Status> {
         let Some(node) = self.user.node_name() else { return Ok(()) };
         let ResourcePath { group, resource, namespace, subresource, .. } = &self.path;
-        let (verb, name, field_selector) = (verb.name(), self.name(), self.parameters.field_selector.as_str());
-        let asked = node_reach::Asked { node, verb, group, resource, namespace, name, field_selector };
+        let asked = node_reach::Asked { node, verb: verb.name(), group, resource, namespace, name: self.name() };
         if !subresource.is_empty() || !asked.is_judged() || asked.check(&self.core.store.view()).is_ok() {
             return Ok(());
         }

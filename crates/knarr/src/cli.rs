@@ -214,7 +214,7 @@ pub enum TokenCommand {
     /// Make a token and print it; whoever has it can become a server (or, with --node, a node), so keep it secret
     #[command(after_help = "Examples:\n  knarr token create --ttl 15m > token\n  knarr token create --node > token")]
     Create {
-        /// Good for nodes only, which have no rights but over their own pods
+        /// Good for nodes only, which write nothing but what is their own
         #[arg(long)]
         node: bool,
         /// How long machines can join with it: a number and s, m, h or d

@@ -1,14 +1,15 @@
-//! What a node agent may read of the cluster: its own pods, and the Secrets and ConfigMaps that they name.
+//! What a node agent may read of the cluster's Secrets and ConfigMaps: those that its own pods name.
 //!
 //! The role `system:node` is wider than one node, as RBAC knows no pods. Here is what narrows it: a request is about one
-//! object by its name, and a pod that is bound to the node names it too; or it is about the pods of the node.
+//! object by its name, and a pod that is bound to the node names it too. Pods themselves a node may all read: to keep
+//! network policies it has to know the labels and addresses of pods on other nodes.
 //!
 //! Follows `plugin/pkg/auth/authorizer/node`, without a graph: the pods of one namespace are looked at.
 
 use api::status::{Status, Subject};
 use serde_json::Value;
 
-use crate::core::{Entry, Snapshot, core_kind, key, prefix};
+use crate::core::{Snapshot, core_kind, prefix};
 use crate::object::encode::decode;
 
 const BOUND_TO: &str = "spec.nodeName";
@@ -23,39 +24,28 @@ pub struct Asked<'a> {
     pub namespace: &'a str,
     /// Of the object; that of a field selector, too.
     pub name: &'a str,
-    pub field_selector: &'a str,
 }
 
 impl Asked<'_> {
     /// Whether there is more to know than RBAC does.
     pub fn is_judged(&self) -> bool {
         let reads = matches!(self.verb, "get" | "list" | "watch");
-        reads && self.group.is_empty() && matches!(self.resource, "pods" | "secrets" | "configmaps")
+        reads && self.group.is_empty() && matches!(self.resource, "secrets" | "configmaps")
     }
 
     /// 403 if it goes too far.
     pub fn check(&self, view: &Snapshot) -> Result<(), Status> {
-        let Self { node, namespace, name, .. } = *self;
-        let refuse = |why: String| Err(Status::forbidden(&Subject { group: "", resource: self.resource, name }, &why));
-        let pods = prefix(core_kind("pods"), namespace);
-        let is_own = |entry: &Entry| entry.facets.field(BOUND_TO) == node;
-        let mut own = view.range(&pods, None).filter(|entry| is_own(entry)).map(|entry| decode(&entry.value));
-        match self.resource {
-            "pods" if self.verb != "get" => {
-                let wanted = format!("{BOUND_TO}={node}");
-                if self.field_selector.split(',').any(|part| part == wanted) {
-                    return Ok(());
-                }
-                refuse(format!("node {node:?} can only list and watch pods with the field selector {wanted}"))
-            }
-            "pods" if view.get(&key(core_kind("pods"), namespace, name)).is_some_and(is_own) => Ok(()),
-            "pods" => refuse(format!("node {node:?} can only read pods that are bound to it")),
-            _ if namespace.is_empty() || name.is_empty() => {
-                refuse(format!("node {node:?} can only read single {}, by name", self.resource))
-            }
-            resource if own.any(|pod| names(&pod, resource, name)) => Ok(()),
-            _ => refuse(format!("no pod that is bound to node {node:?} names it")),
+        let Self { node, resource, namespace, name, .. } = *self;
+        let refuse = |why: String| Err(Status::forbidden(&Subject { group: "", resource, name }, &why));
+        if namespace.is_empty() || name.is_empty() {
+            return refuse(format!("node {node:?} can only read single {resource}, by name"));
         }
+        let pods = prefix(core_kind("pods"), namespace);
+        let mut own = view.range(&pods, None).filter(|entry| entry.facets.field(BOUND_TO) == node);
+        if own.any(|entry| names(&decode(&entry.value), resource, name)) {
+            return Ok(());
+        }
+        refuse(format!("no pod that is bound to node {node:?} names it"))
     }
 }
 
@@ -122,13 +112,14 @@ mod tests {
     #[test]
     fn only_reads_of_these_are_judged() {
         let check = |verb: &str, group: &str, resource: &str, expect: bool| {
-            let asked = Asked { node: "n", verb, group, resource, namespace: "", name: "", field_selector: "" };
+            let asked = Asked { node: "n", verb, group, resource, namespace: "", name: "" };
             assert_eq!(asked.is_judged(), expect, "{verb} {group} {resource}");
         };
         check("get", "", "secrets", true);
-        check("watch", "", "pods", true);
-        check("create", "", "pods", false);
+        check("watch", "", "configmaps", true);
+        check("watch", "", "pods", false);
+        check("create", "", "secrets", false);
         check("get", "", "services", false);
-        check("list", "metrics.k8s.io", "pods", false);
+        check("list", "example.com", "secrets", false);
     }
 }
