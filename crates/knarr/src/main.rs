@@ -8,6 +8,7 @@ mod agent;
 mod cli;
 mod cluster;
 mod commands;
+mod data_dir;
 mod examples;
 mod hex;
 mod https;

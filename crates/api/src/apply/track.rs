@@ -36,12 +36,9 @@ fn before(writer: &Writer<'_>, old: Option<&Value>, sent: Option<Value>) -> Mana
 }
 
 fn after(writer: &Writer<'_>, mut managers: Managers, old: Option<&Value>, new: &Value) -> Option<Value> {
-    if managers.is_empty() && old.is_some() {
-        // Nobody was tracked so far. That begins with an apply.
-        return None;
-    }
     if managers.is_empty() {
-        return first(writer, new);
+        // Nobody was tracked so far. Of an object that was there, that begins with an apply.
+        return if old.is_none() { first(writer, new) } else { None };
     }
     let mut changes = writer.changes(old.unwrap_or(&NOTHING), new);
     let own = writer.identity(Operation::Update);

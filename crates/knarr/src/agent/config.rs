@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::AgentArgs;
 use crate::cluster::{authority_of, host_name};
+use crate::data_dir;
 use crate::join_token::JoinToken;
 
 /// Settings of one agent process.
@@ -35,12 +36,7 @@ pub enum Token {
 
 impl AgentConfig {
     pub fn new(args: &AgentArgs) -> Result<Self> {
-        std::fs::create_dir_all(&args.data_dir)
-            .with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
-        let data_dir = args
-            .data_dir
-            .canonicalize()
-            .with_context(|| format!("cannot use the data directory {}", args.data_dir.display()))?;
+        let data_dir = data_dir::open(&args.data_dir)?;
         let servers = args.server.iter().map(|url| authority_of("--server", url)).collect::<Result<Vec<_>>>()?;
         let token = args.token_file.as_deref().map(|path| Token::read(path, args.ca_file.as_deref())).transpose()?;
         let (node_name, address) = (args.node_name.clone(), args.address);

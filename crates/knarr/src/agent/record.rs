@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::data_dir::read_record;
 use crate::pki::{Leaf, write_private};
 
 const FILE: &str = "node/agent.json";
@@ -59,12 +60,7 @@ impl fmt::Debug for Pem {
 impl AgentRecord {
     /// `None` when this machine has not joined.
     pub fn read(data_dir: &Path) -> Result<Option<Self>> {
-        let path = path(data_dir);
-        let text = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            text => text.with_context(|| format!("cannot read {}", path.display()))?,
-        };
-        serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is damaged", path.display()))
+        read_record(&path(data_dir))
     }
 
     pub fn write(&self, data_dir: &Path) -> Result<()> {

@@ -10,7 +10,7 @@ use store::MemberId;
 
 use super::join::{JoinSettings, authority_of};
 use crate::cli::{ServerArgs, UpArgs};
-use crate::store_keys;
+use crate::{data_dir, store_keys};
 
 /// Host name under which pods name images of the embedded registry.
 pub const REGISTRY_NAME: &str = "registry.local";
@@ -131,12 +131,7 @@ impl ClusterConfig {
 
     /// The only server, with a node.
     pub fn new(args: &UpArgs) -> Result<Self> {
-        std::fs::create_dir_all(&args.data_dir)
-            .with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
-        let data_dir = args
-            .data_dir
-            .canonicalize()
-            .with_context(|| format!("cannot use the data directory {}", args.data_dir.display()))?;
+        let data_dir = data_dir::open(&args.data_dir)?;
         let node_name = match &args.node_name {
             Some(name) => name.clone(),
             None => host_name()?,

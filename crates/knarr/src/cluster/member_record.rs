@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use store::MemberId;
 
+use crate::data_dir::read_record;
 use crate::pki::write_private;
 
 const FILE: &str = "member.json";
@@ -60,12 +61,7 @@ impl MemberRecord {
 
     /// `None` when the directory has no such file.
     pub fn read(data_dir: &Path) -> Result<Option<Self>> {
-        let path = path(data_dir);
-        let text = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            text => text.with_context(|| format!("cannot read {}", path.display()))?,
-        };
-        serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is damaged", path.display()))
+        read_record(&path(data_dir))
     }
 
     pub fn write(&self, data_dir: &Path) -> Result<()> {
