@@ -196,6 +196,11 @@ impl Kind {
         }
     }
 
+    /// Whether objects of it can be answered as protobuf. Custom kinds cannot, whatever their names are.
+    pub fn has_message(&self) -> bool {
+        !self.is_custom() && crate::protobuf::has_message(&self.api_version(), self.kind)
+    }
+
     /// Whether a CustomResourceDefinition made it.
     pub fn is_custom(&self) -> bool {
         matches!(self.origin, Origin::Custom { .. })

@@ -29,7 +29,7 @@ use crate::rest::usage::Summaries;
 use crate::subresource::invoke::Routes;
 use crate::traffic::Traffic;
 use crate::traffic::annotations::Annotations;
-use crate::wire::accept::Form;
+use crate::wire::accept::Accepted;
 use crate::wire::query::Parameters;
 
 pub type Snapshot = View<ObjectFacets>;
@@ -170,7 +170,8 @@ pub struct Request {
     /// What follows the subresource in the path: the key of a bucket's entry.
     pub rest: String,
     pub parameters: Parameters,
-    pub form: Form,
+    /// How it is answered.
+    pub accepted: Accepted,
     /// Who owns what the request writes: `fieldManager`, or the client's program. May be empty.
     pub manager: String,
     pub ownership: Ownership,
@@ -192,7 +193,7 @@ impl Request {
             subresource: String::new(),
             rest: String::new(),
             parameters: Parameters::default(),
-            form: Form::Object,
+            accepted: Accepted::PLAIN,
             manager: "kube-apiserver".to_owned(),
             ownership: Ownership::Tracked,
             annotations: Annotations::default(),

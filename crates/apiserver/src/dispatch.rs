@@ -33,7 +33,7 @@ use crate::subresource::connect::{self, Connect, relay};
 use crate::traffic::audit::Arrived;
 use crate::traffic::schema::Asked;
 use crate::traffic::{Admitted, Outcome, Record, known_subresource, metrics};
-use crate::wire::accept::{Form, negotiate};
+use crate::wire::accept::{Accepted, negotiate, of_failures};
 use crate::wire::body::{APPLY_MEDIA_TYPE, media_type};
 use crate::wire::path::{ResourcePath, Target, parse};
 use crate::wire::query::{Parameters, WriteOptions};
@@ -90,13 +90,14 @@ pub async fn dispatch(State(core): State<Arc<Core>>, request: HttpRequest<Body>)
     let path = request.uri().path().to_owned();
     let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0.ip());
     let arrived = core.traffic.is_audited().then(|| Arrived::new(request.uri(), request.headers(), peer));
+    let accept = request.headers().get(header::ACCEPT).cloned();
     let mut record = Record::default();
     let answered = AssertUnwindSafe(answer(Arc::clone(&core), request, &mut record)).catch_unwind().await;
     let response = answered.unwrap_or_else(|_| {
         tracing::error!(%method, path, "a request handler panicked");
         Err(Status::internal("this request made the server fail; the failure is logged"))
     });
-    let response = response.unwrap_or_else(|status| respond::failure(&status));
+    let response = response.unwrap_or_else(|status| respond::failure(of_failures(accept.as_ref()), &status));
     let outcome = Outcome { code: response.status().as_u16(), took: began.elapsed() };
     core.traffic.answered(arrived, &record, outcome).await;
     tracing::debug!(%method, path, code = outcome.code, elapsed = ?outcome.took, "request");
@@ -185,8 +186,9 @@ async fn non_resource(core: &Core, user: &UserInfo, parts: Parts, record: &mut R
     if let Some(response) = authn::discovery::answer(core, path).await {
         return response;
     }
-    let form = negotiate(&parts.headers).unwrap_or(Form::Object);
-    discovery::answer(path, form, core)
+    // What is no object of a kind is JSON, whatever else is accepted.
+    let accepted = negotiate(&parts.headers, || false).unwrap_or(Accepted::PLAIN);
+    discovery::answer(path, accepted.form, core)
 }
 
 /// Who answers for `/apis/<group>/<version>`, if it is not this server.
@@ -235,10 +237,10 @@ impl Exchange {
         if connect::is_connection(&self.path.subresource) {
             return self.connect(kind, method, verb, body).await;
         }
-        let form = match negotiate(&self.headers) {
-            Some(form) => form,
-            None if subresource::negotiates(&self.path) => Form::Object,
-            None => return Err(not_acceptable()),
+        let accepted = match negotiate(&self.headers, || kind.has_message()) {
+            Some(accepted) => accepted,
+            None if subresource::negotiates(&self.path) => Accepted::PLAIN,
+            None => return Err(not_acceptable(kind)),
         };
         self.check_options(verb)?;
         let manager = self.manager();
@@ -253,7 +255,7 @@ impl Exchange {
             subresource: self.path.subresource,
             rest: self.path.rest,
             parameters: self.parameters,
-            form,
+            accepted,
             manager,
             ownership: Ownership::Tracked,
             annotations: record.annotations.clone(),
@@ -402,10 +404,9 @@ async fn kind_of(core: &Core, path: &ResourcePath) -> Result<(&'static Kind, Opt
     Ok((custom.kind(), Some(custom)))
 }
 
-fn not_acceptable() -> Status {
-    Status::not_acceptable(
-        "only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io",
-    )
+fn not_acceptable(kind: &Kind) -> Status {
+    let also = if kind.has_message() { ", application/vnd.kubernetes.protobuf" } else { "" };
+    Status::not_acceptable(format!("only the following media types are accepted: application/json{also}"))
 }
 
 async fn verbs(request: &Request, verb: Verb, input: Input) -> Result<Response, Status> {
@@ -455,7 +456,7 @@ async fn review(request: &Request, input: Input) -> Result<Response, Status> {
         "TokenReview" => reviews::answer_token(request, object).await?,
         _ => reviews::answer(request, object)?,
     };
-    Ok(respond::json(StatusCode::CREATED, respond::to_bytes(&answer)))
+    respond::object(request.accepted.media, StatusCode::CREATED, &answer)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Reads two crates' sources from cargo's registry: `k8s-pb` for field numbers and wire types,
 //! `k8s-openapi` for the exact JSON names. Both are facts of Kubernetes' published `.proto` and
-//! OpenAPI files. The table is one text file, committed, so that a normal build needs neither.
+//! OpenAPI files. Fields that are newer than `k8s-pb` are in `recent-messages.txt`. The table is one text file, committed, so that a normal build needs neither.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,6 +13,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+/// In the form of the table. Numbers never change, so that a line may stay when `k8s-pb` has caught up.
+const RECENT: &str = include_str!("recent-messages.txt");
 const OUTPUT: &str = "crates/api/src/protobuf/messages.txt";
 /// API groups whose messages are left out: nobody sends them to this server. Alpha and beta versions are left out too,
 /// but for what has become stable since.
@@ -42,21 +44,46 @@ pub fn run() -> Result<()> {
         let inline = fields.iter().filter(|field| is_inline(field, known, &messages));
         outer.extend(inline.filter_map(|field| Some((field.target.clone()?, known?))));
     }
-    let mut text = String::new();
+    let mut table: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let spelled = |message: &str| names.get(&message.to_lowercase()).map_or(message.to_owned(), |of| of.name.clone());
     for (message, fields) in &messages {
-        writeln!(text, "{}", spelled(message))?;
+        let lines = table.entry(spelled(message)).or_default();
         let known = names.get(&message.to_lowercase()).or_else(|| outer.get(message).copied());
         for field in fields {
             let json = known.and_then(|of| of.fields.get(&normalised(&field.name))).cloned();
             let mark = if json.is_none() && is_inline(field, known, &messages) { "^" } else { "" };
             let json = json.unwrap_or_else(|| camel_case(&field.name));
             let target = field.target.as_deref().map_or(String::new(), |target| format!(" {}", spelled(target)));
-            writeln!(text, " {} {mark}{} {json}{target}", field.tag, field.kind)?;
+            lines.push(format!(" {} {mark}{} {json}{target}", field.tag, field.kind));
         }
     }
+    add_recent(&mut table, RECENT)?;
+    let mut text = String::new();
+    for (message, lines) in &table {
+        writeln!(text, "{message}")?;
+        lines.iter().try_for_each(|line| writeln!(text, "{line}"))?;
+    }
     fs::write(OUTPUT, &text).with_context(|| format!("cannot write {OUTPUT}"))?;
-    println!("{OUTPUT}: {} messages", messages.len());
+    println!("{OUTPUT}: {} messages", table.len());
+    Ok(())
+}
+
+/// Adds the fields that the table does not have.
+fn add_recent(table: &mut BTreeMap<String, Vec<String>>, recent: &str) -> Result<()> {
+    let mut at = None;
+    for line in recent.lines() {
+        if !line.starts_with(' ') {
+            at = Some(line);
+            table.entry(line.to_owned()).or_default();
+            continue;
+        }
+        let message = at.context("a field follows the name of its message")?;
+        let lines = table.get_mut(message).context("the name was seen")?;
+        let number = |line: &str| line.split(' ').nth(1).map(str::to_owned);
+        if !lines.iter().any(|known| number(known) == number(line)) {
+            lines.push(line.to_owned());
+        }
+    }
     Ok(())
 }
 
@@ -294,6 +321,18 @@ mod tests {
             "limits: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, super::Quantity>,",
             (1, "%m", "limits", Some("io.k8s.api.apps.Quantity")),
         );
+    }
+
+    #[test]
+    fn recent_fields_are_added_once() {
+        let mut table = BTreeMap::from([("a.A".to_owned(), vec![" 1 s name".to_owned()])]);
+        add_recent(&mut table, "a.A\n 1 s name\n 2 *s names\na.B\n 1 b yes\n").unwrap();
+        let expect = BTreeMap::from([
+            ("a.A".to_owned(), vec![" 1 s name".to_owned(), " 2 *s names".to_owned()]),
+            ("a.B".to_owned(), vec![" 1 b yes".to_owned()]),
+        ]);
+        assert_eq!(table, expect);
+        assert!(add_recent(&mut table, " 1 s lost").is_err());
     }
 
     #[test]

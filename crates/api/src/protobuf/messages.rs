@@ -46,18 +46,15 @@ impl Message {
         let at = self.fields.binary_search_by_key(&tag, |f| f.tag).ok()?;
         Some(&self.fields[at])
     }
+
+    pub(super) fn fields(&self) -> &[Field] {
+        &self.fields
+    }
 }
 
 static MESSAGES: LazyLock<HashMap<String, Message>> = LazyLock::new(|| parse(TABLE));
 
 const TABLE: &str = include_str!("messages.txt");
-
-#[cfg(test)]
-impl Message {
-    pub(super) fn fields(&self) -> &[Field] {
-        &self.fields
-    }
-}
 
 #[cfg(test)]
 pub(super) fn all() -> impl Iterator<Item = &'static Message> {

@@ -1,4 +1,4 @@
-//! Kubernetes' protobuf bodies, decoded to the JSON they stand for.
+//! Kubernetes' protobuf: bodies decoded to the JSON they stand for, and JSON encoded for answers (`encode`).
 //!
 //! Owns: the `k8s\0` envelope (`runtime.Unknown`, apimachinery `pkg/runtime/serializer/protobuf`),
 //! the walk over wire bytes guided by a generated field table, and the dozen types whose JSON is
@@ -8,6 +8,7 @@
 //! So empty strings are dropped (but for the few where "" is a choice), and zeros of the fields
 //! named in [`ZERO_IS_ABSENT`].
 
+mod encode;
 mod messages;
 mod special;
 mod wire;
@@ -15,6 +16,7 @@ mod wire;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+pub use encode::{EncodeError, ListEncoder, encode, has_message, watch_event};
 use messages::{FieldKind, Message, Repeat};
 use wire::{Reader, WireValue};
 

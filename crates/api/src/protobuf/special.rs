@@ -6,7 +6,9 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::wire::{Reader, WireValue};
+use super::encode::{EncodeError, write_message};
+use super::messages::Message;
+use super::wire::{Reader, WireValue, put_bytes, put_delimited, put_number};
 use super::{ProtobufError, messages, read_message, utf8};
 
 /// From the message's bytes, and how deep it lies.
@@ -29,6 +31,27 @@ pub(super) fn reader(message: &str) -> Option<ReadFn> {
         "JSONSchemaPropsOrArray" => Some(schema_or_schemas),
         "JSONSchemaPropsOrBool" => Some(schema_or_bool),
         "JSONSchemaPropsOrStringArray" => Some(schema_or_words),
+        _ => None,
+    }
+}
+
+/// A message's bytes, from its JSON.
+type WriteFn = fn(&'static Message, &Value, &mut Vec<u8>) -> Result<(), EncodeError>;
+
+/// The writer of a message with a JSON form of its own.
+pub(super) fn writer(message: &str) -> Option<WriteFn> {
+    let short = message.rsplit('.').next()?;
+    match short {
+        "Time" | "Timestamp" => Some(put_time),
+        "MicroTime" => Some(put_micro_time),
+        "Duration" => Some(put_duration),
+        "Quantity" => Some(put_quantity),
+        "IntOrString" => Some(put_int_or_string),
+        "RawExtension" | "FieldsV1" | "JSON" => Some(put_raw_json),
+        "Verbs" | "ExtraValue" => Some(put_list),
+        "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray" => {
+            Some(put_schema_or_other)
+        }
         _ => None,
     }
 }
@@ -179,4 +202,101 @@ fn schema_or_bool(bytes: &[u8], depth: u32) -> Result<Value, ProtobufError> {
         }
     }
     Ok(only.unwrap_or_else(|| allows.into()))
+}
+
+fn at_time(message: &Message, value: &Value) -> Result<Option<Timestamp>, EncodeError> {
+    match value {
+        // The zero time.
+        Value::Null => Ok(None),
+        Value::String(text) => text.parse().map(Some).map_err(|_| EncodeError::misfit(&message.name, "", value)),
+        other => Err(EncodeError::misfit(&message.name, "", other)),
+    }
+}
+
+/// Seconds only, as Kubernetes writes them.
+fn put_time(message: &'static Message, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    if let Some(at) = at_time(message, value)? {
+        put_number(1, at.as_microsecond().div_euclid(1_000_000).cast_unsigned(), out);
+        put_number(2, 0, out);
+    }
+    Ok(())
+}
+
+fn put_micro_time(message: &'static Message, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    if let Some(at) = at_time(message, value)? {
+        let micros = at.as_microsecond();
+        put_number(1, micros.div_euclid(1_000_000).cast_unsigned(), out);
+        put_number(2, (micros.rem_euclid(1_000_000) * 1000).cast_unsigned(), out);
+    }
+    Ok(())
+}
+
+fn put_duration(message: &'static Message, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let nanos = value.as_str().and_then(crate::custom::format::duration);
+    let nanos = nanos.ok_or_else(|| EncodeError::misfit(&message.name, "", value))?;
+    put_number(1, nanos.cast_unsigned(), out);
+    Ok(())
+}
+
+fn put_quantity(message: &'static Message, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    match value {
+        Value::String(text) => put_bytes(1, text.as_bytes(), out),
+        Value::Number(number) => put_bytes(1, number.to_string().as_bytes(), out),
+        other => return Err(EncodeError::misfit(&message.name, "", other)),
+    }
+    Ok(())
+}
+
+fn put_int_or_string(message: &'static Message, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    match (value, value.as_i64()) {
+        (_, Some(number)) => {
+            put_number(1, 0, out);
+            put_number(2, number.cast_unsigned(), out);
+        }
+        (Value::String(text), _) => {
+            put_number(1, 1, out);
+            put_bytes(3, text.as_bytes(), out);
+        }
+        (other, None) => return Err(EncodeError::misfit(&message.name, "", other)),
+    }
+    Ok(())
+}
+
+fn put_raw_json(_message: &'static Message, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    put_bytes(1, value.to_string().as_bytes(), out);
+    Ok(())
+}
+
+fn put_list(message: &'static Message, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    put_words(1, message, value, out)
+}
+
+fn put_words(tag: u32, message: &Message, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let misfit = |found: &Value| EncodeError::misfit(&message.name, "", found);
+    for item in value.as_array().ok_or_else(|| misfit(value))? {
+        put_bytes(tag, item.as_str().ok_or_else(|| misfit(item))?.as_bytes(), out);
+    }
+    Ok(())
+}
+
+/// A schema, or instead of it a list of schemas, a list of words, or whether anything is allowed.
+fn put_schema_or_other(message: &'static Message, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let schema = messages::by_name(SCHEMA).expect("the table has the type of schemas");
+    let is_bool = message.name.ends_with("OrBool");
+    match value {
+        Value::Bool(allows) if is_bool => put_number(1, u64::from(*allows), out),
+        Value::Object(_) if is_bool => {
+            put_number(1, 1, out);
+            put_delimited(2, out, |out| write_message(schema, value, out))?;
+        }
+        Value::Object(_) => put_delimited(1, out, |out| write_message(schema, value, out))?,
+        Value::Array(_) if message.name.ends_with("OrStringArray") => put_words(2, message, value, out)?,
+        Value::Array(schemas) if !is_bool => {
+            for one in schemas {
+                put_delimited(2, out, |out| write_message(schema, one, out))?;
+            }
+        }
+        other => return Err(EncodeError::misfit(&message.name, "", other)),
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The protobuf wire format: tags, varints, lengths. Knows no message.
+//! The protobuf wire format: tags, varints, lengths, read and written. Knows no message.
 
 use super::ProtobufError;
 
@@ -80,4 +80,55 @@ impl<'a> Reader<'a> {
         let taken = self.take(N)?;
         Ok(taken.try_into().expect("take answered N bytes"))
     }
+}
+
+fn put_varint(mut number: u64, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn put_key(tag: u32, wire_type: u8, out: &mut Vec<u8>) {
+    put_varint(u64::from(tag) << 3 | u64::from(wire_type), out);
+}
+
+pub(super) fn put_number(tag: u32, number: u64, out: &mut Vec<u8>) {
+    put_key(tag, 0, out);
+    put_varint(number, out);
+}
+
+pub(super) fn put_double(tag: u32, number: f64, out: &mut Vec<u8>) {
+    put_key(tag, 1, out);
+    out.extend_from_slice(&number.to_bits().to_le_bytes());
+}
+
+/// What comes before bytes that somebody else writes.
+pub(super) fn put_length(tag: u32, length: usize, out: &mut Vec<u8>) {
+    put_key(tag, 2, out);
+    put_varint(length as u64, out);
+}
+
+pub(super) fn put_bytes(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    put_length(tag, bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+/// What `write` appends, with its length before it. One byte is left for the length, which is enough for most messages;
+/// the others are moved.
+pub(super) fn put_delimited<T>(tag: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    put_key(tag, 2, out);
+    let at = out.len();
+    out.push(0);
+    let written = write(out);
+    let length = out.len() - at - 1;
+    if length < 0x80 {
+        out[at] = length as u8;
+    } else {
+        let mut prefix = Vec::with_capacity(5);
+        put_varint(length as u64, &mut prefix);
+        out.splice(at..=at, prefix);
+    }
+    written
 }

@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use api::status::Status;
 use axum::response::Response;
-use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::present::{ListMeta, Presenter};
 use crate::core::{Core, Request};
 use crate::dispatch::Verb;
-use crate::wire::respond;
 
 /// A store that does not answer within this time is not healthy.
 const STORE_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -26,7 +24,7 @@ pub async fn answer(request: &Request, verb: Verb) -> Result<Response, Status> {
             let name = NAMES.into_iter().find(|name| *name == request.name);
             let name = name.ok_or_else(|| Status::not_found(&request.subject()))?;
             let component = component(&request.core, name).await;
-            Ok(respond::json(StatusCode::OK, presenter.value(component)))
+            presenter.answer_value(component)
         }
         Verb::List => {
             let mut components = Vec::new();
@@ -34,7 +32,7 @@ pub async fn answer(request: &Request, verb: Verb) -> Result<Response, Status> {
                 components.push(component(&request.core, name).await);
             }
             let meta = ListMeta { revision: request.core.store.view().revision().0, ..ListMeta::default() };
-            Ok(respond::json(StatusCode::OK, presenter.values(components, &meta)))
+            presenter.answer_values(components, &meta)
         }
         _ => Err(Status::method_not_allowed()),
     }

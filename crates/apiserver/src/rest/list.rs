@@ -29,7 +29,7 @@ pub async fn get(request: &Request) -> Result<Response, Status> {
     let presenter = Presenter::new(request)?;
     let view = snapshot(request).await?;
     let entry = form::entry(request, request.find(&view)?).await?;
-    Ok(respond::json(StatusCode::OK, presenter.object(&entry.value)))
+    presenter.answer(StatusCode::OK, &entry.value)
 }
 
 /// Where a list goes on: the revision it reads, and the last key it gave, without the collection's prefix.
@@ -98,16 +98,16 @@ pub struct Page {
 pub async fn list(request: &Request) -> Result<Response, Status> {
     let selection = Selection::new(request.kind, &request.parameters)?;
     let page = page(request, &selection).await?;
-    answer(request, page)
+    answer(request, page).await
 }
 
 /// Writes a page in the form that was asked for.
-pub fn answer(request: &Request, page: Page) -> Result<Response, Status> {
+pub async fn answer(request: &Request, page: Page) -> Result<Response, Status> {
     let presenter = Presenter::new(request)?;
     if presenter.is_verbatim() {
         return Ok(respond::json(StatusCode::OK, stream(&presenter, page)));
     }
-    Ok(respond::json(StatusCode::OK, presenter.list(&page.entries, &page.meta)))
+    presenter.answer_list(&page.entries, &page.meta).await
 }
 
 async fn page(request: &Request, selection: &Selection) -> Result<Page, Status> {

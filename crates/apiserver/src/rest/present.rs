@@ -1,24 +1,36 @@
-//! The form in which objects leave: as stored, converted to the served version, as Table or as metadata.
+//! The form in which objects leave: as stored, converted to the served version, as Table or as metadata; as JSON or as
+//! protobuf.
+
+use std::convert::Infallible;
 
 use api::custom::Custom;
 use api::kinds::Kind;
 use api::kinds::convert::convert;
+use api::protobuf::ListEncoder;
 use api::status::Status;
 use api::table::{IncludeObject, partial_metadata};
+use axum::body::Body;
+use axum::response::Response;
 use bytes::Bytes;
+use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::core::{Entry, Request};
 use crate::object::encode::{decode, encode};
-use crate::wire::accept::Form;
-use crate::wire::respond::to_bytes;
+use crate::wire::accept::{Accepted, Form, Media};
+use crate::wire::respond::{self, encoded, to_bytes};
+
+const META: &str = "meta.k8s.io/v1";
+/// A list that is encoded as protobuf lets others run after about this many bytes.
+const PAUSE_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct Presenter {
     kind: &'static Kind,
     custom: Option<Custom>,
     form: Form,
+    media: Media,
     include: IncludeObject,
 }
 
@@ -48,18 +60,24 @@ impl Presenter {
         let text = &request.parameters.include_object;
         let include = IncludeObject::from_query(text)
             .ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: {text:?}")))?;
-        Ok(Self { kind: request.kind, custom: request.custom.clone(), form: request.form, include })
+        let Accepted { form, media } = request.accepted;
+        Ok(Self { kind: request.kind, custom: request.custom.clone(), form, media, include })
     }
 
     /// Can stored bytes be handed out as they are?
     pub fn is_verbatim(&self) -> bool {
         matches!(self.form, Form::Object | Form::Discovery)
+            && self.media == Media::Json
             && self.custom.is_none()
             && std::ptr::eq(self.kind, self.kind.stored())
     }
 
     pub fn form(&self) -> Form {
         self.form
+    }
+
+    pub fn media(&self) -> Media {
+        self.media
     }
 
     fn served(&self, stored: &[u8]) -> Value {
@@ -72,45 +90,104 @@ impl Presenter {
     }
 
     /// One object.
-    pub fn object(&self, stored: &Bytes) -> Bytes {
+    pub fn object(&self, stored: &Bytes) -> Result<Bytes, Status> {
         if self.is_verbatim() {
-            return stored.clone();
+            return Ok(stored.clone());
         }
         self.value(self.served(stored))
     }
 
-    /// An object in the served form that is kept nowhere.
-    pub fn value(&self, object: Value) -> Bytes {
-        match self.form {
-            Form::Object | Form::Discovery => {
+    /// An object in the served form.
+    fn value(&self, object: Value) -> Result<Bytes, Status> {
+        match (self.form, self.media) {
+            (Form::Object | Form::Discovery, Media::Json) => {
                 let revision = api::meta::resource_version(&object).to_owned();
-                encode(&object).stamped(&revision)
+                Ok(encode(&object).stamped(&revision))
             }
-            Form::Partial | Form::PartialList => to_bytes(&partial_metadata(&object)),
-            Form::Table => {
+            (Form::Object | Form::Discovery, Media::Protobuf) => encoded(self.media, &object),
+            (Form::Partial | Form::PartialList, _) => encoded(self.media, &partial_metadata(&object)),
+            (Form::Table, _) => {
                 let revision = api::meta::resource_version(&object).parse().unwrap_or(0);
                 let meta = ListMeta { revision, ..ListMeta::default() };
-                to_bytes(&self.table(&[&object], &meta))
+                Ok(to_bytes(&self.table(&[&object], &meta)))
             }
         }
     }
 
-    /// A whole list that is not verbatim.
-    pub fn list(&self, entries: &[Entry], meta: &ListMeta) -> Bytes {
-        self.values(entries.iter().map(|entry| self.served(&entry.value)).collect(), meta)
+    /// Answers with one object.
+    pub fn answer(&self, code: StatusCode, stored: &Bytes) -> Result<Response, Status> {
+        Ok(respond::typed(code, self.media.content_type(), self.object(stored)?))
     }
 
-    /// A list of objects in the served form.
-    pub fn values(&self, objects: Vec<Value>, meta: &ListMeta) -> Bytes {
-        let (kind, api_version, items) = match self.form {
-            Form::Table => return to_bytes(&self.table(&objects.iter().collect::<Vec<_>>(), meta)),
-            Form::Partial | Form::PartialList => {
-                let items = objects.iter().map(partial_metadata).collect();
-                ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned(), items)
+    /// Answers with an object in the served form that is kept nowhere.
+    pub fn answer_value(&self, object: Value) -> Result<Response, Status> {
+        Ok(respond::typed(StatusCode::OK, self.media.content_type(), self.value(object)?))
+    }
+
+    /// Answers with a whole list that is not verbatim.
+    pub async fn answer_list(&self, entries: &[Entry], meta: &ListMeta) -> Result<Response, Status> {
+        if self.media == Media::Json {
+            return self.answer_values(entries.iter().map(|entry| self.served(&entry.value)).collect(), meta);
+        }
+        let mut list = self.protobuf_list(meta)?;
+        let mut pause_at = PAUSE_BYTES;
+        for entry in entries {
+            list.push(&self.item(self.served(&entry.value))).map_err(|error| respond::unencodable(&error))?;
+            if list.len() >= pause_at {
+                pause_at = list.len() + PAUSE_BYTES;
+                tokio::task::yield_now().await;
             }
-            Form::Object | Form::Discovery => (self.kind.list_kind, self.kind.api_version(), objects),
+        }
+        Ok(self.protobuf_answer(list))
+    }
+
+    /// Answers with a list of objects in the served form.
+    pub fn answer_values(&self, objects: Vec<Value>, meta: &ListMeta) -> Result<Response, Status> {
+        if self.media == Media::Protobuf {
+            let mut list = self.protobuf_list(meta)?;
+            for object in objects {
+                list.push(&self.item(object)).map_err(|error| respond::unencodable(&error))?;
+            }
+            return Ok(self.protobuf_answer(list));
+        }
+        let list = if self.form == Form::Table {
+            self.table(&objects.iter().collect::<Vec<_>>(), meta)
+        } else {
+            let (api_version, kind) = self.list_type();
+            let items: Vec<Value> = objects.into_iter().map(|object| self.item(object)).collect();
+            json!({ "kind": kind, "apiVersion": api_version, "metadata": meta.to_value(), "items": items })
         };
-        to_bytes(&json!({ "kind": kind, "apiVersion": api_version, "metadata": meta.to_value(), "items": items }))
+        Ok(respond::value(&list))
+    }
+
+    /// What a list has of an object.
+    fn item(&self, object: Value) -> Value {
+        match self.form {
+            Form::Partial | Form::PartialList => partial_metadata(&object),
+            Form::Object | Form::Discovery | Form::Table => object,
+        }
+    }
+
+    fn list_type(&self) -> (String, &'static str) {
+        match self.form {
+            Form::Partial | Form::PartialList => (META.to_owned(), "PartialObjectMetadataList"),
+            Form::Object | Form::Discovery | Form::Table => (self.kind.api_version(), self.kind.list_kind),
+        }
+    }
+
+    fn protobuf_list(&self, meta: &ListMeta) -> Result<ListEncoder, Status> {
+        let (api_version, kind) = match self.form {
+            Form::Partial | Form::PartialList => (META.to_owned(), "PartialObjectMetadata"),
+            Form::Object | Form::Discovery | Form::Table => (self.kind.api_version(), self.kind.kind),
+        };
+        ListEncoder::new(&api_version, kind, &meta.to_value()).map_err(|error| respond::unencodable(&error))
+    }
+
+    fn protobuf_answer(&self, list: ListEncoder) -> Response {
+        let (api_version, kind) = self.list_type();
+        let pieces = list.finish(&api_version, kind).map(|piece| Ok::<Bytes, Infallible>(piece.into()));
+        let body = Body::from_stream(futures::stream::iter(pieces));
+        respond::typed(StatusCode::OK, self.media.content_type(), body)
     }
 
     fn table(&self, objects: &[&Value], meta: &ListMeta) -> Value {
@@ -135,14 +212,14 @@ impl Presenter {
     }
 
     /// The object of a BOOKMARK event.
-    pub fn bookmark(&self, revision: u64, initial_events_end: bool) -> Bytes {
+    pub fn bookmark(&self, revision: u64, initial_events_end: bool) -> Result<Bytes, Status> {
         let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
         if initial_events_end {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
         let object = match self.form {
             Form::Partial | Form::PartialList => {
-                json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata })
+                json!({ "kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata })
             }
             Form::Table => {
                 let mut table = self.table(&[], &ListMeta { revision, ..ListMeta::default() });
@@ -158,6 +235,6 @@ impl Presenter {
                 json!({ "kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata })
             }
         };
-        to_bytes(&object)
+        encoded(self.media, &object)
     }
 }

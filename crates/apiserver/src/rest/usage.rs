@@ -24,7 +24,6 @@ use crate::core::{Core, Entry, Request, core_kind, key, prefix};
 use crate::dispatch::Verb;
 use crate::object::encode::decode;
 use crate::subresource::node_connector::address_of;
-use crate::wire::respond;
 
 /// What a node said is good for this long.
 const FRESH: Duration = Duration::from_secs(5);
@@ -64,7 +63,7 @@ pub async fn answer(request: &Request, verb: Verb) -> Result<Response, Status> {
             let entry = entry.ok_or_else(|| Status::not_found(&request.subject()))?;
             let mut found = measured(&request.core, request.kind, &[entry]).await;
             let found = found.pop().ok_or_else(|| Status::not_found(&request.subject()))?;
-            Ok(respond::json(StatusCode::OK, presenter.value(found)))
+            presenter.answer_value(found)
         }
         Verb::List => {
             let selection = Selection::new(request.kind, &request.parameters)?;
@@ -73,7 +72,7 @@ pub async fn answer(request: &Request, verb: Verb) -> Result<Response, Status> {
             let entries: Vec<Entry> = all.cloned().collect();
             let found = measured(&request.core, request.kind, &entries).await;
             let meta = ListMeta { revision: view.revision().0, ..ListMeta::default() };
-            Ok(respond::json(StatusCode::OK, presenter.values(found, &meta)))
+            presenter.answer_values(found, &meta)
         }
         _ => Err(Status::method_not_allowed()),
     }

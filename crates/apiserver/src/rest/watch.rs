@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::status::Status;
 use axum::body::Body;
 use axum::response::Response;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::StatusCode;
@@ -29,6 +29,7 @@ use crate::object::facets::ObjectFacets;
 use crate::traffic::watches::WatchGuard;
 use crate::wire::query::RevisionMatch;
 use crate::wire::respond::{self, to_bytes};
+use crate::wire::{accept, event};
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` ends between one and two times this.
@@ -91,7 +92,7 @@ pub async fn watch(request: &Request) -> Result<Response, Status> {
     };
     let events = match request.core.store.watch(prefix, after) {
         Ok(events) => events,
-        Err(compacted) => return Ok(refused(&expired(&compacted))),
+        Err(compacted) => return refused(request.accepted.media, &expired(&compacted)),
     };
     let watching = Watching {
         events,
@@ -116,7 +117,7 @@ pub async fn watch(request: &Request) -> Result<Response, Status> {
         let bytes = watching.next().await?;
         Some((Ok::<Bytes, Infallible>(bytes), watching))
     }));
-    Ok(respond::json(StatusCode::OK, body))
+    Ok(respond::typed(StatusCode::OK, request.accepted.media.stream_content_type(), body))
 }
 
 /// One object when the selector pins its name, else the collection.
@@ -145,18 +146,10 @@ fn fell_behind(compacted: Revision) -> Status {
 }
 
 /// An answer that is one ERROR event.
-fn refused(status: &Status) -> Response {
+fn refused(media: accept::Media, status: &Status) -> Result<Response, Status> {
     let mut out = BytesMut::new();
-    push(&mut out, "ERROR", &to_bytes(&status.to_value()));
-    respond::json(StatusCode::OK, out.freeze())
-}
-
-fn push(out: &mut BytesMut, event: &str, object: &[u8]) {
-    out.put_slice(b"{\"type\":\"");
-    out.put_slice(event.as_bytes());
-    out.put_slice(b"\",\"object\":");
-    out.put_slice(object);
-    out.put_slice(b"}\n");
+    event::push(media, &mut out, "ERROR", &respond::encoded(media, &status.to_value())?);
+    Ok(respond::typed(StatusCode::OK, media.stream_content_type(), out.freeze()))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,14 +195,15 @@ impl Watching {
     fn initial_piece(&mut self) -> Bytes {
         let mut out = BytesMut::new();
         while out.len() < CHUNK_BYTES
+            && self.state == State::Initial
             && let Some(entry) = self.initial.next()
         {
             self.emit(&mut out, "ADDED", &entry.value);
         }
-        if self.initial.len() == 0 {
+        if self.initial.len() == 0 && self.state == State::Initial {
             self.state = State::Live;
             if let Some(revision) = self.initial_end.take() {
-                push(&mut out, "BOOKMARK", &self.presenter.bookmark(revision.0, true));
+                self.push(&mut out, "BOOKMARK", self.presenter.bookmark(revision.0, true));
             }
         }
         out.freeze()
@@ -251,7 +245,7 @@ impl Watching {
     fn bookmark(&mut self, out: &mut BytesMut) {
         self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
         if self.bookmarks {
-            push(out, "BOOKMARK", &self.presenter.bookmark(self.events.progress().0, false));
+            self.push(out, "BOOKMARK", self.presenter.bookmark(self.events.progress().0, false));
         }
     }
 
@@ -260,8 +254,7 @@ impl Watching {
             (Ok(event), Some(opener)) => match converted(opener, event, self.selection.is_everything()).await {
                 Ok(event) => Ok(event),
                 Err(status) => {
-                    push(out, "ERROR", &to_bytes(&status.to_value()));
-                    self.state = State::Ended;
+                    self.fail(out, &status);
                     return;
                 }
             },
@@ -270,10 +263,7 @@ impl Watching {
         match event {
             Ok(event) => self.event(out, &event),
             Err(WatchClosed::Shutdown) => self.state = State::Ended,
-            Err(WatchClosed::Lagged(compacted)) => {
-                push(out, "ERROR", &to_bytes(&fell_behind(compacted).to_value()));
-                self.state = State::Ended;
-            }
+            Err(WatchClosed::Lagged(compacted)) => self.fail(out, &fell_behind(compacted)),
         }
     }
 
@@ -301,13 +291,29 @@ impl Watching {
 
     fn emit(&mut self, out: &mut BytesMut, event: &str, stored: &Bytes) {
         let mut object = self.presenter.object(stored);
-        if self.presenter.form() == crate::wire::accept::Form::Table {
+        if self.presenter.form() == accept::Form::Table {
             if self.columns_sent {
-                object = without_columns(&object);
+                object = object.map(|table| without_columns(&table));
             }
             self.columns_sent = true;
         }
-        push(out, event, &object);
+        self.push(out, event, object);
+    }
+
+    /// An event; what cannot be encoded ends the watch, since a client may not miss anything.
+    fn push(&mut self, out: &mut BytesMut, event: &str, object: Result<Bytes, Status>) {
+        match object {
+            Ok(object) => event::push(self.presenter.media(), out, event, &object),
+            Err(status) => self.fail(out, &status),
+        }
+    }
+
+    /// The last event. A Status has a message, so that this one can always be encoded.
+    fn fail(&mut self, out: &mut BytesMut, status: &Status) {
+        if let Ok(object) = respond::encoded(self.presenter.media(), &status.to_value()) {
+            event::push(self.presenter.media(), out, "ERROR", &object);
+        }
+        self.state = State::Ended;
     }
 }
 

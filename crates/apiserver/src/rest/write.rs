@@ -48,7 +48,7 @@ impl Input {
 /// Answers with a written object.
 pub async fn written(request: &Request, code: StatusCode, written: &Written) -> Result<Response, Status> {
     let bytes = form::bytes(request, &written.bytes).await?;
-    let mut response = respond::json(code, Presenter::new(request)?.object(&bytes));
+    let mut response = Presenter::new(request)?.answer(code, &bytes)?;
     respond::warn(&mut response, &written.warnings);
     Ok(response)
 }
@@ -140,11 +140,11 @@ pub async fn delete(request: &Request, input: Input) -> Result<Response, Status>
     let mut response = match deleted {
         Deleted::Gone(bytes) if !strategy_of(request.kind).returns_deleted() => {
             let uid = api::meta::uid(&crate::object::encode::decode(&bytes)).to_owned();
-            respond::value(&success(&request.subject(), &uid))
+            respond::object(request.accepted.media, StatusCode::OK, &success(&request.subject(), &uid))?
         }
         Deleted::Gone(bytes) | Deleted::Waits(bytes) => {
             let bytes = form::bytes(request, &bytes).await?;
-            respond::json(StatusCode::OK, presenter.object(&bytes))
+            presenter.answer(StatusCode::OK, &bytes)?
         }
     };
     respond::warn(&mut response, &warnings);
@@ -171,7 +171,7 @@ pub async fn delete_collection(request: &Request, input: Input) -> Result<Respon
             Err(status) => return Err(status),
         }
     }
-    let mut response = list::answer(request, page)?;
+    let mut response = list::answer(request, page).await?;
     respond::warn(&mut response, &warnings);
     Ok(response)
 }

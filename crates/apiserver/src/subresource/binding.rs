@@ -32,7 +32,7 @@ pub async fn bind(request: &Request, mut binding: Value) -> Result<Response, Sta
     };
     update(&pod, Part::Whole, Vec::new(), |present| bound(&pod, present, &binding, &node)).await?;
     let success = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
-    Ok(respond::json(StatusCode::CREATED, respond::to_bytes(&success)))
+    respond::object(request.accepted.media, StatusCode::CREATED, &success)
 }
 
 fn check(name: &str, node: &str, kind: &str) -> Result<(), Status> {

@@ -52,7 +52,7 @@ pub async fn evict(request: &Request, input: Input) -> Result<Response, Status> 
         }
     }
     let success = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
-    Ok(respond::json(StatusCode::CREATED, respond::to_bytes(&success)))
+    respond::object(request.accepted.media, StatusCode::CREATED, &success)
 }
 
 enum Refusal {

@@ -89,7 +89,7 @@ pub async fn answer(request: &Request, verb: Verb, input: Input) -> Result<Respo
             return Err(Status::method_not_allowed());
         }
     };
-    Ok(respond::json(StatusCode::OK, respond::to_bytes(&scale_of(&workload, places)?)))
+    respond::object(request.accepted.media, StatusCode::OK, &scale_of(&workload, places)?)
 }
 
 /// Applying a Scale is applying the workload's replicas.

@@ -42,7 +42,7 @@ pub async fn request(request: &Request, input: Input) -> Result<Response, Status
         "status": { "token": token, "expirationTimestamp": format_time(expires) },
     });
     answer["spec"]["boundObjectRef"] = body.pointer("/spec/boundObjectRef").cloned().unwrap_or(Value::Null);
-    Ok(respond::json(StatusCode::CREATED, respond::to_bytes(&answer)))
+    respond::object(request.accepted.media, StatusCode::CREATED, &answer)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod body;
+pub mod event;
 pub mod path;
 pub mod query;
 pub mod respond;

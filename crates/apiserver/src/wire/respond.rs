@@ -1,11 +1,14 @@
 //! The one place where an answer becomes HTTP.
 
+use api::protobuf;
 use api::status::Status;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::Value;
+
+use super::accept::Media;
 
 /// `Warning` headers of one answer, at most this many.
 pub const WARNINGS_MAX: usize = 32;
@@ -38,10 +41,30 @@ pub fn to_bytes(value: &Value) -> Bytes {
     serde_json::to_vec(value).expect("a JSON value encodes into memory").into()
 }
 
-/// A failure.
-pub fn failure(status: &Status) -> Response {
+/// An object that says its type, in an encoding.
+pub fn encoded(media: Media, object: &Value) -> Result<Bytes, Status> {
+    match media {
+        Media::Json => Ok(to_bytes(object)),
+        Media::Protobuf => protobuf::encode(object).map(Bytes::from).map_err(|error| unencodable(&error)),
+    }
+}
+
+/// What is kept does not fit the message of its kind.
+pub fn unencodable(error: &protobuf::EncodeError) -> Status {
+    Status::internal(format!("the answer cannot be encoded as protobuf: {error}"))
+}
+
+/// An object that is answered and kept nowhere, as the client of a request reads it.
+pub fn object(media: Media, code: StatusCode, object: &Value) -> Result<Response, Status> {
+    Ok(typed(code, media.content_type(), encoded(media, object)?))
+}
+
+/// A failure, as the client reads it.
+pub fn failure(media: Media, status: &Status) -> Response {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(code, to_bytes(&status.to_value()));
+    let value = status.to_value();
+    let response = object(media, code, &value);
+    let mut response = response.unwrap_or_else(|_| json(code, to_bytes(&value)));
     if let Some(seconds) = status.details.get("retryAfterSeconds").and_then(Value::as_u64) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -94,9 +117,20 @@ mod tests {
 
     #[test]
     fn failures_carry_retry_after() {
-        let response = failure(&Status::too_many_requests("too many requests, please try again later", 1));
+        let response = failure(Media::Json, &Status::too_many_requests("too many requests, please try again later", 1));
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn failures_are_encoded_as_asked() {
+        let status = Status::unknown_resource();
+        assert_eq!(failure(Media::Json, &status).headers()[header::CONTENT_TYPE], "application/json");
+        let protobuf = failure(Media::Protobuf, &status);
+        assert_eq!(protobuf.headers()[header::CONTENT_TYPE], "application/vnd.kubernetes.protobuf");
+        let bytes = encoded(Media::Protobuf, &status.to_value()).unwrap();
+        assert_eq!(protobuf::decode(&bytes), Ok(status.to_value()));
+        assert_eq!(encoded(Media::Protobuf, &serde_json::json!({ "kind": "Nothing" })).unwrap_err().code, 500);
     }
 
     #[test]

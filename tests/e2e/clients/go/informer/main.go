@@ -1,28 +1,55 @@
-// A typed client-go program: it writes with protobuf, watches with a shared informer, and says what it saw.
+// A typed client-go program: it reads and writes protobuf and nothing else, watches with a shared informer, and says what
+// it saw.
 package main
 
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"sort"
+	"strings"
+	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/retry"
 )
 
-const namespace = "default"
+const (
+	namespace = "default"
+	protobuf  = "application/vnd.kubernetes.protobuf"
+)
+
+// answers remembers those in another encoding.
+type answers struct {
+	next   http.RoundTripper
+	mutex  *sync.Mutex
+	others *[]string
+}
+
+func (a answers) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := a.next.RoundTrip(request)
+	if err == nil && !strings.HasPrefix(response.Header.Get("Content-Type"), protobuf) {
+		a.mutex.Lock()
+		defer a.mutex.Unlock()
+		*a.others = append(*a.others, request.Method+" "+request.URL.Path+": "+response.Header.Get("Content-Type"))
+	}
+	return response, err
+}
 
 func main() {
 	if err := run(context.Background()); err != nil {
@@ -36,8 +63,11 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config.ContentType = "application/vnd.kubernetes.protobuf"
-	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	var mutex sync.Mutex
+	var others []string
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return answers{next, &mutex, &others} })
+	config.ContentType = protobuf
+	config.AcceptContentTypes = protobuf + ",application/json"
 	config.QPS, config.Burst = 1000, 1000
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -69,7 +99,76 @@ func run(ctx context.Context) error {
 	if err := expect(seen, []string{"added from-go", "deleted from-go", "updated from-go"}); err != nil {
 		return err
 	}
-	return deployment(ctx, client)
+	if err := secrets(ctx, client); err != nil {
+		return err
+	}
+	if err := deployment(ctx, client); err != nil {
+		return err
+	}
+	if err := metadataOnly(ctx, config); err != nil {
+		return err
+	}
+	mutex.Lock()
+	defer mutex.Unlock()
+	if len(others) > 0 {
+		return fmt.Errorf("not answered as protobuf: %v", others)
+	}
+	fmt.Println("client-go saw everything")
+	return nil
+}
+
+// Bytes that are no text, and a watch without an informer.
+func secrets(ctx context.Context, client kubernetes.Interface) error {
+	secrets := client.CoreV1().Secrets(namespace)
+	only := metav1.ListOptions{FieldSelector: "metadata.name=from-go"}
+	watched, err := secrets.Watch(ctx, only)
+	if err != nil {
+		return err
+	}
+	defer watched.Stop()
+	bytes := []byte{0, 1, 254, 255}
+	_, err = secrets.Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "from-go"}, Data: map[string][]byte{"bytes": bytes},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	read, err := secrets.Get(ctx, "from-go", metav1.GetOptions{})
+	if err != nil || string(read.Data["bytes"]) != string(bytes) || read.Type != corev1.SecretTypeOpaque {
+		return fmt.Errorf("the Secret came back as %v, %v", read, err)
+	}
+	if err = secrets.DeleteCollection(ctx, metav1.DeleteOptions{}, only); err != nil {
+		return err
+	}
+	for _, wanted := range []string{"ADDED", "DELETED"} {
+		select {
+		case event := <-watched.ResultChan():
+			secret, ok := event.Object.(*corev1.Secret)
+			if string(event.Type) != wanted || !ok || string(secret.Data["bytes"]) != string(bytes) {
+				return fmt.Errorf("the watch said %v instead of %s", event, wanted)
+			}
+		case <-time.After(20 * time.Second):
+			return fmt.Errorf("the watch never said %s", wanted)
+		}
+	}
+	return nil
+}
+
+func metadataOnly(ctx context.Context, config *rest.Config) error {
+	client, err := metadata.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	namespaces := client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "namespaces"})
+	list, err := namespaces.List(ctx, metav1.ListOptions{})
+	if err != nil || len(list.Items) < 3 {
+		return fmt.Errorf("the metadata of namespaces: %v, %v", list, err)
+	}
+	one, err := namespaces.Get(ctx, namespace, metav1.GetOptions{})
+	if err != nil || one.Labels["kubernetes.io/metadata.name"] != namespace {
+		return fmt.Errorf("the metadata of a namespace: %v, %v", one, err)
+	}
+	return nil
 }
 
 func configMaps(ctx context.Context, client kubernetes.Interface) error {
@@ -181,9 +280,5 @@ func deployment(ctx context.Context, client kubernetes.Interface) error {
 	}
 	propagation := metav1.DeletePropagationForeground
 	err = client.AppsV1().Deployments(namespace).Delete(ctx, "go", metav1.DeleteOptions{PropagationPolicy: &propagation})
-	if err != nil {
-		return err
-	}
-	fmt.Println("client-go saw everything")
-	return nil
+	return err
 }
