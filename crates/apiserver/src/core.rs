@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::apply::Conversions;
 use api::custom::Custom;
 use api::kinds::Kind;
 use api::status::{Status, Subject};
@@ -175,6 +176,8 @@ pub struct Request {
     /// Who owns what the request writes: `fieldManager`, or the client's program. May be empty.
     pub manager: String,
     pub ownership: Ownership,
+    /// Of a custom kind with a converter: its objects in other versions, for the sake of ownership.
+    pub conversions: Arc<Conversions>,
     /// For the audit log.
     pub annotations: Annotations,
 }
@@ -196,6 +199,7 @@ impl Request {
             accepted: Accepted::PLAIN,
             manager: "kube-apiserver".to_owned(),
             ownership: Ownership::Tracked,
+            conversions: Arc::default(),
             annotations: Annotations::default(),
         }
     }

@@ -258,6 +258,7 @@ impl Exchange {
             accepted,
             manager,
             ownership: Ownership::Tracked,
+            conversions: Arc::default(),
             annotations: record.annotations.clone(),
         };
         let input = Input { headers: self.headers, body };

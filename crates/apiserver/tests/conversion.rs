@@ -174,7 +174,7 @@ async fn watchers_share_one_conversion() {
         assert_eq!((event.as_str(), &object["spec"]["hostPort"]), ("MODIFIED", &json!("h:2")));
         assert_eq!(object["apiVersion"], "example.com/v1beta1");
     }
-    assert_eq!(server.asked().len(), 1, "five watchers, one question");
+    assert_eq!(server.asked().len(), 2, "one question about who owns what, one for five watchers");
     let mut selected = cluster.watch(&format!("{OLD}?watch=true&fieldSelector=spec.hostPort%3Dh:3")).await;
     cluster.patch(&format!("{NEW}/a"), MERGE, json!({ "spec": { "port": "3" } })).await.expect(200);
     assert_eq!(selected.next_line().await, "ADDED a", "it matches in this version");
@@ -343,4 +343,106 @@ async fn definitions_say_who_converts() {
     let message = refused["message"].as_str().unwrap();
     let expect = "conversion webhook for example.com/v1beta1, Kind=Host failed: function default/convert: ";
     assert!(message.starts_with(expect) && message.contains("not found"), "{message}");
+}
+
+const APPLY: &str = "application/apply-patch+yaml";
+
+async fn apply(cluster: &Cluster, path: &str, manager: &str, spec: Value) -> harness::Answer {
+    let version = if path == OLD { "v1beta1" } else { "v1" };
+    let config = json!({ "apiVersion": format!("example.com/{version}"), "kind": "Host", "spec": spec });
+    cluster.patch(&format!("{path}/a?fieldManager={manager}"), APPLY, with_name(config)).await
+}
+
+fn with_name(mut config: Value) -> Value {
+    config["metadata"] = json!({ "name": "a" });
+    config
+}
+
+/// Who owns what below `spec`: `manager version: fields`.
+fn owners(object: &Value) -> Vec<String> {
+    let entries = object["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let line = |entry: &Value| {
+        let fields = entry["fieldsV1"]["f:spec"].as_object()?;
+        let fields: Vec<&str> = fields.keys().filter_map(|field| field.strip_prefix("f:")).collect();
+        let version = entry["apiVersion"].as_str()?.strip_prefix("example.com/")?;
+        Some(format!("{} {version}: {}", entry["manager"].as_str()?, fields.join(" ")))
+    };
+    let mut lines: Vec<String> = entries.iter().filter_map(line).collect();
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn fields_are_owned_in_the_version_they_were_written_in() {
+    let server = Server::start(converter).await;
+    let cluster = cluster(&server, "v1").await;
+    let made = apply(&cluster, NEW, "ann", json!({ "host": "h", "port": "1" })).await.expect(201);
+    assert_eq!(owners(&made), ["ann v1: host port"]);
+    // `hostPort` of the old version is another name for both; who sets it to what it is agrees with ann.
+    let agreed = apply(&cluster, OLD, "bob", json!({ "hostPort": "h:1" })).await.expect(200);
+    assert_eq!(owners(&agreed), ["ann v1: host port", "bob v1beta1: hostPort"]);
+    // Another port is a conflict with both, each in the words of its version.
+    let refused = apply(&cluster, OLD, "cat", json!({ "hostPort": "h:2" })).await;
+    assert_eq!(refused.code, 409, "{}", refused.body);
+    let causes = refused.body["details"]["causes"].as_array().unwrap();
+    let causes: Vec<String> = causes.iter().map(|cause| format!("{} {}", cause["message"], cause["field"])).collect();
+    assert_eq!(
+        causes,
+        ["\"conflict with \\\"ann\\\"\" \".spec.port\"", "\"conflict with \\\"bob\\\"\" \".spec.hostPort\"",]
+    );
+    // An update in the new version takes the port from ann and, seen in the old one, hostPort from bob.
+    let merged = cluster.patch(&format!("{NEW}/a?fieldManager=dan"), MERGE, json!({ "spec": { "port": "3" } })).await;
+    let merged = merged.expect(200);
+    assert_eq!(owners(&merged), ["ann v1: host", "dan v1: port"]);
+    assert_eq!(cluster.get(&format!("{OLD}/a")).await.expect(200)["spec"], json!({ "hostPort": "h:3" }));
+    // The same from the old version: host stays ann's, since it is the same.
+    let update = json!({ "spec": { "hostPort": "h:4" } });
+    let merged = cluster.patch(&format!("{OLD}/a?fieldManager=eve"), MERGE, update).await.expect(200);
+    assert_eq!(owners(&merged), ["ann v1: host", "eve v1beta1: hostPort"]);
+    // By force, and in the version that is not stored.
+    let forced = json!({ "apiVersion": "example.com/v1beta1", "kind": "Host", "spec": { "hostPort": "i:5" } });
+    let path = format!("{OLD}/a?fieldManager=fay&force=true");
+    let forced = cluster.patch(&path, APPLY, with_name(forced)).await.expect(200);
+    assert_eq!(owners(&forced), ["fay v1beta1: hostPort"]);
+    assert_eq!(cluster.get(&format!("{NEW}/a")).await.expect(200)["spec"], json!({ "host": "i", "port": "5" }));
+}
+
+#[tokio::test]
+async fn appliers_change_their_version() {
+    let server = Server::start(converter).await;
+    let cluster = cluster(&server, "v1").await;
+    apply(&cluster, NEW, "ann", json!({ "host": "h", "port": "1" })).await.expect(201);
+    let moved = apply(&cluster, OLD, "ann", json!({ "hostPort": "h:2" })).await.expect(200);
+    assert_eq!(owners(&moved), ["ann v1beta1: hostPort"]);
+    assert_eq!(moved["spec"], json!({ "hostPort": "h:2" }));
+    // Back, and without the port: what was applied before and is not any more goes.
+    let back = apply(&cluster, NEW, "ann", json!({ "host": "k" })).await.expect(200);
+    assert_eq!(owners(&back), ["ann v1: host"]);
+    assert_eq!(back["spec"]["host"], "k");
+}
+
+#[tokio::test]
+async fn a_converter_that_fails_takes_nothing_from_anybody() {
+    let server = Server::start(converter).await;
+    let cluster = cluster(&server, "v1").await;
+    let owned = json!({ "f:spec": { "f:hostPort": {} } });
+    let entry = json!({ "manager": "ann", "operation": "Update", "apiVersion": "example.com/v1beta1",
+        "fieldsType": "FieldsV1", "fieldsV1": owned });
+    let made = cluster
+        .post(
+            NEW,
+            json!({ "apiVersion": "example.com/v1", "kind": "Host",
+                "metadata": { "name": "bad", "managedFields": [entry] }, "spec": { "host": "h", "port": "1" } }),
+        )
+        .await
+        .expect(201);
+    assert_eq!(owners(&made), ["ann v1beta1: hostPort", "unknown v1: host port"]);
+    let update = json!({ "spec": { "port": "2" } });
+    let merged = cluster.patch(&format!("{NEW}/bad?fieldManager=bob"), MERGE, update).await.expect(200);
+    assert_eq!(owners(&merged), ["ann v1beta1: hostPort", "bob v1: port", "unknown v1: host"]);
+    let config = json!({ "apiVersion": "example.com/v1", "kind": "Host", "metadata": { "name": "bad" },
+        "spec": { "host": "x" } });
+    let refused = cluster.patch(&format!("{NEW}/bad?fieldManager=cat&force=true"), APPLY, config).await;
+    assert_eq!(refused.code, 500, "{}", refused.body);
+    assert!(refused.body["message"].as_str().unwrap().starts_with("conversion webhook for "), "{}", refused.body);
 }

@@ -105,6 +105,9 @@ impl Attempt<'_> {
         let mut object = merge(place, shown, config);
         if let Some(last) = &last {
             object = prune(writer, object, last, &managers, &wanted);
+            if writer.is_waiting() {
+                return Ok(object);
+            }
             // Pruning leaves nothing of a list that lost its last item. Where an empty one is wanted, it comes back.
             object = merge(place, &object, config);
         }
@@ -156,18 +159,26 @@ fn prune(writer: &Writer<'_>, merged: Value, last: &Entry, others: &Managers, wa
     // Another version than the last one: what was owned is named in that one's fields.
     let Some(version) = writer.typing.in_version(&last.api_version) else { return merged };
     let place = version.root();
-    let before = writer.typing.convert(&merged, version).into_owned();
+    let convert =
+        |from: Typing<'_>, object: &Value, to: Typing<'_>| writer.convert(from, object, to).map(Cow::into_owned);
+    let Some(before) = convert(writer.typing, &merged, version) else { return merged };
     let last_set = with_named_fields(place, &last_set);
     let mut pruned = remove(place, &before, &last_set);
     for (typing, managed) in owned_by_version(writer, others, wanted) {
-        let (all, few) = (version.convert(&before, typing), version.convert(&pruned, typing));
+        let (Some(all), Some(few)) = (convert(version, &before, typing), convert(version, &pruned, typing)) else {
+            return merged;
+        };
         let kept = add_back(typing.root(), &all, &few, &managed);
-        pruned = typing.convert(&kept, version).into_owned();
+        let Some(back) = convert(typing, &kept, version) else { return merged };
+        pruned = back;
     }
     // What nobody owns and was not applied last time stays as well.
     let gone = named(place, &before).difference(&named(place, &pruned)).intersection(&last_set);
-    let left = version.convert(&remove(place, &before, &gone), writer.typing).into_owned();
-    if left.is_null() { NOTHING.clone() } else { left }
+    match convert(version, &remove(place, &before, &gone), writer.typing) {
+        Some(left) if !left.is_null() => left,
+        Some(_) => NOTHING.clone(),
+        None => merged,
+    }
 }
 
 fn named(place: Place, value: &Value) -> Set {

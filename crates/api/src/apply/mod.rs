@@ -15,6 +15,7 @@ mod applied;
 mod check;
 mod compare;
 mod conflict;
+mod conversions;
 mod created;
 mod element;
 mod fields_v1;
@@ -32,6 +33,7 @@ use serde_json::Value;
 
 pub use applied::{Refusal, apply};
 pub use conflict::{Conflict, Conflicts};
+pub use conversions::{Conversions, Question};
 pub use element::{Element, Path};
 pub use managers::{Entry, Identity, Managers, Operation, UPDATERS_MAX};
 pub use place::Typing;

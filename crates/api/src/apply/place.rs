@@ -213,7 +213,16 @@ impl<'a> Typing<'a> {
         }
     }
 
-    /// The object as it is in the other's version.
+    /// `apiVersion` of its objects, where that is known.
+    pub fn api_version(self) -> Option<String> {
+        match self {
+            Self::Kind(kind) => Some(kind.api_version()),
+            Self::Custom(of, at) => Some(of.versions[at].kind.api_version()),
+            Self::Deduced => None,
+        }
+    }
+
+    /// The object as it is in the other's version, for kinds whose versions all say the same.
     pub fn convert<'v>(self, object: &'v Value, to: Self) -> Cow<'v, Value> {
         match (self, to) {
             (Self::Kind(from), Self::Kind(to)) if !std::ptr::eq(from, to) => {

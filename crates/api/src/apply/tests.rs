@@ -50,6 +50,7 @@ impl Object {
             subresource,
             unowned: &unowned,
             now: &now,
+            conversions: None,
         };
         let live = self.value.as_ref();
         let mut new = match step {
@@ -588,6 +589,7 @@ fn versions() {
         subresource: "",
         unowned: &unowned,
         now: "2026-02-01T00:00:00Z",
+        conversions: None,
     };
     let config = json!({ "spec": { "maxReplicas": 3, "targetCPUUtilizationPercentage": 80 } });
     let mut both = apply(&writer, Some(&live), &config, false).unwrap();
@@ -643,6 +645,7 @@ fn cost_of_a_status() {
         subresource: "status",
         unowned: &unowned,
         now: "2026-02-01T00:00:00Z",
+        conversions: None,
     };
     let old = object.value.unwrap();
     let mut new = with_status(false);

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::compare::compare;
+use super::conversions::Conversions;
 use super::created::created;
 use super::element::Element;
 use super::fields_v1;
@@ -31,6 +32,8 @@ pub struct Writer<'a> {
     pub unowned: &'a Set,
     /// RFC 3339, UTC, seconds.
     pub now: &'a str,
+    /// Of a kind whose versions differ. When a run leaves questions there, its outcome is void.
+    pub conversions: Option<&'a Conversions>,
 }
 
 /// Below `metadata`: the server's, or what finds the object.
@@ -75,6 +78,22 @@ impl<'a> Writer<'a> {
     /// What of a set the writer may own.
     pub fn ownable(&self, set: &Set) -> Set {
         set.without(self.unowned).without(&IDENTITY_FIELDS).difference(&METADATA)
+    }
+
+    /// An object in another version; nothing where the converter failed.
+    pub fn convert<'v>(&self, from: Typing<'_>, object: &'v Value, to: Typing<'_>) -> Option<Cow<'v, Value>> {
+        let Some(conversions) = self.conversions else { return Some(from.convert(object, to)) };
+        let (Some(is), Some(wanted)) = (from.api_version(), to.api_version()) else {
+            return Some(Cow::Borrowed(object));
+        };
+        // What comes of something that is not known yet is not asked about: it still says another version.
+        let is_whole = object.get("metadata").is_some() && object.get("apiVersion") == Some(&is.as_str().into());
+        if is == wanted || !is_whole { Some(Cow::Borrowed(object)) } else { conversions.find(object, &wanted) }
+    }
+
+    /// Whether the outcome is void.
+    pub fn is_waiting(&self) -> bool {
+        self.conversions.is_some_and(Conversions::are_missing)
     }
 
     /// FieldsV1 of what the writer owns of an object that it creates.
@@ -122,7 +141,9 @@ impl ChangesByVersion<'_> {
     fn compare(&self, api_version: &str) -> Option<Change> {
         let from = self.writer.typing;
         let to = from.in_version(api_version)?;
-        let (old, new): (Cow<'_, Value>, Cow<'_, Value>) = (from.convert(self.old, to), from.convert(self.new, to));
+        let versioned = |object| self.writer.convert(from, object, to);
+        // Of what cannot be seen nobody loses anything.
+        let (Some(old), Some(new)) = (versioned(self.old), versioned(self.new)) else { return Some(Change::default()) };
         let changes = compare(to.root(), &old, &new);
         let ours = |set: Set| set.without(self.writer.unowned).without(&IDENTITY_FIELDS);
         let removed = ours(changes.removed);

@@ -1,9 +1,11 @@
 //! Who owns the fields of an object after a write: the step between defaults and admission.
 //!
-//! Owns: which rules of `api::apply` a write follows, and the answers to applies that are refused.
-//! May not know: HTTP, the store.
+//! Owns: which rules of `api::apply` a write follows, asking a converter for the versions in which there are owners, and
+//! the answers to applies that are refused. May not know: HTTP, the store.
 
-use api::apply::{self, Refusal, Typing, Writer, paths};
+use std::collections::BTreeMap;
+
+use api::apply::{self, Question, Refusal, Typing, Writer, paths};
 use api::kinds::Kind;
 use api::meta;
 use api::status::Status;
@@ -14,6 +16,7 @@ use super::meta::format_time;
 use super::strategy_of;
 use super::write::Part;
 use crate::core::Request;
+use crate::custom::convert::Opener;
 
 /// How a write changes `managedFields`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,20 @@ pub fn settle(request: &Request, part: Part, old: Option<&Value>, new: &mut Valu
     }
 }
 
+/// A new object, with its owners.
+pub async fn created(request: &Request, mut object: Value) -> Result<Value, Status> {
+    if !needs_converter(request) {
+        settle(request, Part::Main, None, &mut object);
+        return Ok(object);
+    }
+    let decide = || {
+        let mut object = object.clone();
+        settle(request, Part::Main, None, &mut object);
+        Ok(object)
+    };
+    with_conversions(request, decide).await
+}
+
 /// An object with a configuration applied, in the served form; `live` is `None` when there is none yet.
 pub fn applied(request: &Request, part: Part, live: Option<&Value>, config: &Value) -> Result<Value, Status> {
     let force = request.parameters.force;
@@ -65,7 +82,61 @@ fn with_writer<T>(request: &Request, kind: &'static Kind, part: Part, then: impl
         subresource: &request.subresource,
         unowned: &unowned,
         now: &format_time(Timestamp::now()),
+        conversions: needs_converter(request).then_some(&*request.conversions),
     })
+}
+
+/// How often the converter is asked before a write: the more versions there are entries of, the more steps an apply
+/// takes that gives something up.
+const ROUNDS_MAX: usize = 24;
+
+fn needs_converter(request: &Request) -> bool {
+    request.custom.as_ref().is_some_and(|custom| custom.definition.conversion.is_some())
+}
+
+/// Runs `decide` until it has all objects in all the versions in which somebody owns fields.
+///
+/// A converter that fails makes an apply fail. Every other write goes on, and what is owned in the versions that were not
+/// to be had stays owned. (Kubernetes drops all entries then.)
+pub async fn with_conversions<T>(request: &Request, decide: impl Fn() -> Result<T, Status>) -> Result<T, Status> {
+    if !needs_converter(request) {
+        return decide();
+    }
+    request.conversions.forget();
+    for _ in 0..ROUNDS_MAX {
+        let outcome = decide();
+        let questions = request.conversions.questions();
+        if questions.is_empty() {
+            return outcome;
+        }
+        learn(request, questions).await?;
+    }
+    Err(Status::internal(format!("field ownership was not settled after {ROUNDS_MAX} conversions")))
+}
+
+/// Asks the converter, once for each version.
+async fn learn(request: &Request, questions: Vec<Question>) -> Result<(), Status> {
+    let opener = Opener::of(&request.core, request.custom.as_ref())?;
+    let opener = opener.ok_or_else(|| Status::internal("a definition without a converter asks for one"))?;
+    let mut by_version: BTreeMap<String, Vec<Question>> = BTreeMap::new();
+    for question in questions {
+        by_version.entry(question.api_version.clone()).or_default().push(question);
+    }
+    for (api_version, questions) in by_version {
+        let objects: Vec<Value> = questions.iter().map(|question| question.object.clone()).collect();
+        let answers: Vec<Option<Value>> = match opener.values(&api_version, &objects).await {
+            Ok(converted) => converted.into_iter().map(Some).collect(),
+            Err(status) if request.ownership == Ownership::Applied => return Err(status),
+            Err(status) => {
+                tracing::warn!(api_version, why = status.message, "ownership in a version stays as it was");
+                vec![None; questions.len()]
+            }
+        };
+        for (question, answer) in questions.into_iter().zip(answers) {
+            request.conversions.answer(question, answer);
+        }
+    }
+    Ok(())
 }
 
 /// As Go prints a type: `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`.

@@ -121,11 +121,11 @@ async fn create_once(
     request: &Request,
     strategy: &dyn Strategy,
     view: &Snapshot,
-    mut object: Value,
+    object: Value,
 ) -> Result<Attempt, Status> {
     let kind = request.kind.stored();
     // Before admission: what it adds belongs to nobody, as in Kubernetes.
-    ownership::settle(request, Part::Main, None, &mut object);
+    let mut object = ownership::created(request, object).await?;
     mint(kind, &mut object, Timestamp::now())?;
     strategy.identify(&mut object);
     let name = meta::name(&object).to_owned();
@@ -202,7 +202,8 @@ async fn update_once(
 ) -> Result<Update, Status> {
     let entry = request.find(view)?;
     let old = form::opened(request, &entry).await?;
-    let (new, mut warnings) = prepare_update(request, part, (&old, duplicates), change)?;
+    let prepare = || prepare_update(request, part, (&old, duplicates), change);
+    let (new, mut warnings) = ownership::with_conversions(request, prepare).await?;
     let review = Review {
         request,
         view,
