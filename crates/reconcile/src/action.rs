@@ -109,6 +109,8 @@ pub enum ApiAction {
         grace_period_seconds: Option<u32>,
         narration: Option<Narration>,
     },
+    /// DELETE of everything in the collection of the target, whose name is empty.
+    DeleteCollection { target: Target, propagation: Option<Propagation> },
     /// PUT of a subresource: `status`, or `finalize` of a namespace. The body holds the resource version it was
     /// computed from, so a lost race is a conflict and not a lost update.
     UpdateStatus { target: Target, subresource: &'static str, body: Value },
@@ -171,6 +173,7 @@ impl ApiAction {
             Self::Create { target, subresource, .. } => format!("create {}{}", target.display(), of(subresource)),
             Self::Patch { target, subresource, .. } => format!("patch {}{}", target.display(), of(subresource)),
             Self::Delete { target, .. } => format!("delete {}", target.display()),
+            Self::DeleteCollection { target, .. } => format!("delete all {}", target.display()),
             Self::UpdateStatus { target, subresource, .. } => format!("update {}/{subresource}", target.display()),
             Self::Event(note) => format!("event {} {}", note.reason, note.message),
         }

@@ -155,7 +155,7 @@ impl Executor {
                 return Ok(None);
             }
             ApiAction::Create { narration, .. } | ApiAction::Delete { narration, .. } => narration.as_ref(),
-            ApiAction::Patch { .. } | ApiAction::UpdateStatus { .. } => None,
+            ApiAction::Patch { .. } | ApiAction::DeleteCollection { .. } | ApiAction::UpdateStatus { .. } => None,
         };
         match self.send(action).await {
             Ok(metadata) => {
@@ -181,7 +181,11 @@ impl Executor {
         match (action, answer) {
             (_, Ok(envelope)) => Ok(Some(envelope.metadata)),
             // Gone, or another incarnation under the same name: what was to be deleted is deleted.
-            (ApiAction::Delete { .. }, Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+            (ApiAction::Delete { .. } | ApiAction::DeleteCollection { .. }, Err(kube::Error::Api(status)))
+                if status.code == 404 =>
+            {
+                Ok(None)
+            }
             (ApiAction::Delete { uid: Some(_), .. }, Err(kube::Error::Api(status))) if status.code == 409 => Ok(None),
             (_, Err(error)) => Err(error),
         }
@@ -217,7 +221,10 @@ fn group_length(actions: &[ApiAction]) -> usize {
     let class = |action: &ApiAction| match action {
         ApiAction::Create { target, .. } => Some((0, target.resource.clone())),
         ApiAction::Delete { target, .. } => Some((1, target.resource.clone())),
-        ApiAction::Patch { .. } | ApiAction::UpdateStatus { .. } | ApiAction::Event(_) => None,
+        ApiAction::Patch { .. }
+        | ApiAction::DeleteCollection { .. }
+        | ApiAction::UpdateStatus { .. }
+        | ApiAction::Event(_) => None,
     };
     match actions.first().and_then(class) {
         None => 1,
@@ -230,6 +237,7 @@ fn resource_of(action: &ApiAction) -> String {
         ApiAction::Create { target, .. }
         | ApiAction::Patch { target, .. }
         | ApiAction::Delete { target, .. }
+        | ApiAction::DeleteCollection { target, .. }
         | ApiAction::UpdateStatus { target, .. } => target.resource.to_string(),
         ApiAction::Event(_) => "events".to_owned(),
     }
@@ -268,6 +276,13 @@ fn request(action: &ApiAction) -> Request<Vec<u8>> {
                 options["gracePeriodSeconds"] = json!(seconds);
             }
             built(Method::DELETE, named(target, None), json, &options)
+        }
+        ApiAction::DeleteCollection { target, propagation } => {
+            let mut options = json!({ "apiVersion": "v1", "kind": "DeleteOptions" });
+            if let Some(propagation) = propagation {
+                options["propagationPolicy"] = json!(propagation);
+            }
+            built(Method::DELETE, target.collection_path(), json, &options)
         }
         ApiAction::UpdateStatus { target, subresource, body } => {
             built(Method::PUT, named(target, Some(subresource)), json, body)

@@ -180,3 +180,16 @@ async fn the_recorder_writes_one_event_and_counts() {
     assert!(log[0].contains(r#""component":"scheduler""#) && log[0].contains(r#""count":1"#), "{}", log[0]);
     assert!(log[1].starts_with("PATCH /api/v1/namespaces/web/events/a.") && log[1].contains(r#""count":5"#));
 }
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_one_request() {
+    let log = Log::default();
+    let (executor, _notes) = executor(&log, |nth| if nth == 0 { status(404, "NotFound", "gone") } else { ok(nth) });
+    let target = Target { name: String::new(), ..Target::of(&pod("a")) };
+    let delete =
+        || ApiAction::DeleteCollection { target: target.clone(), propagation: Some(crate::Propagation::Background) };
+    let outcome = executor.run(&Plan::of(vec![delete(), delete()], "")).await;
+    assert!(outcome.failed.is_empty(), "there is nothing left of what is not there");
+    let body = r#"{"apiVersion":"v1","kind":"DeleteOptions","propagationPolicy":"Background"}"#;
+    assert_eq!(*log.lock().unwrap(), vec![format!("DELETE /api/v1/namespaces/web/pods {body}"); 2]);
+}

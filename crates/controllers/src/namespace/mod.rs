@@ -1,5 +1,7 @@
 //! Namespace: empties a namespace that is being deleted, says what remains, and lets it go.
 
+mod collection;
+mod extensions;
 mod observe;
 mod plan;
 #[cfg(test)]

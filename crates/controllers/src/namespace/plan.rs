@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::kinds::Kind;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus};
 use reconcile::{ApiAction, Plan, Propagation, Target};
 use serde_json::json;
 
+use super::collection::{Collection, Emptied};
 use crate::conditions::{self, Condition};
-use crate::kinds::target;
 
 /// The finalizer in a namespace's spec that this controller removes.
 pub const FINALIZER: &str = "kubernetes";
 /// Between two looks at a namespace whose contents take their time to end.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The same, when somebody does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub struct Left {
@@ -28,15 +29,38 @@ pub struct Left {
 /// What is left of one kind.
 #[derive(Clone)]
 pub struct Remaining {
-    pub kind: &'static Kind,
+    pub of: Collection,
     /// The first of them.
     pub objects: Vec<Left>,
     pub total: usize,
 }
 
+impl Remaining {
+    /// `more` is how many there are beyond these; `None` when nothing is left.
+    pub fn of(of: Collection, objects: Vec<Left>, more: Option<i64>) -> Option<Self> {
+        let total = objects.len() + usize::try_from(more.unwrap_or(0)).unwrap_or(0);
+        (!objects.is_empty()).then_some(Self { of, objects, total })
+    }
+}
+
+/// What nobody knows about a namespace because an extension server does not answer, or does not do as it is told.
+#[derive(Debug, Default)]
+pub struct Failures {
+    /// Group versions, and why it is not known what there is of them.
+    pub discovery: Vec<(String, String)>,
+    pub content: Vec<String>,
+}
+
+impl Failures {
+    fn are_none(&self) -> bool {
+        self.discovery.is_empty() && self.content.is_empty()
+    }
+}
+
 pub struct Observed {
     pub namespace: Arc<Namespace>,
     pub remaining: Vec<Remaining>,
+    pub failures: Failures,
     pub now: Timestamp,
 }
 
@@ -47,19 +71,31 @@ pub fn plan(observed: &Observed) -> Plan {
     if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
         return Plan::nothing("already finalized");
     }
-    if observed.remaining.is_empty() {
+    if observed.remaining.is_empty() && observed.failures.are_none() {
         let rest: Vec<_> = finalizers.into_iter().filter(|finalizer| finalizer != FINALIZER).collect();
         return Plan::of(vec![finalize(namespace, &rest)], "empty: it may go");
     }
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
     let mut actions: Vec<_> = status(observed).into_iter().collect();
     for remaining in &observed.remaining {
-        let waiting = remaining.objects.iter().filter(|object| !object.deleting);
-        actions.extend(waiting.map(|object| delete(target(remaining.kind, name, &object.name))));
+        let mut waiting = remaining.objects.iter().filter(|object| !object.deleting);
+        match remaining.of.emptied {
+            Emptied::EachByItself => {
+                actions.extend(waiting.map(|object| delete(remaining.of.target(name, &object.name))));
+            }
+            Emptied::AtOnce => {
+                let (target, propagation) = (remaining.of.target(name, ""), Some(Propagation::Background));
+                actions.extend(waiting.next().map(|_| ApiAction::DeleteCollection { target, propagation }));
+            }
+        }
     }
     let total: usize = observed.remaining.iter().map(|remaining| remaining.total).sum();
     let kinds = observed.remaining.len();
-    Plan { actions, why: format!("{total} objects of {kinds} kinds left"), requeue_after: Some(LOOK_AGAIN) }
+    let (silent, after) = match observed.failures.discovery.len() + observed.failures.content.len() {
+        0 => (String::new(), LOOK_AGAIN),
+        failures => (format!(", {failures} unknown"), ASK_AGAIN),
+    };
+    Plan { actions, why: format!("{total} objects of {kinds} kinds left{silent}"), requeue_after: Some(after) }
 }
 
 fn delete(target: Target) -> ApiAction {
@@ -76,6 +112,23 @@ fn finalize(namespace: &Namespace, finalizers: &[String]) -> ApiAction {
         "spec": { "finalizers": finalizers },
     });
     ApiAction::UpdateStatus { target: Target::of(namespace), subresource: "finalize", body }
+}
+
+/// In the words of Kubernetes' discovery client.
+fn discovery_failure(failures: &[(String, String)]) -> Option<String> {
+    let list: Vec<String> = failures.iter().map(|(of, why)| format!("{of}: {why}")).collect();
+    (!list.is_empty()).then(|| {
+        let (count, list) = (list.len(), list.join(", "));
+        format!(
+            "Discovery failed for some groups, {count} failing: unable to retrieve the complete list of server APIs: \
+             {list}"
+        )
+    })
+}
+
+fn content_failure(failures: &[String]) -> Option<String> {
+    let (count, list) = (failures.len(), failures.join(", "));
+    (count > 0).then(|| format!("Failed to delete all resource types, {count} remaining: {list}"))
 }
 
 fn status(observed: &Observed) -> Option<ApiAction> {
@@ -97,19 +150,33 @@ fn status(observed: &Observed) -> Option<ApiAction> {
             );
         }
     };
-    let discovered = "All resources successfully discovered";
-    say("NamespaceDeletionDiscoveryFailure", "False", "ResourcesDiscovered", discovered);
+    match discovery_failure(&observed.failures.discovery) {
+        None => {
+            let discovered = "All resources successfully discovered";
+            say("NamespaceDeletionDiscoveryFailure", "False", "ResourcesDiscovered", discovered);
+        }
+        Some(message) => say("NamespaceDeletionDiscoveryFailure", "True", "DiscoveryFailed", &message),
+    }
     let parsed = "All legacy kube types successfully parsed";
     say("NamespaceDeletionGroupVersionParsingFailure", "False", "ParsedGroupVersions", parsed);
-    let deleted = "All content successfully deleted, may be waiting on finalization";
-    say("NamespaceDeletionContentFailure", "False", "ContentDeleted", deleted);
+    match content_failure(&observed.failures.content) {
+        None => {
+            let deleted = "All content successfully deleted, may be waiting on finalization";
+            say("NamespaceDeletionContentFailure", "False", "ContentDeleted", deleted);
+        }
+        Some(message) => say("NamespaceDeletionContentFailure", "True", "ContentDeletionFailed", &message),
+    }
     let count = |remaining: &Remaining| {
-        let resource = remaining.kind.qualified_resource();
+        let resource = remaining.of.qualified();
         format!("{resource} has {} resource instances", remaining.total)
     };
     let counts: Vec<_> = observed.remaining.iter().map(count).collect();
-    let message = format!("Some resources are remaining: {}", counts.join(", "));
-    say("NamespaceContentRemaining", "True", "SomeResourcesRemain", &message);
+    if counts.is_empty() {
+        say("NamespaceContentRemaining", "False", "ContentRemoved", "All content successfully removed");
+    } else {
+        let message = format!("Some resources are remaining: {}", counts.join(", "));
+        say("NamespaceContentRemaining", "True", "SomeResourcesRemain", &message);
+    }
     let mut held: BTreeMap<&str, usize> = BTreeMap::new();
     for object in observed.remaining.iter().flat_map(|remaining| &remaining.objects) {
         for finalizer in &object.finalizers {

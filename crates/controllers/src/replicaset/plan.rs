@@ -103,9 +103,11 @@ impl Claimed {
 fn deleted_uid(action: &ApiAction) -> Option<&str> {
     match action {
         ApiAction::Delete { uid, .. } => uid.as_deref(),
-        ApiAction::Create { .. } | ApiAction::Patch { .. } | ApiAction::UpdateStatus { .. } | ApiAction::Event(_) => {
-            None
-        }
+        ApiAction::Create { .. }
+        | ApiAction::Patch { .. }
+        | ApiAction::DeleteCollection { .. }
+        | ApiAction::UpdateStatus { .. }
+        | ApiAction::Event(_) => None,
     }
 }
 

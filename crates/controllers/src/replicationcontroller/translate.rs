@@ -70,7 +70,7 @@ pub fn turned_back(mut plan: Plan) -> Plan {
                 note.regarding.kind = Some(ReplicationController::kind(&()).into_owned());
                 note.regarding.api_version = Some("v1".to_owned());
             }
-            ApiAction::Patch { .. } => {}
+            ApiAction::Patch { .. } | ApiAction::DeleteCollection { .. } => {}
         }
     }
     plan
