@@ -11,12 +11,13 @@ use thiserror::Error;
 
 use crate::admission::config::AdmissionConfig;
 use crate::aggregation::{self, front_proxy};
-use crate::authn::{self, AuthenticationConfig, AuthenticationConfigError, Authn, token_secrets};
+use crate::authn::{self, AuthenticationConfig, Authn, token_secrets};
 use crate::authz::{Attributes, authorize, spawn_rbac_upkeep};
 use crate::bootstrap::{self, BootstrapError};
 use crate::bucket;
 use crate::client::InProcessClient;
 use crate::config::ApiServerConfig;
+use crate::config_file::ConfigFileError;
 use crate::core::{Core, Kept};
 use crate::custom::catalog::spawn_catalog_upkeep;
 use crate::custom::keeper::spawn_keeper;
@@ -36,7 +37,7 @@ pub enum ApiServerError {
     #[error("opening what extension servers know this server by")]
     FrontProxy(#[source] Status),
     #[error("the authentication configuration cannot be used")]
-    Authentication(#[from] AuthenticationConfigError),
+    Authentication(#[from] ConfigFileError),
 }
 
 /// A file that may change while the server runs.
@@ -88,7 +89,7 @@ impl ApiServer {
     ///
     /// # Errors
     /// Which part that is.
-    pub fn reload_authentication(&self, config: &AuthenticationConfig) -> Result<(), AuthenticationConfigError> {
+    pub fn reload_authentication(&self, config: &AuthenticationConfig) -> Result<(), ConfigFileError> {
         let outcome = self.core.authn.reload(config);
         self.core.authn.reloads.note(outcome.is_ok(), Timestamp::now());
         outcome

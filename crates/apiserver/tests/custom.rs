@@ -213,6 +213,38 @@ async fn applied_fields_have_owners() {
 }
 
 #[tokio::test]
+async fn owners_are_seen_across_versions_that_say_the_same() {
+    let cluster = with_definition().await;
+    let old = "/apis/stable.example.com/v1beta1/namespaces/default/crontabs";
+    let apply = async |path: &str, manager: &str, spec: Value| {
+        let version = path.split('/').nth(3).expect("a version");
+        let config = json!({ "apiVersion": format!("stable.example.com/{version}"), "kind": "CronTab",
+            "metadata": { "name": "a" }, "spec": spec });
+        cluster.patch(&format!("{path}/a?fieldManager={manager}"), APPLY, config).await
+    };
+    let owners = |object: &Value| {
+        let entries = object["metadata"]["managedFields"].as_array().expect("entries").iter();
+        let mut lines: Vec<String> = entries
+            .map(|entry| format!("{} {} {}", entry["manager"], entry["apiVersion"], entry["fieldsV1"]["f:spec"]))
+            .map(|line| line.replace('"', "").replace("stable.example.com/", ""))
+            .collect();
+        lines.sort();
+        lines
+    };
+    apply(TABS, "ann", json!({ "cronSpec": "* *", "image": "x" })).await.expect(201);
+    let changed = cluster.patch(&format!("{old}/a?fieldManager=bob"), MERGE, json!({ "spec": { "image": "y" } })).await;
+    assert_eq!(owners(&changed.expect(200)), ["ann v1 {f:cronSpec:{}}", "bob v1beta1 {f:image:{}}"]);
+    let refused = apply(TABS, "ann", json!({ "cronSpec": "* *", "image": "z" })).await;
+    refused.refused(
+        409,
+        "Apply failed with 1 conflict: conflict with \"bob\" using stable.example.com/v1beta1: .spec.image",
+    );
+    // Whoever applied in one version and applies in another owns what he applied last.
+    let moved = apply(old, "ann", json!({ "cronSpec": "* * *" })).await.expect(200);
+    assert_eq!(owners(&moved), ["ann v1beta1 {f:cronSpec:{}}", "bob v1beta1 {f:image:{}}"]);
+}
+
+#[tokio::test]
 async fn lists_watches_tables_selectors_and_versions() {
     let cluster = with_definition().await;
     let mut labelled = tab("a", json!({ "cronSpec": "*", "image": "red" }));

@@ -99,7 +99,7 @@ plugins:
 
 #[tokio::test]
 async fn a_file_says_what_holds_without_labels_and_for_whom_nothing_does() {
-    let parsed = apiserver::AdmissionConfig::parse(CONFIGURED).unwrap();
+    let parsed = apiserver::AdmissionConfig::parse(CONFIGURED, &|path| Err(format!("there is no {path}"))).unwrap();
     let cluster = Cluster::with(|config| config.admission = parsed).await;
     let class = json!({ "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": { "name": "boxed" },
         "handler": "container" });

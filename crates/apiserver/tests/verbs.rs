@@ -177,7 +177,7 @@ async fn other_forms() {
     let partial = cluster.get_as_form(PODS, partial).await.expect(200);
     assert_eq!(partial["kind"], "PartialObjectMetadataList");
     assert!(partial["items"][0].get("spec").is_none());
-    cluster.get_as_form(PODS, "application/vnd.kubernetes.protobuf").await.expect(406);
+    cluster.get_as_form(PODS, "application/cbor").await.expect(406);
 }
 
 #[tokio::test]

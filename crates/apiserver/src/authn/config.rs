@@ -8,27 +8,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use thiserror::Error;
 
 use super::claims::{ISSUER, SECRET_ISSUER};
 use super::oidc::mapping::Mapping;
+use crate::config_file::{ConfigFile, ConfigFileError, open, wrong};
 use crate::health;
 
 /// Issuers of one file, as in Kubernetes.
 const ISSUERS_MAX: usize = 64;
-const API_VERSIONS: [&str; 3] =
-    ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"];
-const KIND: &str = "AuthenticationConfiguration";
-
-#[derive(Debug, Error)]
-pub enum AuthenticationConfigError {
-    #[error("the file is no {KIND}: {0}")]
-    Parse(#[source] serde_yaml_ng::Error),
-    #[error("the file is {api_version} {kind}, not apiserver.config.k8s.io/v1 {KIND}")]
-    Kind { api_version: String, kind: String },
-    #[error("{field}: {why}")]
-    Field { field: String, why: String },
-}
 
 /// A file that can be used.
 #[derive(Debug, Default)]
@@ -66,6 +53,16 @@ struct File {
     kind: String,
     jwt: Vec<JwtFile>,
     anonymous: Option<AnonymousFile>,
+}
+
+impl ConfigFile for File {
+    const KIND: &'static str = "AuthenticationConfiguration";
+    const API_VERSIONS: &'static [&'static str] =
+        &["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"];
+
+    fn type_of(&self) -> (&str, &str) {
+        (&self.api_version, &self.kind)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -147,21 +144,13 @@ pub struct UserRuleFile {
     pub message: String,
 }
 
-/// What is wrong with one field.
-pub(super) fn wrong(field: impl Into<String>, why: impl Into<String>) -> AuthenticationConfigError {
-    AuthenticationConfigError::Field { field: field.into(), why: why.into() }
-}
-
 impl AuthenticationConfig {
     /// From YAML or JSON.
     ///
     /// # Errors
     /// The first field that cannot be used, and why.
-    pub fn parse(text: &str) -> Result<Self, AuthenticationConfigError> {
-        let file: File = serde_yaml_ng::from_str(text).map_err(AuthenticationConfigError::Parse)?;
-        if !API_VERSIONS.contains(&file.api_version.as_str()) || file.kind != KIND {
-            return Err(AuthenticationConfigError::Kind { api_version: file.api_version, kind: file.kind });
-        }
+    pub fn parse(text: &str) -> Result<Self, ConfigFileError> {
+        let file: File = open(text)?;
         if file.jwt.len() > ISSUERS_MAX {
             return Err(wrong("jwt", format!("{} issuers are more than {ISSUERS_MAX}", file.jwt.len())));
         }
@@ -183,7 +172,7 @@ impl AuthenticationConfig {
     }
 }
 
-fn anonymous(file: Option<AnonymousFile>) -> Result<Anonymous, AuthenticationConfigError> {
+fn anonymous(file: Option<AnonymousFile>) -> Result<Anonymous, ConfigFileError> {
     let Some(file) = file else { return Ok(Anonymous::Probes) };
     if !file.enabled {
         if !file.conditions.is_empty() {
@@ -201,7 +190,7 @@ fn anonymous(file: Option<AnonymousFile>) -> Result<Anonymous, AuthenticationCon
     Ok(Anonymous::Paths(paths))
 }
 
-fn check_issuer(field: &str, issuer: &IssuerConfig) -> Result<(), AuthenticationConfigError> {
+fn check_issuer(field: &str, issuer: &IssuerConfig) -> Result<(), ConfigFileError> {
     check_url(&format!("{field}.url"), &issuer.url)?;
     if [ISSUER, SECRET_ISSUER].contains(&issuer.url.as_str()) {
         return Err(wrong(format!("{field}.url"), "this is the issuer of service accounts' tokens"));
@@ -232,7 +221,7 @@ fn check_issuer(field: &str, issuer: &IssuerConfig) -> Result<(), Authentication
     }
 }
 
-fn check_url(field: &str, url: &str) -> Result<(), AuthenticationConfigError> {
+fn check_url(field: &str, url: &str) -> Result<(), ConfigFileError> {
     let wrong = |why: &str| Err(wrong(field, format!("{url:?} {why}")));
     if url.is_empty() {
         return wrong("is no URL");

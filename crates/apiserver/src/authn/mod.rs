@@ -31,9 +31,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::claims::AUDIENCE;
 use self::config::Anonymous;
-pub use self::config::{AuthenticationConfig, AuthenticationConfigError};
+pub use self::config::AuthenticationConfig;
 use self::oidc::Issuers;
 use self::service_account::VerifiedTokens;
+use crate::config_file::ConfigFileError;
 use crate::core::Core;
 use crate::identity::UserInfo;
 use crate::reloads::Reloads;
@@ -58,7 +59,7 @@ struct Configured {
 }
 
 impl Configured {
-    fn start(config: &AuthenticationConfig, shutdown: &CancellationToken) -> Result<Self, AuthenticationConfigError> {
+    fn start(config: &AuthenticationConfig, shutdown: &CancellationToken) -> Result<Self, ConfigFileError> {
         let end = shutdown.child_token();
         match Issuers::spawn(config, &end) {
             Ok(issuers) => Ok(Self { issuers, anonymous: config.anonymous.clone(), end }),
@@ -82,10 +83,7 @@ impl Authn {
     ///
     /// # Errors
     /// What of the configuration can never work.
-    pub fn start(
-        config: &AuthenticationConfig,
-        shutdown: &CancellationToken,
-    ) -> Result<Self, AuthenticationConfigError> {
+    pub fn start(config: &AuthenticationConfig, shutdown: &CancellationToken) -> Result<Self, ConfigFileError> {
         Ok(Self {
             verified: VerifiedTokens::default(),
             configured: ArcSwap::from_pointee(Configured::start(config, shutdown)?),
@@ -98,7 +96,7 @@ impl Authn {
     ///
     /// # Errors
     /// What of it can never work; the one before stays.
-    pub fn reload(&self, config: &AuthenticationConfig) -> Result<(), AuthenticationConfigError> {
+    pub fn reload(&self, config: &AuthenticationConfig) -> Result<(), ConfigFileError> {
         let configured = Configured::start(config, &self.shutdown)?;
         self.configured.store(Arc::new(configured));
         Ok(())

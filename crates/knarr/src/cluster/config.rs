@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use apiserver::{AdmissionConfig, AuditLog, AuditPolicy, AuthenticationConfig, HeaderNames, RequestHeader};
@@ -165,7 +165,11 @@ impl ClusterConfig {
     pub fn read_admission(&self) -> Result<AdmissionConfig> {
         let Some(path) = &self.admission else { return Ok(AdmissionConfig::default()) };
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        AdmissionConfig::parse(&text).with_context(|| format!("cannot use {}", path.display()))
+        let read = |named: &str| {
+            let named = beside(path, named);
+            std::fs::read_to_string(&named).map_err(|error| format!("cannot read {}: {error}", named.display()))
+        };
+        AdmissionConfig::parse(&text, &read).with_context(|| format!("cannot use {}", path.display()))
     }
 
     /// Where clients on this machine reach the API server.
@@ -188,6 +192,11 @@ impl ClusterConfig {
         }
         names
     }
+}
+
+/// A path in a file is relative to the file's directory.
+pub fn beside(file: &Path, named: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(named)
 }
 
 /// A listener on every address is reached by loopback from here.

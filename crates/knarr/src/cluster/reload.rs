@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
-use apiserver::{ApiServer, Configuration};
+use apiserver::{AdmissionConfig, ApiServer, Configuration};
 use tokio_util::sync::CancellationToken;
 
-use super::config::ClusterConfig;
+use super::config::{ClusterConfig, beside};
 
 /// How often files are looked at. They are small, and read whole: a file in a mounted ConfigMap changes by its link.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub fn files(config: &ClusterConfig) -> Vec<File> {
     let files =
         [(&config.authentication, Configuration::Authentication), (&config.admission, Configuration::Admission)];
-    let file = |path: &PathBuf, which| File { path: path.clone(), which, seen: content(path) };
+    let file = |path: &PathBuf, which| File { path: path.clone(), which, seen: contents(path, which) };
     files.into_iter().filter_map(|(path, which)| path.as_ref().map(|path| file(path, which))).collect()
 }
 
@@ -34,7 +34,7 @@ pub async fn follow(mut files: Vec<File>, config: ClusterConfig, api_server: Api
             () = shutdown.cancelled() => return,
         }
         for file in &mut files {
-            let now = content(&file.path);
+            let now = contents(&file.path, file.which);
             if now == file.seen {
                 continue;
             }
@@ -51,16 +51,25 @@ pub async fn follow(mut files: Vec<File>, config: ClusterConfig, api_server: Api
     }
 }
 
-/// One file, and what was in it when it was looked at last.
+/// One file, and what was in it and in those that it names when it was looked at last.
 pub struct File {
     path: PathBuf,
     which: Configuration,
-    /// None: it cannot be read.
-    seen: Option<Vec<u8>>,
+    seen: Vec<Content>,
 }
 
-fn content(path: &Path) -> Option<Vec<u8>> {
-    std::fs::read(path).ok()
+/// None: it cannot be read.
+type Content = Option<Vec<u8>>;
+
+fn contents(path: &Path, which: Configuration) -> Vec<Content> {
+    let own = std::fs::read(path).ok();
+    let text = own.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let named = match which {
+        Configuration::Admission => AdmissionConfig::paths(&text),
+        Configuration::Authentication => Vec::new(),
+    };
+    let others: Vec<Content> = named.iter().map(|named| std::fs::read(beside(path, named)).ok()).collect();
+    std::iter::once(own).chain(others).collect()
 }
 
 fn reload(config: &ClusterConfig, api_server: &ApiServer, which: Configuration) -> Result<()> {

@@ -10,7 +10,8 @@ use api::cel::{Program, Val, Wanted};
 use serde_json::{Map, Value, json};
 
 use super::super::Refusal;
-use super::super::config::{AuthenticationConfigError, ClaimFile, ClaimRuleFile, ExtraFile, JwtFile, wrong};
+use super::super::config::{ClaimFile, ClaimRuleFile, ExtraFile, JwtFile};
+use crate::config_file::{ConfigFileError, wrong};
 use crate::identity::UserInfo;
 
 /// Steps that all expressions of one token may take together.
@@ -44,7 +45,7 @@ enum ClaimRule {
     Holds { program: Program, message: String },
 }
 
-type Checked<T> = Result<T, AuthenticationConfigError>;
+type Checked<T> = Result<T, ConfigFileError>;
 
 impl Mapping {
     /// # Errors

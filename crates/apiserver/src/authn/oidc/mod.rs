@@ -19,9 +19,10 @@ use self::key_set::Unverified;
 use self::mapping::{Mapping, audiences};
 use self::remote::{Known, RemoteKeys};
 use super::Refusal;
-use super::config::{AuthenticationConfig, IssuerConfig, wrong};
+use super::claims;
+use super::config::{AuthenticationConfig, IssuerConfig};
 use super::recent::{Recent, fingerprint};
-use super::{AuthenticationConfigError, claims};
+use crate::config_file::{ConfigFileError, wrong};
 use crate::identity::UserInfo;
 
 /// By how much an issuer's clock may be ahead.
@@ -67,10 +68,7 @@ impl Issuers {
     ///
     /// # Errors
     /// Which issuer can never be reached, and why.
-    pub fn spawn(
-        config: &AuthenticationConfig,
-        shutdown: &CancellationToken,
-    ) -> Result<Self, AuthenticationConfigError> {
+    pub fn spawn(config: &AuthenticationConfig, shutdown: &CancellationToken) -> Result<Self, ConfigFileError> {
         let mut by_url = BTreeMap::new();
         for (at, (issuer, mapping)) in config.issuers.iter().enumerate() {
             let IssuerConfig { url, audiences, .. } = issuer.clone();

@@ -5,13 +5,12 @@ use thiserror::Error;
 
 use super::super::Record;
 use super::event::Arrived;
+use crate::config_file::{ConfigFile, ConfigFileError, open};
 
 #[derive(Debug, Error)]
 pub enum PolicyError {
-    #[error("the audit policy is no valid audit.k8s.io/v1 Policy: {0}")]
-    Parse(String),
-    #[error("the audit policy is {api_version} {kind}, not audit.k8s.io/v1 Policy")]
-    Kind { api_version: String, kind: String },
+    #[error(transparent)]
+    File(#[from] ConfigFileError),
     #[error(
         "rule {rule} of the audit policy asks for level {level:?}: Knarr logs who asked what and never bodies, so the \
          levels are None and Metadata"
@@ -39,6 +38,15 @@ struct File {
     _omit_stages: Vec<String>,
     #[serde(rename = "omitManagedFields")]
     _omit_managed_fields: bool,
+}
+
+impl ConfigFile for File {
+    const KIND: &'static str = "Policy";
+    const API_VERSIONS: &'static [&'static str] = &["audit.k8s.io/v1"];
+
+    fn type_of(&self) -> (&str, &str) {
+        (&self.api_version, &self.kind)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -74,10 +82,7 @@ impl Policy {
 
     /// From YAML or JSON.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
-        let file: File = serde_yaml_ng::from_str(text).map_err(|error| PolicyError::Parse(error.to_string()))?;
-        if (file.api_version.as_str(), file.kind.as_str()) != ("audit.k8s.io/v1", "Policy") {
-            return Err(PolicyError::Kind { api_version: file.api_version, kind: file.kind });
-        }
+        let file: File = open(text)?;
         if file.rules.is_empty() {
             return Err(PolicyError::Empty);
         }
@@ -199,6 +204,6 @@ rules:
         check(head, "no rules");
         check("kind: Pod\napiVersion: v1", "v1 Pod");
         check(&format!("{head}rules: [{{levle: None}}]"), "levle");
-        check(": :", "no valid");
+        check(": :", "the file is no Policy: ");
     }
 }
