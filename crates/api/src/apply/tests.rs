@@ -743,7 +743,7 @@ proptest! {
             let api_version = kind.api_version();
             let writer = Writer {
                 typing: Typing::Kind(kind), api_version: &api_version, manager: "m", subresource: "",
-                unowned: &unowned, now: "",
+                unowned: &unowned, now: "", conversions: None,
             };
             for _ in 0..2 {
                 let expect = owned_by_comparison(&writer, &object);
