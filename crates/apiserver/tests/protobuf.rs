@@ -103,6 +103,8 @@ async fn subresources_reviews_and_pages() {
         (media.as_str(), &list["apiVersion"], &list["kind"]),
         (PROTOBUF, &json!("events.k8s.io/v1"), &json!("EventList"))
     );
+    let (code, media, list) = get(&cluster, "/apis/metrics.k8s.io/v1beta1/nodes", BOTH).await;
+    assert_eq!((code, media.as_str(), &list["kind"]), (200, PROTOBUF, &json!("NodeMetricsList")));
     let (_, media, list) = get(&cluster, "/api/v1/componentstatuses", BOTH).await;
     assert_eq!((media.as_str(), list["items"].as_array().map(Vec::len)), (PROTOBUF, Some(3)));
 }

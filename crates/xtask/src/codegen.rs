@@ -2,7 +2,8 @@
 //!
 //! Reads two crates' sources from cargo's registry: `k8s-pb` for field numbers and wire types,
 //! `k8s-openapi` for the exact JSON names. Both are facts of Kubernetes' published `.proto` and
-//! OpenAPI files. Fields that are newer than `k8s-pb` are in `recent-messages.txt`. The table is one text file, committed, so that a normal build needs neither.
+//! OpenAPI files. What is newer than `k8s-pb`, or there as beta only and answered all the same, is in
+//! `recent-messages.txt`. The table is one text file, committed, so that a normal build needs neither.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,7 +14,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// In the form of the table. Numbers never change, so that a line may stay when `k8s-pb` has caught up.
+/// In the form of the table. Numbers never change, so that a line may stay when `k8s-pb` has it.
 const RECENT: &str = include_str!("recent-messages.txt");
 const OUTPUT: &str = "crates/api/src/protobuf/messages.txt";
 /// API groups whose messages are left out: nobody sends them to this server. Alpha and beta versions are left out too,

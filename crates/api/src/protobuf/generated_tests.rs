@@ -90,7 +90,8 @@ proptest! {
 
     #[test]
     fn types_keep_what_json_says(seed: u64) {
-        for kind in KINDS {
+        // Measurements are made whole and sent by nobody: their type does without no field.
+        for kind in KINDS.iter().filter(|kind| kind.group != crate::usage::GROUP) {
             let Some((_, json)) = Generator::new(seed).object(kind) else { continue };
             let typed = kind.through_its_type(&json);
             let typed = typed.map_err(|error| TestCaseError::fail(format!("{kind:?} {json}: {error}")))?;
