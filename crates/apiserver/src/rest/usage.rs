@@ -203,6 +203,8 @@ mod tests {
         let node = node_metrics(&json!({ "metadata": { "name": "n", "labels": { "a": "b" } } }), &summary).unwrap();
         assert_eq!(node["usage"], json!({ "cpu": "1500m", "memory": "4Ki" }));
         assert_eq!((&node["metadata"]["labels"]["a"], &node["window"]), (&json!("b"), &json!("15.000s")));
+        let as_protobuf = api::protobuf::decode(&api::protobuf::encode(&node).unwrap()).unwrap();
+        assert_eq!((&as_protobuf["usage"], &as_protobuf["window"]), (&node["usage"], &json!("15s")));
         let pod = json!({ "metadata": { "name": "p", "namespace": "default", "uid": "u1" } });
         let pod = pod_metrics(&pod, &summary).unwrap();
         assert_eq!(pod["containers"], json!([{ "name": "main", "usage": { "cpu": "250u", "memory": "2Ki" } }]));

@@ -86,3 +86,29 @@ fn reload(config: &ClusterConfig, api_server: &ApiServer, which: Configuration) 
     }
     outcome
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_changes_with_those_that_it_names() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (file, other) = (dir.path().join("admission.yaml"), dir.path().join("pod-security.yaml"));
+        let write = |path: &Path, text: &str| std::fs::write(path, text).expect("a file");
+        let look = |which| contents(&file, which);
+        assert_eq!(look(Configuration::Admission), [None], "it is not there yet");
+        write(
+            &file,
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n- name: PodSecurity\n  \
+             path: pod-security.yaml\n",
+        );
+        let before = look(Configuration::Admission);
+        assert_eq!(before.len(), 2);
+        write(&other, "defaults: {enforce: baseline}");
+        assert_ne!(look(Configuration::Admission), before);
+        let authentication = look(Configuration::Authentication);
+        write(&other, "defaults: {enforce: restricted}");
+        assert_eq!(look(Configuration::Authentication), authentication, "that one names no files");
+    }
+}
