@@ -67,11 +67,9 @@ pub struct Attached {
     pub attachment: NetworkAttachment,
 }
 
-impl Attached {
-    /// The pod's uid, when it is its second address ([`linux_address_of`]).
-    pub fn is_linux_address_of(&self) -> Option<&str> {
-        self.pod_uid.strip_suffix(LINUX)
-    }
+/// The uid of the pod whose second address ([`linux_address_of`]) the network knows by that name.
+pub fn pod_of_linux_address(name: &str) -> Option<&str> {
+    name.strip_suffix(LINUX)
 }
 
 /// Gives pods their addresses and takes them back. State survives a restart of the agent.

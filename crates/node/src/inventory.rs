@@ -19,7 +19,7 @@ pub async fn take_inventory(context: &NodeContext) -> Result<BTreeMap<String, In
     }
     let attached = context.network.list().await.map_err(|error| format!("the network cannot list: {error}"))?;
     for row in attached {
-        match row.is_linux_address_of() {
+        match cri::pod_of_linux_address(&row.pod_uid) {
             Some(uid) => all.entry(uid.to_owned()).or_default().linux_network = Some(row.attachment),
             None => all.entry(row.pod_uid.clone()).or_default().network = Some(row.attachment),
         }
