@@ -27,7 +27,9 @@ pub use image::{
     ImageConfig, ImageKind, ImageService, PlatformPreference, PullRequest, RegistryAuth, ResolvedImage, StoredImage,
 };
 pub use key_value::{BucketUse, ExpectEntry, KeyValueError, KeyValueStore, Keys, Versioned};
-pub use network::{AttachRequest, Attached, NetworkAttachment, NetworkKind, PodNetwork};
+pub use network::{
+    AttachRequest, Attached, NetworkAttachment, NetworkKind, PodNetwork, linux_address_of, pod_of_linux_address,
+};
 pub use policy_table::{PolicyGrant, PolicyGroups, PolicyTable};
 pub use runtime::{
     Answers, CallCounts, ContainerConfig, ContainerEvent, ContainerId, ContainerPort, ContainerState, ContainerStats,

@@ -51,11 +51,25 @@ pub struct AttachRequest {
     pub kind: NetworkKind,
 }
 
+/// No uid ends like this: its last part are 12 hexadecimal digits.
+const LINUX: &str = "-linux";
+
+/// What the network knows a pod's second address by: that of Linux containers beside Wasm ones, in a pod that has no
+/// namespace.
+pub fn linux_address_of(pod_uid: &str) -> String {
+    format!("{pod_uid}{LINUX}")
+}
+
 /// One row of [`PodNetwork::list`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     pub pod_uid: String,
     pub attachment: NetworkAttachment,
+}
+
+/// The uid of the pod whose second address ([`linux_address_of`]) the network knows by that name.
+pub fn pod_of_linux_address(name: &str) -> Option<&str> {
+    name.strip_suffix(LINUX)
 }
 
 /// Gives pods their addresses and takes them back. State survives a restart of the agent.

@@ -122,6 +122,9 @@ pub struct UpArgs {
     /// Name of this node [default: the host name]
     #[arg(long)]
     pub node_name: Option<String>,
+    /// How many pods this node may have [default: 1000, or as many as its range has addresses for]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_pods: Option<u64>,
     /// The file with the keys that seal the state on the disk [default: <data-dir>/pki/store.keys]
     #[arg(long, value_name = "FILE")]
     pub store_keys: Option<PathBuf>,
@@ -188,6 +191,9 @@ pub struct AgentArgs {
     /// Name of this node [default: the host name]
     #[arg(long)]
     pub node_name: Option<String>,
+    /// How many pods this node may have [default: 1000, or as many as its range has addresses for]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_pods: Option<u64>,
     /// Where servers and other nodes reach this one [default: the address from which the server is reached]
     #[arg(long, value_name = "IP")]
     pub address: Option<IpAddr>,

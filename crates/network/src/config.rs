@@ -51,7 +51,7 @@ pub enum InvalidConfig {
 }
 
 impl NetworkConfig {
-    /// The defaults of a first node: pods 10.32.0.0/18 of 10.32.0.0/12, Services 10.96.0.0/16.
+    /// The defaults of a first node: pods 10.32.0.0/17 of 10.32.0.0/12, Services 10.96.0.0/16.
     pub fn new(state_dir: PathBuf, netns_dir: PathBuf, node_ip: IpAddr) -> Self {
         let cidr = |a, b, length| Ipv4Cidr::new(Ipv4Addr::new(a, b, 0, 0), length).expect("lengths are under 32");
         Self {
@@ -59,7 +59,7 @@ impl NetworkConfig {
             netns_dir,
             bridge_name: "knarr0".to_owned(),
             table_name: "knarr".to_owned(),
-            pod_cidr: cidr(10, 32, 18),
+            pod_cidr: cidr(10, 32, 17),
             cluster_pod_cidr: cidr(10, 32, 12),
             service_cidr: cidr(10, 96, 16),
             cluster_dns_ip: Ipv4Addr::new(10, 96, 0, 10),
@@ -131,8 +131,8 @@ mod tests {
     fn the_defaults_hold_together() {
         let config = config();
         config.check().unwrap();
-        assert_eq!(config.namespace_cidr().to_string(), "10.32.0.0/19");
-        assert_eq!(config.local_cidr().to_string(), "10.32.32.0/19");
+        assert_eq!(config.namespace_cidr().to_string(), "10.32.0.0/18");
+        assert_eq!(config.local_cidr().to_string(), "10.32.64.0/18");
         assert_eq!(config.gateway().to_string(), "10.32.0.1");
     }
 

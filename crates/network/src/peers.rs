@@ -184,16 +184,16 @@ mod tests {
             let expect: Vec<_> = expect.iter().map(|(r, a)| ((*r).to_owned(), (*a).to_owned())).collect();
             assert_eq!(found, expect);
         };
-        let me = node("one", "10.32.0.0/18", "192.0.2.1");
+        let me = node("one", "10.32.0.0/17", "192.0.2.1");
         check(std::slice::from_ref(&me), &[]);
-        let two = node("two", "10.32.64.0/24", "192.0.2.2");
-        check(&[me.clone(), two.clone()], &[("10.32.64.0/24", "192.0.2.2")]);
+        let two = node("two", "10.32.128.0/24", "192.0.2.2");
+        check(&[me.clone(), two.clone()], &[("10.32.128.0/24", "192.0.2.2")]);
         // Ours, nobody's, somebody else's, outside of the cluster's range, of no address that we could reach.
         check(&[node("two", "10.32.5.0/24", "192.0.2.2")], &[]);
         check(&[node("two", "10.0.0.0/8", "192.0.2.2"), node("three", "", "192.0.2.3")], &[]);
-        check(&[two.clone(), node("x", "10.32.64.128/25", "192.0.2.9")], &[("10.32.64.0/24", "192.0.2.2")]);
+        check(&[two.clone(), node("x", "10.32.128.128/25", "192.0.2.9")], &[("10.32.128.0/24", "192.0.2.2")]);
         check(&[node("two", "192.168.0.0/24", "192.0.2.2")], &[]);
-        check(&[node("two", "10.32.64.0/24", "127.0.0.1"), node("me", "10.32.65.0/24", "192.0.2.1")], &[]);
+        check(&[node("two", "10.32.128.0/24", "127.0.0.1"), node("me", "10.32.129.0/24", "192.0.2.1")], &[]);
     }
 
     #[test]
@@ -205,18 +205,18 @@ mod tests {
             protocol,
         };
         let way = |range: &str, gateway: &str| (range.parse().expect("a range"), gateway.parse().expect("an address"));
-        let wanted: Ways = [way("10.32.64.0/24", "192.0.2.2"), way("10.32.65.0/24", "192.0.2.3")].into();
+        let wanted: Ways = [way("10.32.128.0/24", "192.0.2.2"), way("10.32.129.0/24", "192.0.2.3")].into();
         let routes = [
-            route("10.32.64.0/24", Some("192.0.2.2"), PROTOCOL_OURS),
-            route("10.32.65.0/24", Some("192.0.2.9"), PROTOCOL_OURS),
+            route("10.32.128.0/24", Some("192.0.2.2"), PROTOCOL_OURS),
+            route("10.32.129.0/24", Some("192.0.2.9"), PROTOCOL_OURS),
             route("10.32.66.0/24", Some("192.0.2.4"), PROTOCOL_OURS),
             // Not ours to touch: another program's, a pod's, our own ranges'.
             route("10.32.67.0/24", Some("192.0.2.4"), 3),
-            route("10.32.64.7/32", None, PROTOCOL_OURS),
-            route("10.32.0.0/19", Some("192.0.2.4"), PROTOCOL_OURS),
+            route("10.32.128.7/32", None, PROTOCOL_OURS),
+            route("10.32.0.0/18", Some("192.0.2.4"), PROTOCOL_OURS),
         ];
         let expect =
-            Changes { deleted: vec![way("10.32.66.0/24", "192.0.2.4")], set: vec![way("10.32.65.0/24", "192.0.2.3")] };
+            Changes { deleted: vec![way("10.32.66.0/24", "192.0.2.4")], set: vec![way("10.32.129.0/24", "192.0.2.3")] };
         assert_eq!(changes(&routes, &wanted, &own()), expect);
         assert_eq!(changes(&[], &Ways::new(), &own()), Changes::default());
     }

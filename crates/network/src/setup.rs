@@ -181,7 +181,7 @@ mod tests {
         check(&[route("10.32.0.0/19", 3, 2), route("10.96.0.0/16", 9, PROTOCOL_OURS)], None);
         check(
             &[route("10.0.0.0/8", 2, 3)],
-            Some("10.32.0.0/18 is in use on this machine: route 10.0.0.0/8 on link eth0; choose another pod range"),
+            Some("10.32.0.0/17 is in use on this machine: route 10.0.0.0/8 on link eth0; choose another pod range"),
         );
         check(
             &[route("10.96.3.0/24", 2, 3)],

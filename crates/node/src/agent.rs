@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{NodeConfig, NodeDeps, Paths, Runtimes};
 use crate::endpoint;
-use crate::inventory::{linux_network_of, take_inventory};
+use crate::inventory::take_inventory;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::node_object;
@@ -151,7 +151,7 @@ async fn stop_pod(context: &NodeContext, uid: &str, inventory: &crate::pod::stat
             failures.extend(result.err().map(|error| format!("pod {uid}: {}", chain(&error))));
         }
     }
-    for address in [uid, &linux_network_of(uid)] {
+    for address in [uid, &cri::linux_address_of(uid)] {
         let detached = context.network.detach(address).await;
         failures.extend(detached.err().map(|error| format!("pod {uid}: {}", chain(&error))));
     }

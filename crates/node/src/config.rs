@@ -51,7 +51,7 @@ impl NodeConfig {
             node_name: node_name.to_owned(),
             node_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             data_dir: data_dir.to_owned(),
-            pod_cidr: "10.32.0.0/18".into(),
+            pod_cidr: "10.32.0.0/17".into(),
             cluster_dns: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)),
             cluster_domain: "cluster.local".into(),
             kubernetes_service: SocketAddr::from(([10, 96, 0, 1], 443)),

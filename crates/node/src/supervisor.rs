@@ -33,7 +33,9 @@ const REQUESTS_MAX: usize = 64;
 /// A question or order to the supervisor.
 pub enum Request {
     /// Every pod of this node, as the API has it.
-    Pods(oneshot::Sender<Vec<Arc<Pod>>>),
+    Pods(oneshot::Sender<Vec<Arc<Watched>>>),
+    /// The one of that namespace and name.
+    Pod { namespace: String, name: String, answer: oneshot::Sender<Option<Arc<Watched>>> },
 }
 
 /// Talks to the supervisor.
@@ -46,12 +48,20 @@ pub struct SupervisorHandle {
 
 impl SupervisorHandle {
     /// The pods of this node; none while the agent stops.
-    pub async fn pods(&self) -> Vec<Arc<Pod>> {
+    pub async fn pods(&self) -> Vec<Arc<Watched>> {
         let (answer, pods) = oneshot::channel();
         if self.requests.send(Request::Pods(answer)).await.is_err() {
             return Vec::new();
         }
         pods.await.unwrap_or_default()
+    }
+
+    /// A pod of this node, with all its fields.
+    pub async fn pod(&self, namespace: &str, name: &str) -> Option<Pod> {
+        let (answer, pod) = oneshot::channel();
+        let request = Request::Pod { namespace: namespace.to_owned(), name: name.to_owned(), answer };
+        self.requests.send(request).await.ok()?;
+        pod.await.ok()??.pod().ok()
     }
 }
 
@@ -153,27 +163,28 @@ impl Supervisor {
         match event {
             Ok(watcher::Event::Init) => self.listing = Some(BTreeSet::new()),
             Ok(watcher::Event::InitApply(pod)) => {
-                let pod = Pod::from(pod);
-                if let (Some(listing), Some(uid)) = (&mut self.listing, &pod.metadata.uid) {
-                    listing.insert(uid.clone());
+                if let (Some(listing), Some(uid)) = (&mut self.listing, pod.uid()) {
+                    listing.insert(uid.to_owned());
                 }
                 self.apply(pod);
             }
             Ok(watcher::Event::InitDone) => self.on_listed(),
-            Ok(watcher::Event::Apply(pod)) => self.apply(pod.into()),
-            Ok(watcher::Event::Delete(pod)) => self.vanish(Pod::from(pod).metadata.uid.as_deref().unwrap_or_default()),
+            Ok(watcher::Event::Apply(pod)) => self.apply(pod),
+            Ok(watcher::Event::Delete(pod)) => self.vanish(pod.uid().unwrap_or_default()),
             Err(error) => tracing::warn!(%error, "the watch of pods broke; it begins again"),
         }
     }
 
-    fn apply(&mut self, pod: Pod) {
-        let Some(uid) = pod.metadata.uid.clone() else { return };
-        let pod = Arc::new(pod);
+    fn apply(&mut self, watched: Watched) {
+        let Some(uid) = watched.uid().map(str::to_owned) else { return };
         match self.workers.get(&uid) {
-            Some(worker) => worker.set_desired(Some(pod)),
+            Some(worker) => worker.set_desired(Some(Arc::new(watched))),
             None => {
                 let inventory = self.inventories.remove(&uid).unwrap_or_default();
-                self.start(Start { uid, pod: Some(pod), inventory });
+                match Start::new(uid, watched, inventory) {
+                    Ok(start) => self.start(start),
+                    Err(error) => tracing::error!(%error, "cannot read a pod of this node"),
+                }
             }
         }
     }
@@ -212,7 +223,7 @@ impl Supervisor {
         }
         for (uid, inventory) in std::mem::take(&mut self.inventories) {
             tracing::info!(pod_uid = uid, "removing what is left of a pod that is gone from the API");
-            self.start(Start { uid, pod: None, inventory });
+            self.start(Start { uid, watched: None, pod: None, inventory });
         }
     }
 
@@ -220,7 +231,7 @@ impl Supervisor {
 
     fn on_runtime_event(&self, handler: Handler, event: ContainerEvent) {
         if let Some(worker) = self.workers.get(&event.pod_uid) {
-            worker.notify(Notice::Container(handler, event.container));
+            worker.notify(Notice::Container(Box::new((handler, event.container))));
         }
     }
 
@@ -237,7 +248,7 @@ impl Supervisor {
         for (uid, worker) in &self.workers {
             let inventory = inventories.remove(uid).unwrap_or_default();
             if !worker.is_finished() {
-                worker.notify(Notice::Relisted(inventory));
+                worker.notify(Notice::Relisted(Box::new(inventory)));
             }
         }
         self.inventories = inventories;
@@ -246,10 +257,13 @@ impl Supervisor {
 
     fn on_request(&self, request: Request) {
         match request {
+            // Nobody waits any more when sending fails.
             Request::Pods(answer) => {
-                let pods = self.workers.values().filter_map(WorkerHandle::desired).collect();
-                // Nobody waits any more when this fails.
-                let _ = answer.send(pods);
+                let _ = answer.send(self.workers.values().filter_map(WorkerHandle::desired).collect());
+            }
+            Request::Pod { namespace, name, answer } => {
+                let mut pods = self.workers.values().filter_map(WorkerHandle::desired);
+                let _ = answer.send(pods.find(|pod| pod.is(&namespace, &name)));
             }
         }
     }

@@ -37,6 +37,7 @@ fn people_look_into_running_pods() {
     a_debugger_sees_processes_and_localhost(&cluster);
     a_shell_on_a_terminal(&cluster);
     linux_beside_wasm(&cluster);
+    an_isolated_pod_and_its_debugger(&cluster);
     wasm_as_a_debugger(&cluster);
     what_is_added_stays_and_ends_with_the_pod(&cluster);
 }
@@ -116,6 +117,24 @@ fn linux_beside_wasm(cluster: &Cluster) {
     assert!(said.contains("eth0") && !said.contains("knarr"), "not the network of the node: {said}");
     cluster.wait_event("wasm", "container main is WebAssembly");
     assert_eq!(cluster.value("pod/wasm", ".status.podIP"), ip);
+}
+
+/// A debugger with an address of its own is a part of its pod, for network policies too.
+fn an_isolated_pod_and_its_debugger(cluster: &Cluster) {
+    cluster.apply(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: nothing}\nspec: \
+         {podSelector: {}, policyTypes: [Ingress, Egress]}\n",
+    );
+    let ip = cluster.value("pod/wasm", ".status.podIP");
+    let look = format!(
+        "/bin/busybox wget -T 5 -qO- http://{ip}:8080/; /bin/busybox wget -T 5 -qO- http://wasm:8080/ || echo isolated"
+    );
+    debug(cluster, "wasm", "isolated", &look).ok();
+    let state = ended(cluster, "wasm", "isolated");
+    assert!(state.contains("\"exitCode\":0"), "{state}");
+    let said = cluster.kubectl("logs wasm -c isolated").ok();
+    assert!(said.matches("Hello").count() == 1 && said.contains("isolated"), "{said}");
+    cluster.kubectl("delete networkpolicy nothing").ok();
 }
 
 fn wasm_as_a_debugger(cluster: &Cluster) {

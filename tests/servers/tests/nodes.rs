@@ -98,7 +98,7 @@ fn nodes_join(scene: &mut Scene) {
     let nodes = scene.kubectl("get nodes -o json").json();
     let ranges: Vec<&str> =
         nodes["items"].as_array().expect("a list").iter().map(|node| text(node, "/spec/podCIDR")).collect();
-    assert_eq!(ranges, ["10.32.64.0/24", "10.32.65.0/24"]);
+    assert_eq!(ranges, ["10.32.128.0/24", "10.32.129.0/24"]);
 }
 
 fn push(scene: &Scene, busybox: &Path) {
@@ -144,7 +144,7 @@ fn they_are_spread(scene: &Scene) {
         let nodes: BTreeSet<&str> = pods.iter().map(|pod| text(pod, "/spec/nodeName")).collect();
         assert_eq!((pods.len(), nodes), (4, BTreeSet::from(NODES)), "{app}");
         for pod in &pods {
-            let range = if text(pod, "/spec/nodeName") == "one" { "10.32.64." } else { "10.32.65." };
+            let range = if text(pod, "/spec/nodeName") == "one" { "10.32.128." } else { "10.32.129." };
             assert!(text(pod, "/status/podIP").starts_with(range), "{}", text(pod, "/status/podIP"));
         }
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 /// All pods of a cluster.
 const CLUSTER: Range = Range { first: u32::from_be_bytes([10, 32, 0, 0]), length: 12 };
 /// The pods of a first server.
-const SET_APART: Range = Range { first: u32::from_be_bytes([10, 32, 0, 0]), length: 18 };
+const SET_APART: Range = Range { first: u32::from_be_bytes([10, 32, 0, 0]), length: 17 };
 /// What each node gets: 254 addresses.
 const LENGTH: u8 = 24;
 
@@ -107,11 +107,11 @@ mod tests {
         let check = |taken: &[&str], expect: &str| {
             assert_eq!(free(&ranges(taken)).map(|range| range.to_string()).as_deref(), Some(expect), "{taken:?}");
         };
-        check(&[], "10.32.64.0/24");
-        check(&["10.32.0.0/18"], "10.32.64.0/24");
-        check(&["10.32.64.0/24", "10.32.66.0/24"], "10.32.65.0/24");
-        check(&["10.32.64.0/20", "10.32.80.128/25"], "10.32.81.0/24");
-        check(&["192.168.0.0/16"], "10.32.64.0/24");
+        check(&[], "10.32.128.0/24");
+        check(&["10.32.0.0/17"], "10.32.128.0/24");
+        check(&["10.32.128.0/24", "10.32.130.0/24"], "10.32.129.0/24");
+        check(&["10.32.128.0/20", "10.32.144.128/25"], "10.32.145.0/24");
+        check(&["192.168.0.0/16"], "10.32.128.0/24");
         assert_eq!(free(&ranges(&["10.0.0.0/8"])), None);
         assert_eq!(free(&ranges(&["10.32.0.0/13", "10.40.0.0/13"])), None);
         assert_eq!(free(&ranges(&["0.0.0.0/0"])), None);
@@ -136,9 +136,9 @@ mod tests {
             assert_eq!(plan.render(), expect);
             assert_eq!(range.is_some(), expect.starts_with("it gets"));
         };
-        check(json!({ "podCIDR": "10.32.70.0/24" }), &[], "it has a range");
-        check(json!({}), &[], "it gets 10.32.64.0/24\n  patch nodes/web/n1");
-        check(json!({}), &["10.32.64.0/24"], "it gets 10.32.65.0/24\n  patch nodes/web/n1");
+        check(json!({ "podCIDR": "10.32.134.0/24" }), &[], "it has a range");
+        check(json!({}), &[], "it gets 10.32.128.0/24\n  patch nodes/web/n1");
+        check(json!({}), &["10.32.128.0/24"], "it gets 10.32.129.0/24\n  patch nodes/web/n1");
         check(
             json!({}),
             &["10.0.0.0/8"],

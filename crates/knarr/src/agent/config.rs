@@ -23,6 +23,8 @@ pub struct AgentConfig {
     /// `None`: as the data directory says, or the address from which servers are reached.
     pub address: Option<IpAddr>,
     pub endpoint_port: u16,
+    /// `None`: the usual number.
+    pub max_pods: Option<u64>,
 }
 
 /// What a machine joins with.
@@ -40,7 +42,7 @@ impl AgentConfig {
         let servers = args.server.iter().map(|url| authority_of("--server", url)).collect::<Result<Vec<_>>>()?;
         let token = args.token_file.as_deref().map(|path| Token::read(path, args.ca_file.as_deref())).transpose()?;
         let (node_name, address) = (args.node_name.clone(), args.address);
-        Ok(Self { data_dir, servers, token, node_name, address, endpoint_port: args.port })
+        Ok(Self { data_dir, servers, token, node_name, address, endpoint_port: args.port, max_pods: args.max_pods })
     }
 
     /// The name of a node that is new.

@@ -148,6 +148,7 @@ fn settings(
         endpoint: config.endpoint(record.address),
         endpoint_tls: Arc::new(endpoint_tls),
         pod_cidr,
+        max_pods: config.max_pods,
         api_server: None,
         cgroup: format!("knarr/nodes/{}", record.node_name),
     })

@@ -43,6 +43,8 @@ pub struct ClusterConfig {
     /// The file with the keys that seal the state.
     pub store_keys: PathBuf,
     pub node_name: String,
+    /// `None`: the usual number.
+    pub max_pods: Option<u64>,
     /// Whether workloads run on this machine too.
     pub runs_node: bool,
     /// `None`: the only server of its cluster.
@@ -145,6 +147,7 @@ impl ClusterConfig {
             kubeconfig,
             store_keys,
             node_name,
+            max_pods: args.max_pods,
             runs_node: true,
             peers: None,
             audit: AuditConfig::of(args),

@@ -32,6 +32,8 @@ pub struct NodeSettings {
     pub endpoint_tls: Arc<rustls::ServerConfig>,
     /// Its part of the cluster's pod range.
     pub pod_cidr: Ipv4Cidr,
+    /// `None`: the usual number. Never more than the range has addresses for.
+    pub max_pods: Option<u64>,
     /// Where the API server is, when that is on this machine.
     pub api_server: Option<SocketAddrV4>,
     /// Parent of the cgroups that are not of one pod: a machine may have several nodes.
@@ -78,6 +80,7 @@ impl NodeSettings {
             endpoint: config.node_listen,
             endpoint_tls: Arc::new(tls),
             pod_cidr,
+            max_pods: config.max_pods,
             api_server,
             cgroup: ROOT_CGROUP.to_owned(),
         })
@@ -113,13 +116,18 @@ impl WorkerNode {
 }
 
 fn node_config(settings: NodeSettings) -> NodeConfig {
-    let NodeSettings { node_name, data_dir, node_ip, endpoint, endpoint_tls, pod_cidr, .. } = settings;
+    let NodeSettings { node_name, data_dir, node_ip, endpoint, endpoint_tls, pod_cidr, max_pods, .. } = settings;
     let mut node_config = NodeConfig::new(&node_name, &data_dir, endpoint_tls);
     node_config.node_ip = node_ip;
     node_config.endpoint_listen = endpoint;
     node_config.pod_cidr = pod_cidr.to_string();
     // Half of a range is for pods of Wasm, and half for those with containers.
-    node_config.capacity.pods = Some(PODS_DEFAULT.min((pod_cidr.size() / 2).saturating_sub(RESERVED)));
+    let addresses = (pod_cidr.size() / 2).saturating_sub(RESERVED);
+    let pods = max_pods.unwrap_or(PODS_DEFAULT);
+    if max_pods.is_some_and(|wanted| wanted > addresses) {
+        tracing::warn!(wanted = pods, addresses, "--max-pods is more than the range of this node has addresses for");
+    }
+    node_config.capacity.pods = Some(pods.min(addresses));
     node_config.version = version::git_version();
     node_config
 }

@@ -41,19 +41,21 @@ pub fn compile(
     let mut tables = Tables { blocks: groups.blocks(&rules), ..Tables::default() };
     for (kind, members) in &kinds {
         let matched = kind.peers(&rules, &namespaces);
-        for pod in members {
-            let blocks = rules.blocks().filter(|(_, block)| block.contains(pod.address)).map(|(at, _)| at);
+        for address in members.iter().flat_map(|pod| pod.addresses()) {
+            let blocks = rules.blocks().filter(|(_, block)| block.contains(address)).map(|(at, _)| at);
             let peers: BTreeSet<usize> = matched.iter().copied().chain(blocks).collect();
             if let Some(group) = groups.of(Signature { peers, ports: kind.ports.clone() }) {
-                tables.peers.insert(pod.address, group);
+                tables.peers.insert(address, group);
             }
         }
     }
+    let twofold = pods.iter().filter_map(|pod| Some((pod.address, pod.linux_address?)));
+    tables.same_pod = twofold.flat_map(|(one, other)| [(one, other), (other, one)]).collect();
     let mut ingress = Targets::default();
     let mut egress = Targets::default();
     for (kind, members) in kinds.iter().filter(|(_, members)| members.iter().any(|pod| pod.is_here)) {
         let selecting = kind.policies(&rules);
-        let here = || members.iter().filter(|pod| pod.is_here).map(|pod| pod.address);
+        let here = || members.iter().filter(|pod| pod.is_here).flat_map(|pod| pod.addresses());
         // A port of a rule of egress is the peer's, so the target's own ports tell nothing.
         ingress.add(&selecting, &kind.ports, |policy| policy.ingress.is_some(), here());
         egress.add(&selecting, &NamedPorts::new(), |policy| policy.egress.is_some(), here());

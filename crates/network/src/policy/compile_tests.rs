@@ -3,12 +3,13 @@ use serde_json::{Value, json};
 use super::super::facts::cluster_dns;
 use super::*;
 
-/// Name, address, labels, named ports. All but the last are on this node.
+/// Name, address, labels, named ports. Those at 10.32 are on this node. The one of the database has a debugger.
 fn pods() -> Vec<PodFacts> {
     let pod = |namespace: &str, address: &str, labels: &[(&str, &str)], ports: &[(&str, u16)]| PodFacts {
         namespace: namespace.to_owned(),
         labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         address: address.parse().unwrap(),
+        linux_address: (address == "10.32.0.3").then_some(Ipv4Addr::new(10, 32, 0, 130)),
         is_here: !address.starts_with("10.40."),
         ports: ports.iter().map(|(name, port)| (((*name).to_owned(), IpProtocol::Tcp), *port)).collect(),
     };
@@ -25,6 +26,7 @@ fn address(name: &str) -> Ipv4Addr {
     match name {
         "web" => "10.32.0.2",
         "db" => "10.32.0.3",
+        "debugger" => "10.32.0.130",
         "client" => "10.32.0.4",
         "far" => "10.40.0.5",
         "dns" => "10.96.0.10",
@@ -63,6 +65,17 @@ fn check(policies: &[Value], allowed: &[&str], denied: &[&str]) {
             assert_eq!(found, expect, "{text} with {policies:#?}");
         }
     }
+}
+
+#[test]
+fn a_debugger_is_its_pod() {
+    let to_db = json!({"podSelector": app("db"), "ingress": [{"from": [{"podSelector": app("web")}]}]});
+    check(&[to_db], &["web>debugger:1", "debugger>db:1", "db>debugger:1"], &["client>debugger:1", "client>db:1"]);
+    let from_db =
+        json!({"podSelector": app("db"), "policyTypes": ["Egress"], "egress": [{"to": [{"podSelector": app("web")}]}]});
+    check(&[from_db], &["debugger>web:1", "debugger>db:1"], &["debugger>dns:53", "db>dns:53"]);
+    let from_peer = to_web(json!({"from": [{"podSelector": app("db")}]}));
+    check(&[from_peer], &["debugger>web:1", "db>web:1"], &["client>web:1"]);
 }
 
 fn app(name: &str) -> Value {
@@ -289,6 +302,7 @@ fn groups_do_not_grow_with_pods_nor_with_policies() {
     for number in 0..200u8 {
         let mut pod = many[1].clone();
         pod.address = Ipv4Addr::new(10, 32, 1, number);
+        pod.linux_address = None;
         // each has a label of its own that no selector asks for
         pod.labels.insert("pod-hash".to_owned(), number.to_string());
         many.push(pod);
@@ -304,7 +318,7 @@ fn groups_do_not_grow_with_pods_nor_with_policies() {
     };
     let policies: Vec<Arc<NetworkPolicy>> = (0..50).map(policy).collect();
     let (tables, _) = compile(&policies, &[], &many);
-    assert_eq!((tables.ingress.isolated.len(), tables.peers.len()), (201, 1));
+    assert_eq!((tables.ingress.isolated.len(), tables.peers.len()), (202, 1));
     assert_eq!(tables.ingress.elements().len(), 1);
     assert!(tables.allow(address("web"), Ipv4Addr::new(10, 32, 1, 9), IpProtocol::Tcp, 80));
 }

@@ -14,10 +14,19 @@ pub struct PodFacts {
     pub namespace: String,
     pub labels: BTreeMap<String, String>,
     pub address: Ipv4Addr,
+    /// That of its Linux containers ([`cri::linux_address_of`]), where they have another one. Only its node knows it.
+    pub linux_address: Option<Ipv4Addr>,
     /// It is one of this node's, so that its isolation is this node's affair.
     pub is_here: bool,
     /// By name and protocol.
     pub ports: BTreeMap<(String, IpProtocol), u16>,
+}
+
+impl PodFacts {
+    /// Labels hold for all of them.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        [self.address].into_iter().chain(self.linux_address)
+    }
 }
 
 /// The cluster's DNS is a part of each node's process. Policies name the pods that it has elsewhere, and mean it.
@@ -27,12 +36,13 @@ pub fn cluster_dns(address: Ipv4Addr) -> PodFacts {
         namespace: "kube-system".to_owned(),
         labels: [("k8s-app".to_owned(), "kube-dns".to_owned())].into(),
         address,
+        linux_address: None,
         is_here: false,
         ports: [port("dns", IpProtocol::Udp), port("dns-tcp", IpProtocol::Tcp)].into(),
     }
 }
 
-/// `here`: the addresses that this node gave out, by uid. They count before the pod's status says so.
+/// `here`: the addresses that this node gave out, as the network names them. They count before the pod's status says so.
 ///
 /// A pod that has ended has no address any more, whatever its status says: another one may have it.
 pub fn pod_facts<'a>(pods: impl IntoIterator<Item = &'a Arc<Pod>>, here: &BTreeMap<String, Ipv4Addr>) -> Vec<PodFacts> {
@@ -51,7 +61,8 @@ pub fn pod_facts<'a>(pods: impl IntoIterator<Item = &'a Arc<Pod>>, here: &BTreeM
 fn facts_of(pod: &Pod, here: &BTreeMap<String, Ipv4Addr>) -> Option<PodFacts> {
     let spec = pod.spec.as_ref()?;
     let status = pod.status.as_ref();
-    let own = here.get(pod.metadata.uid.as_deref()?).copied();
+    let uid = pod.metadata.uid.as_deref()?;
+    let own = here.get(uid).copied();
     let has_ended = matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
     if spec.host_network == Some(true) || (has_ended && own.is_none()) {
         return None;
@@ -61,6 +72,7 @@ fn facts_of(pod: &Pod, here: &BTreeMap<String, Ipv4Addr>) -> Option<PodFacts> {
         namespace: pod.metadata.namespace.clone()?,
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         address,
+        linux_address: here.get(&cri::linux_address_of(uid)).copied(),
         is_here: own.is_some(),
         ports: named_ports(pod),
     })
@@ -93,8 +105,10 @@ mod tests {
 
     fn check(pods: &[Arc<Pod>], here: &[(&str, &str)], expect: &[&str]) {
         let here = here.iter().map(|(uid, ip)| ((*uid).to_owned(), ip.parse().expect("an address"))).collect();
-        let line =
-            |one: PodFacts| format!("{} {}{}", one.labels["uid"], one.address, if one.is_here { " here" } else { "" });
+        let line = |one: PodFacts| {
+            let addresses: Vec<String> = one.addresses().map(|address| address.to_string()).collect();
+            format!("{} {}{}", one.labels["uid"], addresses.join(" "), if one.is_here { " here" } else { "" })
+        };
         assert_eq!(pod_facts(pods, &here).into_iter().map(line).collect::<Vec<_>>(), expect);
     }
 
@@ -104,6 +118,8 @@ mod tests {
         let a = running("a", "10.32.0.2");
         check(&[Arc::clone(&a)], &[], &["a 10.32.0.2"]);
         check(&[Arc::clone(&a)], &[("a", "10.32.0.2")], &["a 10.32.0.2 here"]);
+        let both = [("a", "10.32.0.2"), ("a-linux", "10.32.0.130")];
+        check(&[Arc::clone(&a)], &both, &["a 10.32.0.2 10.32.0.130 here"]);
         check(&[pod("a", json!({"containers": []}), json!({}))], &[], &[]);
         check(&[pod("a", json!({"containers": []}), json!({}))], &[("a", "10.32.0.2")], &["a 10.32.0.2 here"]);
         let host = pod("a", json!({"containers": [], "hostNetwork": true}), json!({"podIP": "192.0.2.2"}));

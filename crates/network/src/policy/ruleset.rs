@@ -33,7 +33,7 @@ const HOOKS: [(&str, u32); 3] = [("forward", FORWARD), ("input", LOCAL_IN), ("ou
 /// Bits of `ct state`.
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 
-/// Pairs `(a, a)` of isolated pods.
+/// Pairs of addresses of one pod: `(a, a)` of isolated ones.
 const OWN: &str = "own";
 const PEERS: &str = "peers";
 const BLOCKS: &str = "blocks";
@@ -108,7 +108,7 @@ impl Ruleset {
     }
 
     fn push_changes(&self, batch: &mut Vec<Message>, changes: &Changes) {
-        let own = |address: &Ipv4Addr| Row::Key([address.octets(), address.octets()].concat());
+        let own = |(from, to): &(Ipv4Addr, Ipv4Addr)| Row::Key([from.octets(), to.octets()].concat());
         self.push(batch, OWN, &changes.own, own);
         self.push(batch, PEERS, &changes.peers, group_row);
         for (names, of) in [(EGRESS, &changes.egress), (INGRESS, &changes.ingress)] {

@@ -22,6 +22,8 @@ pub struct Tables {
     pub(crate) peers: BTreeMap<Ipv4Addr, u32>,
     /// Peer groups of other addresses; sorted, without overlap.
     pub(crate) blocks: Vec<Block>,
+    /// Pairs of different addresses of one pod of this node.
+    pub(crate) same_pod: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
     pub(crate) ingress: Direction,
     pub(crate) egress: Direction,
 }
@@ -63,6 +65,7 @@ impl Tables {
     /// for the caller to know.
     pub fn allow(&self, source: Ipv4Addr, destination: Ipv4Addr, protocol: IpProtocol, port: u16) -> bool {
         source == destination
+            || self.same_pod.contains(&(source, destination))
             || self.egress.allows(source, &self.groups_of(destination), protocol, port)
                 && self.ingress.allows(destination, &self.groups_of(source), protocol, port)
     }
@@ -100,7 +103,7 @@ impl Direction {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) peers: Rows<(Ipv4Addr, u32)>,
-    pub(crate) own: Rows<Ipv4Addr>,
+    pub(crate) own: Rows<(Ipv4Addr, Ipv4Addr)>,
     pub(crate) ingress: DirectionChanges,
     pub(crate) egress: DirectionChanges,
 }
@@ -150,7 +153,7 @@ pub(crate) fn changes(old: &Tables, new: &Tables) -> Changes {
     };
     let own = |tables: &Tables| {
         let all = tables.ingress.isolated.keys().chain(tables.egress.isolated.keys());
-        all.copied().collect::<BTreeSet<Ipv4Addr>>()
+        all.map(|address| (*address, *address)).chain(tables.same_pod.iter().copied()).collect::<BTreeSet<_>>()
     };
     Changes {
         peers: Rows::between(pairs(&old.peers), pairs(&new.peers)),

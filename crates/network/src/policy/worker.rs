@@ -54,7 +54,7 @@ enum Covered {
     /// There is nothing to know.
     #[default]
     All,
-    /// By uid, at these addresses.
+    /// By uid ([`cri::linux_address_of`] one, too), at these addresses.
     These(BTreeMap<String, Ipv4Addr>),
     /// The rules are not made yet.
     None,
@@ -200,7 +200,8 @@ impl PolicySync {
         }
         *warned = warnings;
         let seen = pods.iter().filter_map(|pod| pod.metadata.uid.clone());
-        let covered = seen.filter_map(|uid| here.get(&uid).map(|address| (uid.clone(), *address))).collect();
+        let names = seen.flat_map(|uid| [cri::linux_address_of(&uid), uid]);
+        let covered = names.filter_map(|name| here.get(&name).map(|address| (name.clone(), *address))).collect();
         Some(Compiled { tables, covered: Covered::These(covered) })
     }
 
@@ -252,7 +253,7 @@ impl PolicySync {
     }
 }
 
-/// What this node gave out, by uid. `None`: the pods' thread has ended.
+/// What this node gave out, by uid ([`cri::linux_address_of`] one, too). `None`: the pods' thread has ended.
 async fn addresses(pods: &PodsHandle) -> Option<BTreeMap<String, Ipv4Addr>> {
     let list = pods.list().await.ok()?;
     let address = |attachment: &NetworkAttachment| match attachment {

@@ -33,15 +33,15 @@ fn routes_follow_the_nodes() {
         ip("link set cable up");
         let before = traces(machine);
         let mut cluster = Cluster::start(machine, |config| config.node_name = Some("here".to_owned()));
-        cluster.other_node("two", "10.32.64.0/24", "192.0.2.3");
-        cluster.other_node("far", "10.32.65.0/24", "198.51.100.1");
-        cluster.other_node("here", "10.32.0.0/18", "192.0.2.2");
+        cluster.other_node("two", "10.32.128.0/24", "192.0.2.3");
+        cluster.other_node("far", "10.32.129.0/24", "198.51.100.1");
+        cluster.other_node("here", "10.32.0.0/17", "192.0.2.2");
         // One that is not on our segment keeps nobody from the others.
-        eventually(vec!["10.32.64.0/24 via 192.0.2.3".to_owned()], ways);
-        cluster.other_node("two", "10.32.64.0/24", "192.0.2.4");
+        eventually(vec!["10.32.128.0/24 via 192.0.2.3".to_owned()], ways);
+        cluster.other_node("two", "10.32.128.0/24", "192.0.2.4");
         cluster.other_node_gone("far");
-        cluster.other_node("three", "10.32.66.0/24", "192.0.2.5");
-        let two = || vec!["10.32.64.0/24 via 192.0.2.4".to_owned(), "10.32.66.0/24 via 192.0.2.5".to_owned()];
+        cluster.other_node("three", "10.32.130.0/24", "192.0.2.5");
+        let two = || vec!["10.32.128.0/24 via 192.0.2.4".to_owned(), "10.32.130.0/24 via 192.0.2.5".to_owned()];
         eventually(two(), ways);
         cluster.other_node_gone("three");
         eventually(two()[..1].to_vec(), ways);

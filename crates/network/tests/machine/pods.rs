@@ -45,11 +45,11 @@ fn pods_without_a_namespace_are_reached_from_both_sides() {
         let linux = machine.linux_pod(&network, "linux");
         linux.serve_tcp(80, "linux");
         let shared = machine.attach(&network, "wasm", NetworkKind::Shared);
-        assert_eq!(shared, NetworkAttachment::Shared { ip: ip("10.32.32.1") });
+        assert_eq!(shared, NetworkAttachment::Shared { ip: ip("10.32.64.1") });
         let address = SocketAddr::new(shared.ip(), 8080);
         greet(TcpListener::bind(address).unwrap(), "wasm");
         assert_eq!(linux.run(|| ask_tcp(address)).unwrap(), "wasm 10.32.0.2");
-        assert_eq!(ask_tcp(address).unwrap(), "wasm 10.32.32.1");
+        assert_eq!(ask_tcp(address).unwrap(), "wasm 10.32.64.1");
         assert_eq!(ask_tcp(SocketAddr::new(linux.ip, 80)).unwrap(), "linux 10.32.0.1");
         let host = machine.attach(&network, "host", NetworkKind::Host);
         assert_eq!(host, NetworkAttachment::Host { ip: ip("192.0.2.2") });
@@ -129,7 +129,7 @@ fn what_is_in_the_way_is_named() {
         let other = Network::open(other).unwrap();
         // Another of our own bridges holds the same ranges.
         assert!(
-            refused(machine).starts_with("10.32.0.0/18 is in use on this machine: route 10.32.0.1/32 on link other0")
+            refused(machine).starts_with("10.32.0.0/17 is in use on this machine: route 10.32.0.1/32 on link other0")
         );
         machine.runtime.block_on(other.teardown()).unwrap();
         machine.runtime.block_on(machine.open().teardown()).unwrap();

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::alone::{LinuxPod, Machine, alone, ask_tcp, ask_udp, greet, greet_udp, rules};
 use crate::cluster::{Cluster, eventually};
 
-const WASM: &str = "10.32.32.1";
-const OTHER_WASM: &str = "10.32.32.2";
+const WASM: &str = "10.32.64.1";
+const OTHER_WASM: &str = "10.32.64.2";
 
 fn at(address: &str) -> SocketAddr {
     address.parse().unwrap()
@@ -99,7 +99,7 @@ fn app(name: &str) -> Value {
 fn ingress_to_pods_of_both_kinds() {
     with_world(|world| {
         let World { machine, cluster, a, b, c } = world;
-        let all = ["10.32.0.3:8080", "10.32.0.4:8080", "10.32.32.1:8080", "10.32.32.2:8080"];
+        let all = ["10.32.0.3:8080", "10.32.0.4:8080", "10.32.64.1:8080", "10.32.64.2:8080"];
         for to in all {
             assert_eq!((from(a, to), from_wasm(machine, WASM, to), came(ask_tcp(at(to)))), (Through, Through, Through));
         }
@@ -109,33 +109,33 @@ fn ingress_to_pods_of_both_kinds() {
         println!("{}", rules());
         for (client, expect) in [(&*a, Refused), (&*c, Refused)] {
             assert_eq!(from(client, "10.32.0.3:8080"), expect);
-            assert_eq!(from(client, "10.32.32.1:8080"), expect);
+            assert_eq!(from(client, "10.32.64.1:8080"), expect);
         }
         for source in [WASM, OTHER_WASM] {
             assert_eq!(from_wasm(machine, source, "10.32.0.3:8080"), Refused);
         }
-        assert_eq!(from_wasm(machine, OTHER_WASM, "10.32.32.1:8080"), Refused);
+        assert_eq!(from_wasm(machine, OTHER_WASM, "10.32.64.1:8080"), Refused);
         // the node always, a pod itself, and all others
         for to in all {
             assert_eq!(came(ask_tcp(at(to))), Through, "{to}");
         }
         assert_eq!(from(b, "10.32.0.3:8080"), Through);
-        assert_eq!(from_wasm(machine, WASM, "10.32.32.1:8080"), Through);
-        assert_eq!((from(b, "10.32.0.4:8080"), from_wasm(machine, WASM, "10.32.32.2:8080")), (Through, Through));
+        assert_eq!(from_wasm(machine, WASM, "10.32.64.1:8080"), Through);
+        assert_eq!((from(b, "10.32.0.4:8080"), from_wasm(machine, WASM, "10.32.64.2:8080")), (Through, Through));
 
         // one more policy, by label and port
         let rule = json!({"from": [{"podSelector": app("a")}], "ports": [{"port": 8080}]});
         cluster.policy("allow", json!({"podSelector": {}, "ingress": [rule]}));
         eventually(Through, || from(a, "10.32.0.3:8080"));
-        assert_eq!((from(a, "10.32.32.1:8080"), from(a, "10.32.0.3:8081")), (Through, Refused));
-        assert_eq!((from(c, "10.32.0.3:8080"), from(a, "10.32.32.1:8081")), (Refused, Refused));
+        assert_eq!((from(a, "10.32.64.1:8080"), from(a, "10.32.0.3:8081")), (Through, Refused));
+        assert_eq!((from(c, "10.32.0.3:8080"), from(a, "10.32.64.1:8081")), (Refused, Refused));
         // by namespace and name of the port
         let rule = json!({"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "other"}}}],
             "ports": [{"port": "http"}]});
         cluster.policy("allow", json!({"podSelector": {}, "ingress": [rule]}));
         eventually(Through, || from(c, "10.32.0.3:8080"));
-        assert_eq!((from(c, "10.32.32.1:8080"), from(c, "10.32.0.3:8081")), (Through, Refused));
-        assert_eq!(from_wasm(machine, OTHER_WASM, "10.32.32.1:8080"), Through);
+        assert_eq!((from(c, "10.32.64.1:8080"), from(c, "10.32.0.3:8081")), (Through, Refused));
+        assert_eq!(from_wasm(machine, OTHER_WASM, "10.32.64.1:8080"), Through);
         assert_eq!(from_wasm(machine, OTHER_WASM, "10.32.0.3:8080"), Through);
         assert_eq!((from(a, "10.32.0.3:8080"), from_wasm(machine, WASM, "10.32.0.3:8080")), (Refused, Refused));
         // by block and range of ports
@@ -144,7 +144,7 @@ fn ingress_to_pods_of_both_kinds() {
         cluster.policy("allow", json!({"podSelector": {}, "ingress": [rule]}));
         eventually(Through, || from(a, "10.32.0.3:8081"));
         assert_eq!((from(a, "10.32.0.3:8080"), from(c, "10.32.0.3:8081")), (Refused, Refused));
-        assert_eq!(from(b, "10.32.32.1:8081"), Refused);
+        assert_eq!(from(b, "10.32.64.1:8081"), Refused);
 
         cluster.delete_policy("allow");
         eventually(Refused, || from(a, "10.32.0.3:8081"));
@@ -162,7 +162,7 @@ fn egress_of_pods_of_both_kinds() {
         greet(TcpListener::bind("10.32.0.1:7000").unwrap(), "node");
         cluster.policy("deny", json!({"podSelector": {}, "policyTypes": ["Egress"]}));
         eventually(Refused, || from(a, "10.32.0.3:8080"));
-        for to in ["10.32.0.3:8080", "10.32.0.4:8080", "10.32.32.1:8080", "10.32.32.2:8080", "10.32.0.1:7000"] {
+        for to in ["10.32.0.3:8080", "10.32.0.4:8080", "10.32.64.1:8080", "10.32.64.2:8080", "10.32.0.1:7000"] {
             assert_eq!(from(a, to), Refused, "{to}");
             if !to.starts_with(WASM) {
                 assert_eq!(from_wasm(machine, WASM, to), Refused, "{to}");
@@ -179,13 +179,13 @@ fn egress_of_pods_of_both_kinds() {
         let dns = json!({"to": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
             "ports": [{"port": 53}, {"port": 53, "protocol": "UDP"}]});
         cluster.namespace("kube-system");
-        let block = json!({"to": [{"ipBlock": {"cidr": "10.32.0.4/32"}}, {"ipBlock": {"cidr": "10.32.32.2/32"}}]});
+        let block = json!({"to": [{"ipBlock": {"cidr": "10.32.0.4/32"}}, {"ipBlock": {"cidr": "10.32.64.2/32"}}]});
         cluster.policy("deny", json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [dns, block]}));
         eventually(true, asks);
-        assert_eq!((from(a, "10.32.0.4:8080"), from(a, "10.32.32.2:8081")), (Through, Through));
+        assert_eq!((from(a, "10.32.0.4:8080"), from(a, "10.32.64.2:8081")), (Through, Through));
         assert_eq!((from(a, "10.32.0.3:8080"), from(a, "10.32.0.1:7000")), (Refused, Refused));
         assert_eq!(from_wasm(machine, WASM, "10.32.0.4:8080"), Through);
-        assert_eq!(from_wasm(machine, WASM, "10.32.32.2:8080"), Through);
+        assert_eq!(from_wasm(machine, WASM, "10.32.64.2:8080"), Through);
         assert_eq!(from_wasm(machine, WASM, "10.32.0.3:8080"), Refused);
         // a Service leads where it leads
         let web = json!({"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]});

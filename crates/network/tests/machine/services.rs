@@ -32,7 +32,7 @@ fn tables(rows: &[Row<'_>]) -> Tables {
     Tables { frontends: rows.iter().map(row).collect() }
 }
 
-/// Two Linux pods (10.32.0.2 and .3) and a Wasm address (10.32.32.1), the proxy, and no route but
+/// Two Linux pods (10.32.0.2 and .3) and a Wasm address (10.32.64.1), the proxy, and no route but
 /// ours.
 fn with_pods(test: impl FnOnce(&Machine, &mut ServiceProxy, &LinuxPod, &LinuxPod) + Send + 'static) {
     alone(|machine| {
@@ -53,11 +53,11 @@ fn with_pods(test: impl FnOnce(&Machine, &mut ServiceProxy, &LinuxPod, &LinuxPod
 fn every_client_reaches_every_endpoint_by_tcp() {
     with_pods(|_, proxy, a, b| {
         b.serve_tcp(8080, "linux");
-        greet(TcpListener::bind("10.32.32.1:8080").unwrap(), "wasm");
+        greet(TcpListener::bind("10.32.64.1:8080").unwrap(), "wasm");
         proxy
             .apply(tables(&[
                 (IpProtocol::Tcp, 80, &[("10.32.0.3", 8080)]),
-                (IpProtocol::Tcp, 81, &[("10.32.32.1", 8080)]),
+                (IpProtocol::Tcp, 81, &[("10.32.64.1", 8080)]),
             ]))
             .unwrap();
         println!("{}", rules());
@@ -74,11 +74,11 @@ fn every_client_reaches_every_endpoint_by_tcp() {
 fn every_client_reaches_every_endpoint_by_udp() {
     with_pods(|_, proxy, a, b| {
         b.run(|| greet_udp(UdpSocket::bind("10.32.0.3:5353").unwrap(), "linux"));
-        greet_udp(UdpSocket::bind("10.32.32.1:5353").unwrap(), "wasm");
+        greet_udp(UdpSocket::bind("10.32.64.1:5353").unwrap(), "wasm");
         proxy
             .apply(tables(&[
                 (IpProtocol::Udp, 53, &[("10.32.0.3", 5353)]),
-                (IpProtocol::Udp, 54, &[("10.32.32.1", 5353)]),
+                (IpProtocol::Udp, 54, &[("10.32.64.1", 5353)]),
             ]))
             .unwrap();
         assert_eq!(a.run(|| ask_udp(vip(53))).unwrap(), "linux 10.32.0.2");
@@ -227,13 +227,13 @@ fn ask_from(machine: &Machine, source: &str, address: SocketAddr) -> String {
 fn a_pod_without_a_namespace_is_a_client_under_its_own_address() {
     with_pods(|machine, proxy, _, b| {
         b.serve_tcp(8080, "linux");
-        greet(TcpListener::bind("10.32.32.1:8080").unwrap(), "wasm");
+        greet(TcpListener::bind("10.32.64.1:8080").unwrap(), "wasm");
         let rows: [Row<'_>; 2] =
-            [(IpProtocol::Tcp, 80, &[("10.32.0.3", 8080)]), (IpProtocol::Tcp, 81, &[("10.32.32.1", 8080)])];
+            [(IpProtocol::Tcp, 80, &[("10.32.0.3", 8080)]), (IpProtocol::Tcp, 81, &[("10.32.64.1", 8080)])];
         proxy.apply(tables(&rows)).unwrap();
-        assert_eq!(ask_from(machine, "10.32.32.1", vip(80)), "linux 10.32.32.1");
-        assert_eq!(ask_from(machine, "10.32.32.1", vip(81)), "wasm 10.32.32.1", "itself, by its Service");
-        assert_eq!(ask_from(machine, "10.32.32.1", "10.32.0.3:8080".parse().unwrap()), "linux 10.32.32.1");
+        assert_eq!(ask_from(machine, "10.32.64.1", vip(80)), "linux 10.32.64.1");
+        assert_eq!(ask_from(machine, "10.32.64.1", vip(81)), "wasm 10.32.64.1", "itself, by its Service");
+        assert_eq!(ask_from(machine, "10.32.64.1", "10.32.0.3:8080".parse().unwrap()), "linux 10.32.64.1");
     });
 }
 
@@ -261,7 +261,7 @@ fn pods_leave_the_cluster_under_the_nodes_address() {
         b.run(|| greet(TcpListener::bind("198.51.100.1:80").unwrap(), "outside"));
         let outside: SocketAddr = "198.51.100.1:80".parse().unwrap();
         assert_eq!(a.run(|| ask_tcp(outside)).unwrap(), "outside 203.0.113.9");
-        assert_eq!(ask_from(machine, "10.32.32.1", outside), "outside 203.0.113.9");
+        assert_eq!(ask_from(machine, "10.32.64.1", outside), "outside 203.0.113.9");
     });
 }
 

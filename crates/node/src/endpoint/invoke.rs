@@ -10,12 +10,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cri::{ContainerId, RuntimeError, RuntimeService};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::EndpointState;
 use crate::config::Handler;
 use crate::pod::execute::chain;
-use crate::pod::spec::PodView;
 
 type Refusal = (StatusCode, String);
 
@@ -44,14 +42,9 @@ async fn find(
     state: &EndpointState,
     (namespace, name, container): (&str, &str, &str),
 ) -> Result<(Arc<dyn RuntimeService>, ContainerId), Refusal> {
-    let pods = state.supervisor.pods().await;
-    let of_name = |pod: &&Arc<Pod>| {
-        let view = PodView::new(pod);
-        view.namespace() == namespace && view.name() == name
-    };
     let absent =
         |what: &str| (StatusCode::NOT_FOUND, format!("{what} of pod {namespace}/{name} is not on this node\n"));
-    let pod = pods.iter().find(of_name).ok_or_else(|| absent("a container"))?;
+    let pod = state.supervisor.pod(namespace, name).await.ok_or_else(|| absent("a container"))?;
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     let status = statuses.iter().find(|status| status.name == container);
     let running = status.filter(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()));

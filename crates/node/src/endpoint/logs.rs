@@ -40,14 +40,8 @@ async fn open(
     query: &HashMap<String, String>,
 ) -> Result<(LogSource, LogOptions), Refusal> {
     let options = options(query, Timestamp::now()).map_err(|text| (StatusCode::BAD_REQUEST, text))?;
-    let pods = state.supervisor.pods().await;
-    let of_name = |pod: &&Arc<Pod>| {
-        let view = PodView::new(pod);
-        view.namespace() == namespace && view.name() == name
-    };
-    let absent = || (StatusCode::NOT_FOUND, format!("pod {name:?} in namespace {namespace:?} is not on this node\n"));
-    let pod = pods.iter().find(of_name).ok_or_else(absent)?;
-    let view = PodView::new(pod);
+    let pod = super::target::pod(state, namespace, name).await?;
+    let view = PodView::new(&pod);
     if view.any_container(container).is_none() {
         let text = format!("container {container:?} not found in pod {name:?}\n");
         return Err((StatusCode::NOT_FOUND, text));
@@ -61,7 +55,7 @@ async fn open(
         let text = if previous {
             format!("previous terminated container {container:?} in pod {name:?} not found\n")
         } else {
-            let reason = waiting_reason(pod, container).unwrap_or_else(|| "ContainerCreating".into());
+            let reason = waiting_reason(&pod, container).unwrap_or_else(|| "ContainerCreating".into());
             format!("container {container:?} in pod {name:?} is waiting to start: {reason}\n")
         };
         return Err((StatusCode::BAD_REQUEST, text));

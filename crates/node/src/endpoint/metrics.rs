@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use cri::{CallCounts, ContainerStats};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::Metadata as _;
 
 use super::EndpointState;
 use super::stats::containers;
+use crate::pod::watched::Watched;
 
 /// Whose function a pod serves.
 const FUNCTION_LABEL: &str = "knarr.dev/function";
@@ -73,13 +74,12 @@ impl Text {
     }
 }
 
-fn render(stats: &[ContainerStats], pods: &[Arc<Pod>]) -> String {
-    let by_uid: HashMap<&str, &Pod> =
-        pods.iter().filter_map(|pod| Some((pod.metadata.uid.as_deref()?, &**pod))).collect();
+fn render(stats: &[ContainerStats], pods: &[Arc<Watched>]) -> String {
+    let by_uid: HashMap<&str, &Watched> = pods.iter().filter_map(|pod| Some((pod.uid()?, &**pod))).collect();
     let mut text = Text::default();
     for one in stats {
         let Some(pod) = by_uid.get(one.pod_uid.as_str()) else { continue };
-        let metadata = &pod.metadata;
+        let metadata = pod.metadata();
         let (namespace, name) = (metadata.namespace.as_deref().unwrap_or(""), metadata.name.as_deref().unwrap_or(""));
         let function = metadata.labels.as_ref().and_then(|labels| labels.get(FUNCTION_LABEL)).map(String::as_str);
         let labels = format!("container=\"{}\",namespace=\"{namespace}\",pod=\"{name}\"", one.name);
@@ -121,18 +121,16 @@ fn ends(calls: &CallCounts) -> [(&'static str, u64); 6] {
 #[cfg(test)]
 mod tests {
     use cri::ContainerId;
+    use serde_json::json;
 
     use super::*;
 
     #[test]
     fn functions_have_lines_of_their_own() {
         let pod = |name: &str, function: Option<&str>| {
-            let mut pod = Pod::default();
-            pod.metadata.name = Some(name.to_owned());
-            pod.metadata.namespace = Some("web".to_owned());
-            pod.metadata.uid = Some(format!("uid-{name}"));
-            pod.metadata.labels = function.map(|function| [(FUNCTION_LABEL.to_owned(), function.to_owned())].into());
-            Arc::new(pod)
+            let labels = function.map(|function| json!({ FUNCTION_LABEL: function }));
+            let metadata = json!({"name": name, "namespace": "web", "uid": format!("uid-{name}"), "labels": labels});
+            Arc::new(serde_json::from_str(&json!({ "metadata": metadata }).to_string()).expect("a pod"))
         };
         let stats = |pod: &str, calls: Option<CallCounts>| ContainerStats {
             id: ContainerId(format!("id-{pod}")),

@@ -47,6 +47,6 @@ async fn authorize(identity: Option<Identity>, request: Request, next: Next) -> 
 
 async fn pods(State(state): State<EndpointState>) -> Json<Value> {
     let pods = state.supervisor.pods().await;
-    let items: Vec<&k8s_openapi::api::core::v1::Pod> = pods.iter().map(AsRef::as_ref).collect();
+    let items: Vec<k8s_openapi::api::core::v1::Pod> = pods.iter().filter_map(|pod| pod.pod().ok()).collect();
     Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
 }

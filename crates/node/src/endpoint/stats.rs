@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use cri::ContainerStats;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::Metadata as _;
 use serde_json::{Value, json};
 
 use super::EndpointState;
+use crate::pod::watched::Watched;
 
 /// Time between two looks when there is none to compare with.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
@@ -123,7 +124,7 @@ impl Rates<'_> {
     }
 }
 
-fn to_json(node_name: &str, pods: &[Arc<Pod>], stats: &[ContainerStats], rates: &Rates<'_>) -> Value {
+fn to_json(node_name: &str, pods: &[Arc<Watched>], stats: &[ContainerStats], rates: &Rates<'_>) -> Value {
     let time = jiff::Timestamp::now().to_string();
     let mut by_pod = BTreeMap::<&str, Vec<Value>>::new();
     for one in stats {
@@ -138,8 +139,8 @@ fn to_json(node_name: &str, pods: &[Arc<Pod>], stats: &[ContainerStats], rates: 
             "knarr.dev/calls": one.calls,
         }));
     }
-    let row = |pod: &Arc<Pod>| {
-        let meta = &pod.metadata;
+    let row = |pod: &Arc<Watched>| {
+        let meta = pod.metadata();
         let containers = meta.uid.as_deref().and_then(|uid| by_pod.get(uid)).cloned().unwrap_or_default();
         let reference = json!({ "name": meta.name, "namespace": meta.namespace, "uid": meta.uid });
         json!({ "podRef": reference, "containers": containers })

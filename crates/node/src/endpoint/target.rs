@@ -24,14 +24,9 @@ pub struct Target {
     pub id: ContainerId,
 }
 
-async fn pod(state: &EndpointState, namespace: &str, name: &str) -> Result<Arc<Pod>, Refusal> {
-    let pods = state.supervisor.pods().await;
-    let of_name = |pod: &&Arc<Pod>| {
-        let view = PodView::new(pod);
-        view.namespace() == namespace && view.name() == name
-    };
+pub async fn pod(state: &EndpointState, namespace: &str, name: &str) -> Result<Pod, Refusal> {
     let absent = || (StatusCode::NOT_FOUND, format!("pod {name:?} in namespace {namespace:?} is not on this node\n"));
-    pods.iter().find(of_name).cloned().ok_or_else(absent)
+    state.supervisor.pod(namespace, name).await.ok_or_else(absent)
 }
 
 /// The running attempt of a container.

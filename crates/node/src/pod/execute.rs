@@ -27,7 +27,6 @@ use super::resize::{Amounts, DEFERRED, INFEASIBLE};
 use super::spec::{PodView, PullPolicy};
 use crate::config::{Handler, NodeConfig, Paths, Runtimes};
 use crate::downward::Place;
-use crate::inventory::linux_network_of;
 use crate::ledger::{Ledger, Refusal};
 use crate::machine::Machine;
 use crate::objects::ObjectWatches;
@@ -161,7 +160,7 @@ impl Execution<'_> {
                 attached.map(Done::Attached).map_err(|error| retry("FailedCreatePodSandBox", chain(&error)))
             }
             PodAction::AttachLinuxNetwork => {
-                let pod_uid = linux_network_of(&self.subject.uid);
+                let pod_uid = cri::linux_address_of(&self.subject.uid);
                 let request = cri::AttachRequest { pod_uid, kind: cri::NetworkKind::Namespace };
                 let attached = self.context.network.attach(request).await;
                 attached.map(Done::Attached).map_err(|error| retry("FailedCreatePodSandBox", chain(&error)))
@@ -201,7 +200,7 @@ impl Execution<'_> {
                 runtime.remove_pod_sandbox(id).await.map(|()| Done::Yes).map_err(runtime_error)
             }
             PodAction::DetachNetwork => self.detach(&self.subject.uid).await,
-            PodAction::DetachLinuxNetwork => self.detach(&linux_network_of(&self.subject.uid)).await,
+            PodAction::DetachLinuxNetwork => self.detach(&cri::linux_address_of(&self.subject.uid)).await,
             PodAction::RemovePodFiles => self.remove_files().await,
             PodAction::DeletePodObject => self.delete_object().await,
         }

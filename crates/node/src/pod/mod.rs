@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod container_config;
 pub mod event;
 pub mod execute;
+pub mod last_status;
 pub mod lifecycle;
 mod lifecycle_hook;
 pub mod plan;

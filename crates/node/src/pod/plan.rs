@@ -103,7 +103,7 @@ impl<'a> Planner<'a> {
     }
 
     fn record(&self, name: &str) -> Option<&'a ContainerRecord> {
-        self.state.containers.get(name)
+        self.state.containers.get(name).map(AsRef::as_ref)
     }
 
     // ---- active ----

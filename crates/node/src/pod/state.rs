@@ -36,7 +36,8 @@ pub struct PodState {
     pub linux_network: Option<NetworkAttachment>,
     pub images: BTreeMap<String, ImageRecord>,
     pub sandboxes: BTreeMap<Handler, Sandbox>,
-    pub containers: BTreeMap<String, ContainerRecord>,
+    /// Boxed: a map has room for eleven from the first one on.
+    pub containers: BTreeMap<String, Box<ContainerRecord>>,
     pub in_flight: BTreeSet<String>,
     pub holds: BTreeMap<String, Hold>,
     /// Waits that an Event told of, by what waits.

@@ -94,7 +94,7 @@ impl Render<'_> {
 
     fn container(&self, container: &Container, role: Role) -> ContainerStatus {
         let absent = ContainerRecord::default();
-        let record = self.state.containers.get(&container.name).unwrap_or(&absent);
+        let record = self.state.containers.get(&container.name).map_or(&absent, AsRef::as_ref);
         let running = record.running();
         let (state, last_state) = self.container_state(container, record, role);
         let done = role == Role::Init && final_code(record, self.pod.restart_policy_of(role)) == Some(0);
@@ -304,7 +304,7 @@ impl Render<'_> {
     /// What can be called, for those that gate the pod's readiness on it.
     fn exports(&self) -> Option<PodCondition> {
         let container = self.pod.main_containers().first().filter(|_| self.pod.wants_exports())?;
-        let running = self.state.containers.get(&container.name).and_then(ContainerRecord::running);
+        let running = self.state.containers.get(&container.name).and_then(|record| record.running());
         let known = self.state.exports.as_ref();
         let read = known.filter(|(of, _)| running.is_some_and(|running| running.status.id == *of));
         let failed = self.state.holds.get(&format!("exports {}", container.name));

@@ -3,6 +3,7 @@
 //! A start goes through half a dozen states within some ten milliseconds. What nobody acts upon waits a moment for the
 //! next one, so that a pod that starts quickly is written once.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodStatus;
@@ -10,7 +11,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use reconcile::pod::Pod;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -41,66 +42,74 @@ fn is_ready(status: &PodStatus) -> bool {
     status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Handle to the writer of one pod.
-pub struct StatusWriter {
-    newest: watch::Sender<Newest>,
-    written: watch::Receiver<u64>,
+/// Writes for one pod. There is a task only while there is something to write.
+pub struct StatusWriter(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    namespace: String,
+    name: String,
+    uid: String,
+    newest: Mutex<Newest>,
+    changed: Notify,
 }
 
 /// What was handed over, counted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Newest {
     serial: u64,
     /// The newest one that does not wait.
     urgent: u64,
-    body: Value,
+    written: u64,
+    /// Until somebody writes it.
+    body: Option<Value>,
+    is_being_written: bool,
 }
 
 /// Waits for what was handed over so far.
 pub struct Flush {
     until: u64,
-    written: watch::Receiver<u64>,
+    shared: Arc<Shared>,
 }
 
 impl Flush {
-    pub async fn wait(mut self) {
-        let done = self.written.wait_for(|written| *written >= self.until);
+    pub async fn wait(self) {
+        let done = self.shared.wait(|newest| newest.written >= self.until);
         // A server that does not answer must not keep the pod from ending.
         let _ = tokio::time::timeout(FLUSH_MAX, done).await;
     }
 }
 
 impl StatusWriter {
-    /// Starts the writer; it ends when the handle is dropped and the newest status is written.
-    pub fn spawn(client: Client, namespace: &str, name: &str, uid: &str) -> Self {
-        let (newest, inbox) = watch::channel(Newest::default());
-        let (progress, written) = watch::channel(0);
-        let worker = Worker {
-            api: Api::namespaced(client, namespace),
-            name: name.to_owned(),
-            uid: uid.to_owned(),
-            inbox,
-            progress,
-        };
-        tokio::spawn(worker.run());
-        Self { newest, written }
+    pub fn new(client: Client, namespace: &str, name: &str, uid: &str) -> Self {
+        let (namespace, name, uid) = (namespace.to_owned(), name.to_owned(), uid.to_owned());
+        Self(Arc::new(Shared { client, namespace, name, uid, newest: Mutex::default(), changed: Notify::new() }))
     }
 
     pub fn write(&self, status: &PodStatus, pace: Pace) {
         let body = body(status);
-        self.newest.send_modify(|newest| {
-            newest.serial += 1;
-            newest.body = body;
-            if pace == Pace::Now {
-                newest.urgent = newest.serial;
-            }
-        });
+        let mut newest = self.0.newest();
+        newest.serial += 1;
+        newest.body = Some(body);
+        if pace == Pace::Now {
+            newest.urgent = newest.serial;
+        }
+        if !std::mem::replace(&mut newest.is_being_written, true) {
+            tokio::spawn(write_all(Arc::clone(&self.0)));
+        }
+        drop(newest);
+        self.0.changed.notify_waiters();
     }
 
     /// Nothing waits any more.
     pub fn flush(&self) -> Flush {
-        self.newest.send_if_modified(|newest| std::mem::replace(&mut newest.urgent, newest.serial) != newest.serial);
-        Flush { until: self.newest.borrow().serial, written: self.written.clone() }
+        Flush { until: self.0.hurry(), shared: Arc::clone(&self.0) }
+    }
+}
+
+impl Drop for StatusWriter {
+    fn drop(&mut self) {
+        self.0.hurry();
     }
 }
 
@@ -115,57 +124,81 @@ fn body(status: &PodStatus) -> Value {
     value
 }
 
-struct Worker {
-    api: Api<Pod>,
-    name: String,
-    uid: String,
-    inbox: watch::Receiver<Newest>,
-    progress: watch::Sender<u64>,
+/// Until there is nothing newer.
+async fn write_all(shared: Arc<Shared>) {
+    let mut wait = RETRY_FIRST;
+    loop {
+        // Something urgent, or as long as the rest may wait.
+        let urgent = shared.wait(|newest| newest.urgent > newest.written);
+        let _ = tokio::time::timeout(HOLD, urgent).await;
+        let Some((serial, body)) = shared.take() else { return };
+        match shared.patch(&body).await {
+            Ok(()) => shared.written(serial),
+            Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409 | 422) => {
+                if answer.code == 422 {
+                    tracing::warn!(pod = shared.name, error = answer.message, "pod status was refused");
+                }
+                shared.written(serial);
+            }
+            Err(error) => {
+                tracing::debug!(pod = shared.name, %error, "pod status not written yet");
+                shared.give_back(body);
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_MAX);
+                continue;
+            }
+        }
+        wait = RETRY_FIRST;
+    }
 }
 
-impl Worker {
-    async fn run(mut self) {
-        while self.inbox.changed().await.is_ok() {
-            self.hold().await;
-            let mut wait = RETRY_FIRST;
-            loop {
-                let Newest { serial, body, .. } = self.inbox.borrow_and_update().clone();
-                if serial == *self.progress.borrow() {
-                    break;
-                }
-                match self.patch(body).await {
-                    Ok(()) => {
-                        self.progress.send_replace(serial);
-                        break;
-                    }
-                    Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409 | 422) => {
-                        if answer.code == 422 {
-                            tracing::warn!(pod = self.name, error = answer.message, "pod status was refused");
-                        }
-                        self.progress.send_replace(serial);
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::debug!(pod = self.name, %error, "pod status not written yet");
-                        tokio::time::sleep(wait).await;
-                        wait = (wait * 2).min(RETRY_MAX);
-                    }
-                }
+impl Shared {
+    fn newest(&self) -> MutexGuard<'_, Newest> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait(&self, is_so: impl Fn(&Newest) -> bool) {
+        loop {
+            // Made before looking, so that nothing is missed between looking and waiting.
+            let changed = self.changed.notified();
+            if is_so(&self.newest()) {
+                return;
             }
+            changed.await;
         }
     }
 
-    /// Waits for something urgent, or for as long as the rest may wait.
-    async fn hold(&mut self) {
-        let written = *self.progress.borrow();
-        let urgent = self.inbox.wait_for(|newest| newest.urgent > written);
-        // The handle may be gone: what it gave last is written at once.
-        let _ = tokio::time::timeout(HOLD, urgent).await;
+    /// What was handed over does not wait any more; its number.
+    fn hurry(&self) -> u64 {
+        let mut newest = self.newest();
+        newest.urgent = newest.serial;
+        drop(newest);
+        self.changed.notify_waiters();
+        self.newest().serial
     }
 
-    async fn patch(&self, status: Value) -> Result<(), kube::Error> {
+    /// What is to be written, or the end of the task.
+    fn take(&self) -> Option<(u64, Value)> {
+        let mut newest = self.newest();
+        let body = newest.body.take();
+        newest.is_being_written = body.is_some();
+        Some((newest.serial, body?))
+    }
+
+    /// Unless there is a newer one by now.
+    fn give_back(&self, body: Value) {
+        self.newest().body.get_or_insert(body);
+    }
+
+    fn written(&self, serial: u64) {
+        self.newest().written = serial;
+        self.changed.notify_waiters();
+    }
+
+    async fn patch(&self, status: &Value) -> Result<(), kube::Error> {
+        let api = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
         let body = json!({"metadata": {"uid": self.uid}, "status": status});
-        self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&body)).await.map(drop)
+        api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&body)).await.map(drop)
     }
 }
 
@@ -214,7 +247,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_newest_of_a_quick_start_is_written_alone() {
         let (client, mut requests) = server();
-        let writer = StatusWriter::spawn(client, "ns", "p", "u");
+        let writer = StatusWriter::new(client, "ns", "p", "u");
         let status = |phase: &str| PodStatus { phase: Some(phase.to_owned()), ..PodStatus::default() };
         let mut next = async || requests.recv().await.unwrap()["status"]["phase"].clone();
         writer.write(&status("Pending"), Pace::Soon);

@@ -5,6 +5,9 @@
 //! runtime notices ─┼─► fold ─► next life ─► plan                           ├─► fold …
 //! probe reports  ──┘                       └─► status writer, Events       │
 //! ```
+//!
+//! Most pods do nothing most of the time. A worker that has had nothing to do for a moment lets go of what it can read
+//! again: the pod's object, and the status that the object has as well.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use std::time::Duration;
 
 use cri::{ContainerId, ContainerState, ExitReason, RuntimeError};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::Pod;
 use reconcile::TaskTracker;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinHandle, JoinSet};
@@ -22,6 +25,7 @@ use super::action::{ActionError, Outcome, PodAction};
 use super::backoff::Failure;
 use super::event::PodEvent;
 use super::execute::{NodeContext, Subject, execute};
+use super::last_status::LastStatus;
 use super::lifecycle::Lifecycle;
 use super::plan::{finished, plan};
 use super::resize::{self, Amounts};
@@ -29,6 +33,7 @@ use super::spec::PodView;
 use super::state::{Inventory, Observed, PodState};
 use super::status::{Before, is_overruled, pod_status};
 use super::status_writer::{Pace, StatusWriter, pace};
+use super::watched::Watched;
 use crate::config::Handler;
 use crate::inventory::take_inventory;
 use crate::probe::{self, Finding, ProbeKind, ProbeReport, ProbeTask, Verdict};
@@ -41,29 +46,32 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whoever overrules the node may do so again: no pod is written more often for that.
 const INSIST_EVERY: SignedDuration = SignedDuration::from_secs(10);
 
-/// Something outside of the API happened.
+/// Without anything to do for so long, a worker rests.
+const REST_AFTER: Duration = Duration::from_secs(2);
+
+/// Something outside of the API happened. Small: the queue of each pod has room for many.
 #[derive(Debug)]
 pub enum Notice {
     /// A container changed in its runtime.
-    Container(Handler, ContainerId),
+    Container(Box<(Handler, ContainerId)>),
     /// What the runtimes and the network had of the pod at a relist.
-    Relisted(Inventory),
+    Relisted(Box<Inventory>),
 }
 
 /// Talks to the worker of one pod.
 pub struct WorkerHandle {
-    desired: watch::Sender<Option<Arc<Pod>>>,
+    desired: watch::Sender<Option<Arc<Watched>>>,
     notices: mpsc::Sender<Notice>,
     task: JoinHandle<()>,
 }
 
 impl WorkerHandle {
     /// The newest object; none when it is gone from the API.
-    pub fn set_desired(&self, pod: Option<Arc<Pod>>) {
+    pub fn set_desired(&self, pod: Option<Arc<Watched>>) {
         self.desired.send_replace(pod);
     }
 
-    pub fn desired(&self) -> Option<Arc<Pod>> {
+    pub fn desired(&self) -> Option<Arc<Watched>> {
         self.desired.borrow().clone()
     }
 
@@ -81,8 +89,17 @@ impl WorkerHandle {
 /// What a worker starts from.
 pub struct Start {
     pub uid: String,
+    /// None of these: an orphan.
+    pub watched: Option<Arc<Watched>>,
     pub pod: Option<Arc<Pod>>,
     pub inventory: Inventory,
+}
+
+impl Start {
+    pub fn new(uid: String, watched: Watched, inventory: Inventory) -> Result<Self, serde_json::Error> {
+        let pod = Arc::new(watched.pod()?);
+        Ok(Self { uid, watched: Some(Arc::new(watched)), pod: Some(pod), inventory })
+    }
 }
 
 pub fn spawn_worker(
@@ -91,14 +108,13 @@ pub fn spawn_worker(
     tracker: &TaskTracker,
     shutdown: CancellationToken,
 ) -> WorkerHandle {
-    let (desired_tx, desired) = watch::channel(start.pod.clone());
+    let (desired_tx, desired) = watch::channel(start.watched);
     let (notices_tx, notices) = mpsc::channel(NOTICES_MAX);
-    let (probe_reports_tx, probe_reports) = mpsc::channel(NOTICES_MAX);
     let (objects_tx, objects_changed) = mpsc::channel(1);
     let state = PodState::adopt(start.pod.as_deref(), start.inventory, Timestamp::now());
     let writer = start.pod.as_ref().map(|pod| {
         let view = PodView::new(pod);
-        StatusWriter::spawn(context.client.clone(), view.namespace(), view.name(), view.uid())
+        StatusWriter::new(context.client.clone(), view.namespace(), view.name(), view.uid())
     });
     let worker = PodWorker {
         context,
@@ -109,23 +125,45 @@ pub fn spawn_worker(
         actions: JoinSet::new(),
         running: HashMap::new(),
         probes: BTreeMap::new(),
-        probe_reports_tx,
+        probe_reports: None,
         objects_tx: Some(objects_tx),
         refresh_volumes: false,
         writer,
-        last_status: None,
+        last_status: LastStatus::Nothing,
         insisted_at: None,
+        rest: Rest::No,
     };
-    let inputs = Inputs { desired, notices, probe_reports, objects_changed };
+    let inputs = Inputs { desired, notices, objects_changed };
     let task = tracker.spawn(worker.run(inputs, shutdown));
     WorkerHandle { desired: desired_tx, notices: notices_tx, task }
 }
 
 struct Inputs {
-    desired: watch::Receiver<Option<Arc<Pod>>>,
+    desired: watch::Receiver<Option<Arc<Watched>>>,
     notices: mpsc::Receiver<Notice>,
-    probe_reports: mpsc::Receiver<ProbeReport>,
     objects_changed: mpsc::Receiver<()>,
+}
+
+/// Why a worker goes on.
+enum Woken {
+    Desired,
+    Notice(Notice),
+    Joined(Result<(Id, Outcome), tokio::task::JoinError>),
+    Probe(ProbeReport),
+    ObjectsChanged,
+    TimePassed,
+    NothingToDo,
+    /// The agent ends, or the supervisor let go.
+    Ended,
+}
+
+/// Whether the worker has let go of what it can read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    No,
+    /// It tried, and what it has is in use.
+    Tried,
+    Rests,
 }
 
 /// A running probe; dropping it stops the task.
@@ -148,43 +186,97 @@ struct PodWorker {
     /// What each task of `actions` does, for those that panic.
     running: HashMap<Id, PodAction>,
     probes: BTreeMap<(ProbeKind, ContainerId), RunningProbe>,
-    probe_reports_tx: mpsc::Sender<ProbeReport>,
+    /// Present from the first probe on.
+    probe_reports: Option<(mpsc::Sender<ProbeReport>, mpsc::Receiver<ProbeReport>)>,
     /// Present until ConfigMaps and Secrets are followed.
     objects_tx: Option<mpsc::Sender<()>>,
     refresh_volumes: bool,
     writer: Option<StatusWriter>,
-    last_status: Option<PodStatus>,
+    last_status: LastStatus,
     /// When the pod was last said to be ready against somebody else's word.
     insisted_at: Option<Timestamp>,
+    rest: Rest,
 }
 
 impl PodWorker {
     async fn run(mut self, mut inputs: Inputs, shutdown: CancellationToken) {
+        let mut wake_at = self.step();
         loop {
-            let wake_at = self.step();
             if finished(&self.state) {
                 return self.context.ledger.release(&self.subject.uid);
             }
-            let wake = sleep_until(wake_at);
-            tokio::select! {
-                changed = inputs.desired.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    self.object.clone_from(&inputs.desired.borrow_and_update());
+            match self.next(&mut inputs, wake_at, &shutdown).await {
+                Woken::Ended => return self.actions.shutdown().await,
+                Woken::NothingToDo => {
+                    self.go_to_rest();
+                    continue;
                 }
-                Some(notice) = inputs.notices.recv() => {
-                    self.on_notice(notice).await;
-                    while let Ok(notice) = inputs.notices.try_recv() {
-                        self.on_notice(notice).await;
-                    }
+                // Relists come all the time, and nearly never say anything new.
+                Woken::Notice(Notice::Relisted(inventory)) if self.rest == Rest::Rests && !self.differs(&inventory) => {
+                    continue;
                 }
-                Some(joined) = self.actions.join_next_with_id(), if !self.actions.is_empty() => self.on_joined(joined),
-                Some(report) = inputs.probe_reports.recv() => self.on_probe(report),
-                Some(()) = inputs.objects_changed.recv() => self.on_objects_changed(),
-                () = wake => {}
-                () = shutdown.cancelled() => return self.actions.shutdown().await,
+                woken => {
+                    self.get_up(&inputs.desired);
+                    self.on_woken(woken, &mut inputs).await;
+                }
             }
+            wake_at = self.step();
+        }
+    }
+
+    async fn next(&mut self, inputs: &mut Inputs, wake_at: Option<Timestamp>, shutdown: &CancellationToken) -> Woken {
+        let has_nothing_to_do = self.rest == Rest::No && self.actions.is_empty();
+        tokio::select! {
+            changed = inputs.desired.changed() => if changed.is_ok() { Woken::Desired } else { Woken::Ended },
+            Some(notice) = inputs.notices.recv() => Woken::Notice(notice),
+            Some(joined) = self.actions.join_next_with_id(), if !self.actions.is_empty() => Woken::Joined(joined),
+            Some(report) = next_report(&mut self.probe_reports) => Woken::Probe(report),
+            Some(()) = inputs.objects_changed.recv() => Woken::ObjectsChanged,
+            () = sleep_until(wake_at) => Woken::TimePassed,
+            () = tokio::time::sleep(REST_AFTER), if has_nothing_to_do => Woken::NothingToDo,
+            () = shutdown.cancelled() => Woken::Ended,
+        }
+    }
+
+    async fn on_woken(&mut self, woken: Woken, inputs: &mut Inputs) {
+        match woken {
+            Woken::Desired => self.read(&inputs.desired),
+            Woken::Notice(notice) => {
+                self.on_notice(notice).await;
+                while let Ok(notice) = inputs.notices.try_recv() {
+                    self.on_notice(notice).await;
+                }
+            }
+            Woken::Joined(joined) => self.on_joined(joined),
+            Woken::Probe(report) => self.on_probe(report),
+            Woken::ObjectsChanged => self.on_objects_changed(),
+            Woken::TimePassed | Woken::NothingToDo | Woken::Ended => {}
+        }
+    }
+
+    /// The newest object. One that cannot be read changes nothing.
+    fn read(&mut self, desired: &watch::Receiver<Option<Arc<Watched>>>) {
+        let watched = desired.borrow().clone();
+        match watched.map(|watched| watched.pod()).transpose() {
+            Ok(pod) => self.object = pod.map(Arc::new),
+            Err(error) => tracing::error!(pod_uid = self.subject.uid, %error, "cannot read the pod's object"),
+        }
+    }
+
+    fn go_to_rest(&mut self) {
+        if !self.last_status.let_go(self.object.as_deref()) {
+            self.rest = Rest::Tried;
+            return;
+        }
+        (self.object, self.subject.pod) = (None, None);
+        self.rest = Rest::Rests;
+    }
+
+    /// Reads again what a rest let go of.
+    fn get_up(&mut self, desired: &watch::Receiver<Option<Arc<Watched>>>) {
+        if std::mem::replace(&mut self.rest, Rest::No) == Rest::Rests {
+            self.read(desired);
+            self.look_at_grants();
         }
     }
 
@@ -283,14 +375,14 @@ impl PodWorker {
     async fn on_notice(&mut self, notice: Notice) {
         match notice {
             Notice::Relisted(inventory) => self.on_relisted(&inventory).await,
-            Notice::Container(handler, id) => self.refresh(handler, &id).await,
+            Notice::Container(changed) => self.refresh(changed.0, &changed.1).await,
         }
     }
 
     /// The list was made a moment ago: where it differs it may be the list that is old, so it is
     /// asked for again while nothing of this pod is under way.
     async fn on_relisted(&mut self, inventory: &Inventory) {
-        if !self.state.in_flight.is_empty() || self.state.agrees_with(inventory) {
+        if !self.differs(inventory) {
             return;
         }
         let asked = tokio::time::timeout(STATUS_TIMEOUT, take_inventory(&self.context)).await;
@@ -301,6 +393,10 @@ impl PodWorker {
                 self.state.observe(&fresh, Timestamp::now());
             }
         }
+    }
+
+    fn differs(&self, inventory: &Inventory) -> bool {
+        self.state.in_flight.is_empty() && !self.state.agrees_with(inventory)
     }
 
     async fn refresh(&mut self, handler: Handler, id: &ContainerId) {
@@ -330,17 +426,17 @@ impl PodWorker {
 
     fn write_status(&mut self, now: Timestamp) {
         let (Some(pod), Some(writer)) = (self.subject.pod.as_deref(), &self.writer) else { return };
-        let before = Before { status: self.last_status.as_ref(), host_ip: self.context.config.node_ip };
+        let before = Before { status: self.last_status.or_of(pod), host_ip: self.context.config.node_ip };
         let Some(status) = pod_status(pod, &self.state, before, now) else { return };
         let insisted = self.insisted_at.is_some_and(|at| now.duration_since(at) < INSIST_EVERY);
         let insists = !insisted && is_overruled(pod, &status);
         if insists {
             self.insisted_at = Some(now);
         }
-        if insists || self.last_status.as_ref() != Some(&status) {
-            let pace = if insists { Pace::Now } else { pace(self.last_status.as_ref(), &status) };
+        if insists || !self.last_status.is(&status) {
+            let pace = if insists { Pace::Now } else { pace(self.last_status.or_of(pod), &status) };
             writer.write(&status, pace);
-            self.last_status = Some(status);
+            self.last_status = LastStatus::Whole(Box::new(status));
         }
     }
 
@@ -395,6 +491,7 @@ impl PodWorker {
         self.probes.retain(|key, _| wanted.contains_key(key));
         for ((kind, id), (container, handler, carried)) in wanted {
             let Some(runtime) = self.context.runtimes.get(handler) else { continue };
+            let (reports, _) = self.probe_reports.get_or_insert_with(|| mpsc::channel(NOTICES_MAX));
             self.probes.entry((kind, id.clone())).or_insert_with(|| {
                 let task = ProbeTask {
                     kind,
@@ -402,7 +499,7 @@ impl PodWorker {
                     id,
                     runtime: Arc::clone(runtime),
                     pod_ip,
-                    reports: self.probe_reports_tx.clone(),
+                    reports: reports.clone(),
                     carried,
                 };
                 RunningProbe(tokio::spawn(task.run()))
@@ -429,6 +526,16 @@ impl PodWorker {
                 record.probes.fold(kind, verdict, has_readiness);
             }
         }
+    }
+}
+
+/// The next one; nothing ever comes while there is no probe.
+async fn next_report(
+    reports: &mut Option<(mpsc::Sender<ProbeReport>, mpsc::Receiver<ProbeReport>)>,
+) -> Option<ProbeReport> {
+    match reports {
+        Some((_, reports)) => reports.recv().await,
+        None => std::future::pending().await,
     }
 }
 

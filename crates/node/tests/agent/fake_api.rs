@@ -203,7 +203,8 @@ impl FakeApi {
                         .iter()
                         .filter(|(revision, key, _, object)| *revision > seen && matches(&route, &query, key, object));
                     new.map(|(revision, _, kind, object)| {
-                        (*revision, json!({"type": kind, "object": object}).to_string() + "\n")
+                        // As servers send it: the type first.
+                        (*revision, format!("{{\"type\":{},\"object\":{object}}}\n", json!(kind)))
                     })
                     .collect()
                 };

@@ -372,7 +372,7 @@ async fn the_node_is_registered_with_its_runtimes_and_keeps_its_lease() {
     let node = harness.api.get("nodes", "", "n1").unwrap();
     assert_eq!(node["metadata"]["labels"]["knarr.dev/wasm"], "true");
     assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
-    assert_eq!(node["spec"]["podCIDR"], "10.32.0.0/18");
+    assert_eq!(node["spec"]["podCIDR"], "10.32.0.0/17");
     assert_eq!(node["status"]["allocatable"]["pods"], "1000");
     assert_eq!(node["status"]["nodeInfo"]["operatingSystem"], "linux");
     assert!(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().unwrap() > 0);

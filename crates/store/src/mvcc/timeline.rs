@@ -22,8 +22,8 @@ pub struct Compacted {
 }
 
 /// Every so many revisions a state is kept whole, so that reading an old revision undoes at most so many batches.
-/// A kept state costs the tree nodes that changed since the one before.
-const CHECKPOINT_STRIDE: u64 = 256;
+/// A kept state costs the tree nodes that changed since the one before: with as many keys as revisions, most of the tree.
+const CHECKPOINT_STRIDE: u64 = 1024;
 
 pub(crate) struct Timeline<F> {
     head: State<F>,

@@ -8,6 +8,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Layer 0: pure.
     ("api", &[]),
     ("cri", &[]),
+    // In the place of a crate that a library uses, and only that.
+    ("base2histogram", &[]),
     // Layer 1: mechanisms.
     ("store", &[]),
     ("reconcile", &["api"]),

@@ -12,6 +12,9 @@ use tokio::process::Command;
 use super::own_process::OwnProcess;
 use crate::cluster::READY_STEP;
 
+/// As many as a first server's range has addresses for, nearly.
+const PODS_MAX: &str = "16000";
+
 pub struct OwnCluster {
     pub kubeconfig: PathBuf,
     /// From the start of the process until its node was Ready.
@@ -28,6 +31,7 @@ impl OwnCluster {
         let mut command = knarr()?;
         command.arg("up").arg("--data-dir").arg(dir.path());
         command.args(["--listen", &listen.to_string(), "--node-listen", &node_listen.to_string()]);
+        command.args(["--max-pods", PODS_MAX]);
         let process = OwnProcess::start(command, READY_STEP).await.context("`knarr up`")?;
         let kubeconfig = dir.path().join("admin.kubeconfig");
         Ok(Self { kubeconfig, up_time: process.ready_time, process, dir })

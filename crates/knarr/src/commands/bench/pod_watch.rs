@@ -41,6 +41,10 @@ impl Steps {
 
 /// A watch on the pods of one label, opened before they are made.
 pub struct PodWatch {
+    pods: Api<Pod>,
+    params: WatchParams,
+    /// Of the newest event.
+    version: String,
     events: BoxStream<'static, kube::Result<WatchEvent<Pod>>>,
 }
 
@@ -48,8 +52,8 @@ pub async fn open(pods: &Api<Pod>, app: &str) -> Result<PodWatch> {
     let params = WatchParams::default().labels(&format!("app={app}"));
     let version = pods.list(&kube::api::ListParams::default().limit(1)).await.context("cannot list pods")?;
     let version = version.metadata.resource_version.unwrap_or_default();
-    let events = pods.watch(&params, &version).await.context("cannot watch pods")?;
-    Ok(PodWatch { events: events.boxed() })
+    let events = pods.watch(&params, &version).await.context("cannot watch pods")?.boxed();
+    Ok(PodWatch { pods: pods.clone(), params, version, events })
 }
 
 impl PodWatch {
@@ -64,8 +68,18 @@ impl PodWatch {
     async fn follow(mut self, count: usize, began: Instant) -> Result<Vec<Steps>> {
         let mut seen: BTreeMap<String, Steps> = BTreeMap::new();
         let mut ready = 0;
-        while let Some(event) = self.events.next().await {
-            match event.context("the watch broke")? {
+        loop {
+            let Some(event) = self.events.next().await else {
+                // A watch takes minutes at most, then it is to be asked for anew.
+                let again = self.pods.watch(&self.params, &self.version).await;
+                self.events = again.context("cannot go on with the watch of pods")?.boxed();
+                continue;
+            };
+            let event = event.context("the watch broke")?;
+            if let WatchEvent::Added(pod) | WatchEvent::Modified(pod) | WatchEvent::Deleted(pod) = &event {
+                self.version = pod.resource_version().unwrap_or_default();
+            }
+            match event {
                 WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
                     let steps = seen.entry(pod.name_any()).or_default();
                     let before = steps.ready;
@@ -83,7 +97,6 @@ impl PodWatch {
                 return Ok(seen.into_values().collect());
             }
         }
-        bail!("the watch ended before {count} pods were Ready")
     }
 }
 
