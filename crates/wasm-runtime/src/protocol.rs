@@ -38,10 +38,12 @@ pub enum Request {
         args: Vec<String>,
         timeout_ms: u64,
     },
-    /// Another memory limit for a running container.
+    /// Other limits for a running container.
     Limit {
         id: String,
         memory_bytes: u64,
+        #[serde(default)]
+        cpu_millis: Option<u64>,
     },
     /// The functions that can be called.
     Exports {
@@ -157,6 +159,9 @@ pub struct Preopen {
 pub struct Limits {
     /// Sum of the linear memories and tables of all instances of the container.
     pub memory_bytes: u64,
+    /// Thousandths of a core for all of them together.
+    #[serde(default)]
+    pub cpu_millis: Option<u64>,
     pub request_timeout_ms: u64,
     pub requests_at_once: usize,
     pub connections: usize,

@@ -95,7 +95,7 @@ impl Container {
             next: NextHandler::new(process.neighbours.clone(), spec.chain.next.as_deref()),
             log,
             preopens: files.preopens,
-            usage: Arc::new(Usage::limited(spec.limits.memory_bytes)),
+            usage: Arc::new(Usage::limited(spec.limits.memory_bytes, spec.limits.cpu_millis)),
             stop: StopSignal::default(),
             turns: Arc::new(Semaphore::new(calls_at_once(&spec, &program))),
             callers: TaskTracker::new(),

@@ -118,13 +118,16 @@ impl Host {
                 Some(container) => stop(&container, Duration::from_millis(grace_ms)).await,
                 None => Response::Unknown,
             },
-            Request::Limit { id, memory_bytes } => match self.find(id).await {
-                Some(container) => container.usage.limit(memory_bytes).map_or_else(
-                    |used| Response::Failed {
+            Request::Limit { id, memory_bytes, cpu_millis } => match self.find(id).await {
+                Some(container) => match container.usage.limit(memory_bytes) {
+                    Ok(()) => {
+                        container.usage.cpu.limit(cpu_millis);
+                        Response::Done
+                    }
+                    Err(used) => Response::Failed {
                         why: format!("a memory limit of {memory_bytes} bytes is below the {used} bytes in use"),
                     },
-                    |()| Response::Done,
-                ),
+                },
                 None => Response::Unknown,
             },
             Request::Status { id } => match self.find(id).await {

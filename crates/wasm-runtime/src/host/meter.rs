@@ -1,16 +1,23 @@
 //! What a container used: CPU time, memory, requests.
 //!
 //! CPU time is the thread's clock around every poll of a future that runs guest code, so host work
-//! done for the guest counts and waiting does not.
+//! done for the guest counts and waiting does not. Between polls a guest pauses while its container is
+//! at its limit, and queues while others of it compute ([`CpuShare`]).
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use cri::ExitReason;
+use futures::future::BoxFuture;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::ResourceLimiter;
+
+use crate::host::cpu::{CpuShare, computes};
+use crate::host::executor::current_thread;
 
 /// Most core instances, memories and tables one store may hold.
 const PER_STORE_MAX: usize = 200;
@@ -21,6 +28,7 @@ const TABLE_ELEMENT_BYTES: usize = 8;
 #[derive(Debug, Default)]
 pub struct Usage {
     pub cpu_nanos: AtomicU64,
+    pub cpu: CpuShare,
     pub memory_bytes: AtomicU64,
     /// What `memory_bytes` may become. It may change while the container runs.
     memory_limit_bytes: AtomicU64,
@@ -37,8 +45,9 @@ pub struct Usage {
 }
 
 impl Usage {
-    pub fn limited(memory_limit_bytes: u64) -> Self {
-        Self { memory_limit_bytes: memory_limit_bytes.into(), ..Self::default() }
+    pub fn limited(memory_limit_bytes: u64, cpu_limit_millis: Option<u64>) -> Self {
+        let cpu = CpuShare::limited(cpu_limit_millis);
+        Self { memory_limit_bytes: memory_limit_bytes.into(), cpu, ..Self::default() }
     }
 
     pub fn memory_limit_bytes(&self) -> u64 {
@@ -71,25 +80,70 @@ pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Charges the CPU time of polling `future` to `usage`.
+/// Charges the CPU time of polling `future` to `usage`, and holds it back where that says so.
 pub struct Metered<F> {
     future: Pin<Box<F>>,
     usage: Arc<Usage>,
+    before: Before,
+}
+
+/// What comes before the next poll.
+enum Before {
+    /// The first one: others of the container may have reached its limit.
+    Look,
+    Nothing,
+    Pause(Pin<Box<tokio::time::Sleep>>),
+    Turn(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
 }
 
 impl<F> Metered<F> {
     pub fn new(usage: Arc<Usage>, future: F) -> Self {
-        Self { future: Box::pin(future), usage }
+        Self { future: Box::pin(future), usage, before: Before::Look }
     }
+
+    /// Ready with the turn that the next poll takes, if it has to take one.
+    fn poll_before(&mut self, cx: &mut Context<'_>) -> Poll<Option<OwnedSemaphorePermit>> {
+        loop {
+            let next = match &mut self.before {
+                Before::Nothing => return Poll::Ready(None),
+                Before::Look => self.usage.cpu.charge(0).map_or(Before::Nothing, pause),
+                Before::Pause(sleep) => {
+                    std::task::ready!(sleep.as_mut().poll(cx));
+                    // Others may have gone on meanwhile.
+                    Before::Look
+                }
+                Before::Turn(turn) => {
+                    let turn = std::task::ready!(turn.as_mut().poll(cx));
+                    self.before = Before::Nothing;
+                    return Poll::Ready(turn);
+                }
+            };
+            self.before = next;
+        }
+    }
+}
+
+fn pause(wait: Duration) -> Before {
+    Before::Pause(Box::pin(tokio::time::sleep(wait)))
 }
 
 impl<F: Future> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _turn = std::task::ready!(self.poll_before(cx));
         let before = thread_nanos();
         let polled = self.future.as_mut().poll(cx);
-        self.usage.cpu_nanos.fetch_add(thread_nanos().saturating_sub(before), Ordering::Relaxed);
+        let used = thread_nanos().saturating_sub(before);
+        self.usage.cpu_nanos.fetch_add(used, Ordering::Relaxed);
+        let wait = self.usage.cpu.charge(used);
+        if polled.is_pending() {
+            if let Some(wait) = wait {
+                self.before = pause(wait);
+            } else if computes(used) {
+                self.before = Before::Turn(Box::pin(self.usage.cpu.turn(current_thread())));
+            }
+        }
         polled
     }
 }
@@ -176,7 +230,7 @@ mod tests {
 
     #[test]
     fn instances_share_one_limit() {
-        let usage = Arc::new(Usage::limited(100));
+        let usage = Arc::new(Usage::limited(100, None));
         let mut a = MemoryShare::new(Arc::clone(&usage));
         let mut b = MemoryShare::new(Arc::clone(&usage));
         assert!(a.take(0, 60) && b.take(0, 40));
@@ -190,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_limit_moves_while_memory_is_held() {
-        let usage = Arc::new(Usage::limited(100));
+        let usage = Arc::new(Usage::limited(100, None));
         let mut share = MemoryShare::new(Arc::clone(&usage));
         assert!(share.take(0, 80) && !share.take(80, 120));
         assert_eq!(usage.limit(120), Ok(()));
@@ -213,5 +267,38 @@ mod tests {
         };
         Metered::new(Arc::clone(&usage), spin).await;
         assert!(usage.cpu_nanos.load(Ordering::Relaxed) >= 20_000_000);
+    }
+
+    /// Computes for so long, and gives way at every tick.
+    async fn compute(total: Duration) {
+        let (mut used, tick) = (0, 1_000_000);
+        while used < total.as_nanos() {
+            let begin = thread_nanos();
+            while thread_nanos() - begin < tick {}
+            used += u128::from(tick);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_limit_holds_all_of_a_container_back() {
+        let usage = Arc::new(Usage::limited(0, Some(200)));
+        let began = std::time::Instant::now();
+        let both = [1, 2].map(|_| Metered::new(Arc::clone(&usage), compute(Duration::from_millis(30))));
+        futures::future::join_all(both).await;
+        // 60 ms at a fifth of a core are 300 ms, less the burst of 100 ms and the last turn.
+        assert!(began.elapsed() >= Duration::from_millis(190), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn many_of_a_container_have_the_turns_of_one() {
+        let (many, one) = (Arc::new(Usage::default()), Arc::new(Usage::default()));
+        let forever = || compute(Duration::from_secs(600));
+        let crowd: Vec<_> = (0..20).map(|_| tokio::spawn(Metered::new(Arc::clone(&many), forever()))).collect();
+        tokio::spawn(Metered::new(Arc::clone(&one), compute(Duration::from_millis(50)))).await.expect("it ends");
+        crowd.iter().for_each(tokio::task::JoinHandle::abort);
+        let nanos = |usage: &Usage| usage.cpu_nanos.load(Ordering::Relaxed);
+        // Each of the crowd has a first turn that nobody holds back.
+        assert!(nanos(&many) < 2 * nanos(&one) + 30_000_000, "{} and {}", nanos(&many), nanos(&one));
     }
 }

@@ -10,6 +10,7 @@ mod calls;
 pub(crate) mod capability;
 mod container;
 mod control;
+mod cpu;
 mod dns;
 mod egress;
 mod executor;

@@ -168,7 +168,12 @@ fn listen(sandbox: &PodSandboxConfig, container: &ContainerConfig, env: &[(Strin
     SocketAddr::new(ip, port)
 }
 
-/// The container's own, else the pod's. Cpu is a matter of the scheduler's: no guest is held back.
+/// The container's own, else the pod's.
+pub fn cpu_limit(container: &Resources, pod: &Resources) -> Option<u64> {
+    container.cpu_limit_millis.or(pod.cpu_limit_millis).filter(|millis| *millis > 0)
+}
+
+/// The container's own, else the pod's.
 pub fn memory_limit(container: &Resources, pod: &Resources) -> u64 {
     let memory = container.memory_limit_bytes.or(pod.memory_limit_bytes);
     memory.filter(|bytes| *bytes > 0).unwrap_or(MEMORY_BYTES_DEFAULT)
@@ -177,6 +182,7 @@ pub fn memory_limit(container: &Resources, pod: &Resources) -> u64 {
 fn limits(sandbox: &PodSandboxConfig, container: &ContainerConfig, workload: Workload) -> Limits {
     Limits {
         memory_bytes: memory_limit(&container.resources, &sandbox.resources),
+        cpu_millis: cpu_limit(&container.resources, &sandbox.resources),
         request_timeout_ms: milliseconds(sandbox, container, REQUEST_TIMEOUT).unwrap_or(REQUEST_TIMEOUT_MS_DEFAULT),
         requests_at_once: number(sandbox, container, CALLS_AT_ONCE).unwrap_or(REQUESTS_AT_ONCE),
         connections: CONNECTIONS,

@@ -227,7 +227,8 @@ impl RuntimeService for WasmRuntime {
         let Some((id, resources)) = update.container else { return Ok(()) };
         let (container, sandbox) = self.lookup(&id).await?;
         let memory_bytes = plan::memory_limit(&resources, &update.pod);
-        let request = Request::Limit { id: id.0.clone(), memory_bytes };
+        let cpu_millis = plan::cpu_limit(&resources, &update.pod);
+        let request = Request::Limit { id: id.0.clone(), memory_bytes, cpu_millis };
         let failed = |why: String| RuntimeError::Resize { container: container.config.name, why };
         match self.hosts.call(&sandbox.host(), &request).await? {
             Some(Response::Done) => Ok(()),

@@ -164,6 +164,38 @@ async fn handles_and_fields_are_limited() {
 }
 
 #[tokio::test]
+async fn a_guest_that_spins_has_the_cpu_of_its_limit() {
+    let all = Neighbourhood::new().await;
+    let mut container = all.world.container("spins", &fixtures::start("(loop $more (br $more))"), 1);
+    container.resources.cpu_limit_millis = Some(100);
+    let (sandbox, id) = all.world.run(all.world.pod("spins"), container.clone()).await;
+    let used = async || {
+        let stats = all.world.runtime.list_stats().await.unwrap();
+        Duration::from_nanos(stats.into_iter().find(|one| one.id == id).unwrap().cpu_usage_nanos)
+    };
+    let wait = Duration::from_secs(2);
+    tokio::time::sleep(wait).await;
+    // A tenth, and what it may take at once. Time passes here at least as fast as there.
+    let after_limit = used().await;
+    assert!(after_limit > Duration::ZERO && after_limit < wait / 2, "{after_limit:?}");
+    assert_eq!(get(all.good, "/").await.0, 200, "the neighbour");
+    // Another limit counts from now on.
+    let mut resources = container.resources;
+    resources.cpu_limit_millis = None;
+    let pod = resources.clone();
+    let update = cri::ResourceUpdate { sandbox, pod, container: Some((id.clone(), resources)) };
+    all.world.runtime.update_resources(update).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while used().await < after_limit + wait {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("without a limit it takes what there is");
+    all.world.clean().await;
+}
+
+#[tokio::test]
 async fn bombs_for_the_compiler_are_refused_or_done() {
     let all = Neighbourhood::new().await;
     let check = async |name: &str, bytes: &[u8]| {
