@@ -97,7 +97,7 @@ impl WorkerNode {
     pub async fn start(settings: NodeSettings, clients: NodeClients, shutdown: &CancellationToken) -> Result<Self> {
         let NodeClients { node: client, proxy, activator, images, native } = clients;
         let network = open_network(&settings).await.context("cannot set up the node's network")?;
-        let clients = network::Clients { services: proxy, scaler: activator, policies: client.clone() };
+        let clients = network::Clients { services: proxy, scaler: activator, node: client.clone() };
         network.spawn(clients, shutdown.clone());
         let runtimes = open_runtimes(&settings, client.clone(), &network, native).await?;
         let cgroup = settings.cgroup.clone();
