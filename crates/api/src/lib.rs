@@ -11,6 +11,7 @@ pub mod cron;
 pub mod custom;
 pub mod defaults;
 pub mod function;
+pub mod idle;
 pub mod kinds;
 pub mod list_rules;
 pub mod meta;

@@ -32,6 +32,7 @@ mod replicationcontroller;
 mod schedule;
 mod serviceaccount;
 mod setup;
+mod sleep;
 mod statefulset;
 mod storageprotection;
 mod tokencleaner;
@@ -65,6 +66,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("replicaset", replicaset::start),
     ("replicationcontroller", replicationcontroller::start),
     ("serviceaccount", serviceaccount::start),
+    ("sleep", sleep::start),
     ("statefulset", statefulset::start),
     ("storageprotection", storageprotection::start),
     ("tokencleaner", tokencleaner::start),

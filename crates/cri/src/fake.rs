@@ -173,7 +173,7 @@ impl RuntimeService for FakeRuntime {
         self.handler
     }
 
-    async fn prepare_image(&self, image: &ResolvedImage) -> Result<(), RuntimeError> {
+    async fn prepare_image(&self, image: &ResolvedImage, _namespace: &str) -> Result<(), RuntimeError> {
         let mut inner = locked(&self.inner);
         inner.calls.push(format!("prepare_image {}", image.reference));
         match inner.unsupported.get(&image.reference) {

@@ -338,8 +338,9 @@ pub trait RuntimeService: Send + Sync + 'static {
     fn handler(&self) -> &'static str;
 
     /// Checks that this runtime can run the image and does the work that need not wait for a
-    /// container (compile Wasm ahead of time). Called once per image after its pull.
-    async fn prepare_image(&self, image: &ResolvedImage) -> Result<(), RuntimeError>;
+    /// container (compile Wasm ahead of time). Called once per image after its pull. `namespace` is that of the pod
+    /// that waits: what the machine can do at a time is shared out between namespaces.
+    async fn prepare_image(&self, image: &ResolvedImage, namespace: &str) -> Result<(), RuntimeError>;
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxId, RuntimeError>;
     /// Kills what still runs in it. An unknown id is no error.

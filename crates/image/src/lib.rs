@@ -27,6 +27,7 @@ pub use gc::{Collected, GRACE, collect_garbage};
 pub use manifest::{Document, Platform, this_architecture};
 pub use reference::{Reference, ReferenceError};
 pub use registry::registry_router;
+pub use resolve::wasm_file;
 pub use service::{Images, list_images};
 pub use store::{ImageStore, NamedManifest, StoreError};
 pub use upstream::{Fetched, Upstream, UpstreamError};

@@ -17,7 +17,8 @@ use thiserror::Error;
 use crate::digest::{Digest, DigestError};
 use crate::error::{chain, manifest_error, store_error};
 use crate::manifest::{
-    CONFIG_BYTES_MAX, Compression, Descriptor, MANIFEST_BYTES_MAX, Manifest, Shape, diff_ids, image_config, shape,
+    CONFIG_BYTES_MAX, Compression, Descriptor, Document, MANIFEST_BYTES_MAX, Manifest, Shape, diff_ids, image_config,
+    shape,
 };
 use crate::reference::Reference;
 use crate::root::{self, MergeError, find_file, root_key};
@@ -50,10 +51,17 @@ pub(crate) async fn resolve(store: &Arc<ImageStore>, wanted: Wanted<'_>) -> Resu
     let config = serde_json::from_slice(&read(&manifest.config.digest, CONFIG_BYTES_MAX)?).unwrap_or(Value::Null);
     let work = Work { store, asked, manifest, config: &config };
     let (kind, config) = match shape(manifest, &config).map_err(|e| manifest_error(asked, e))? {
-        Shape::WasmBlob(layer) => (work.wasm_blob(wanted.reference, &layer.digest).await?, ImageConfig::default()),
+        Shape::WasmBlob(layer) => {
+            let (file, digest) = work.wasm_blob(&layer.digest).await?;
+            let argv0 = format!("{}.wasm", last_name(wanted.reference));
+            (ImageKind::Wasm { file, digest: digest.to_string(), argv0, root: None }, ImageConfig::default())
+        }
         Shape::Layers { wasm: true } => {
             let image_config = image_config(&config);
-            (work.wasm_in_layers(&image_config).await?, image_config)
+            let (root, file, digest) = work.wasm_in_layers(&image_config).await?;
+            let entry = Path::new(entry_of(&image_config));
+            let argv0 = entry.file_name().unwrap_or(entry.as_os_str()).to_string_lossy().into_owned();
+            (ImageKind::Wasm { file, digest: digest.to_string(), argv0, root: Some(root) }, image_config)
         }
         Shape::Layers { wasm: false } => {
             let layers = work.layers(&work.diff_ids()?).await?;
@@ -71,8 +79,38 @@ pub(crate) async fn resolve(store: &Arc<ImageStore>, wanted: Wanted<'_>) -> Resu
     })
 }
 
+/// The `.wasm` of an image, and its digest. `None`: the store has no such manifest, or it is of no Wasm.
+pub async fn wasm_file(store: &Arc<ImageStore>, manifest: &Digest) -> Result<Option<(PathBuf, Digest)>, ImageError> {
+    if store.blob_size(manifest).is_none() {
+        return Ok(None);
+    }
+    let asked = manifest.as_str();
+    let read = |digest: &Digest, bytes_max: u64| store.read_blob(digest, bytes_max).map_err(|e| store_error(asked, e));
+    let document = Document::parse(&read(manifest, MANIFEST_BYTES_MAX as u64)?);
+    let Ok(Document::Manifest(manifest)) = document else { return Ok(None) };
+    let config = serde_json::from_slice(&read(&manifest.config.digest, CONFIG_BYTES_MAX)?).unwrap_or(Value::Null);
+    let work = Work { store, asked, manifest: &manifest, config: &config };
+    match shape(&manifest, &config).map_err(|e| manifest_error(asked, e))? {
+        Shape::WasmBlob(layer) => work.wasm_blob(&layer.digest).await.map(Some),
+        Shape::Layers { wasm: true } => {
+            let (_, file, digest) = work.wasm_in_layers(&image_config(&config)).await?;
+            Ok(Some((file, digest)))
+        }
+        Shape::Layers { wasm: false } => Ok(None),
+    }
+}
+
+fn last_name(reference: &Reference) -> &str {
+    reference.repository.rsplit('/').next().unwrap_or("app")
+}
+
 fn name_without_tag(reference: &Reference) -> String {
     Reference { tag: None, digest: None, ..reference.clone() }.to_string()
+}
+
+/// The path of the `.wasm` inside; empty: it names none.
+fn entry_of(config: &ImageConfig) -> &str {
+    config.entrypoint.first().or(config.cmd.first()).map_or("", String::as_str)
 }
 
 struct Work<'a> {
@@ -104,30 +142,29 @@ impl Work<'_> {
         ImageError::Invalid { reference: self.asked.to_owned(), why: why.into() }
     }
 
-    async fn wasm_blob(&self, reference: &Reference, digest: &Digest) -> Result<ImageKind, ImageError> {
+    async fn wasm_blob(&self, digest: &Digest) -> Result<(PathBuf, Digest), ImageError> {
         let file = self.store.blob_path(digest);
         let seen = self.digest_of(&file).await?;
         if &seen != digest {
             let error = StoreError::DigestMismatch { expected: digest.clone(), seen };
             return Err(store_error(self.asked, error));
         }
-        let last = reference.repository.rsplit('/').next().unwrap_or("app");
-        Ok(ImageKind::Wasm { file, digest: seen.to_string(), argv0: format!("{last}.wasm"), root: None })
+        Ok((file, seen))
     }
 
-    async fn wasm_in_layers(&self, config: &ImageConfig) -> Result<ImageKind, ImageError> {
-        let entry = config.entrypoint.first().or(config.cmd.first()).cloned().unwrap_or_default();
+    /// The root, and the file in it that the config names.
+    async fn wasm_in_layers(&self, config: &ImageConfig) -> Result<(PathBuf, PathBuf, Digest), ImageError> {
+        let entry = entry_of(config);
         if entry.is_empty() || entry.len() > ENTRY_BYTES_MAX {
             return Err(self.invalid("its config names no entrypoint: which .wasm should run?"));
         }
         let root = self.root().await?;
         // A SpinKube pod's "/" and the like are no file; the config's own first word decides.
-        let found = find_file(&root, Path::new(&entry))
+        let found = find_file(&root, Path::new(entry))
             .map_err(|source| ImageError::Io { attempt: format!("look for {entry} in the image"), source })?;
         let file = found.ok_or_else(|| self.invalid(format!("its entrypoint {entry:?} is no file in its layers")))?;
-        let argv0 = Path::new(&entry).file_name().map_or(entry.clone(), |n| n.to_string_lossy().into_owned());
-        let digest = self.digest_of(&file).await?.to_string();
-        Ok(ImageKind::Wasm { file, digest, argv0, root: Some(root) })
+        let digest = self.digest_of(&file).await?;
+        Ok((root, file, digest))
     }
 
     /// The digest of a file's bytes. They are read away from the async threads, and once however many

@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 pub fn start(verbose: u8) {
     let default = match verbose {
         0 => "error,knarr=warn",
-        1 => "warn,knarr=info,apiserver=info,node=info,scheduler=info,controllers=info,network=info",
+        1 => "warn,knarr=info,apiserver=info,node=info,scheduler=info,controllers=info,network=info,wasm_runtime=info",
         2 => "info",
         _ => "debug",
     };

@@ -40,7 +40,7 @@ use tokio::sync::watch::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use activator::{ApiScale, IDLE_AFTER, Scale, ScaleError};
+pub use activator::{ApiScale, SayError, Scale, ScaleError};
 pub use cidr::{InvalidCidr, Ipv4Cidr};
 pub use config::{InvalidConfig, NetworkConfig, upstream_servers};
 use dns::{DnsSockets, Zone, ZoneConfig};
@@ -86,10 +86,10 @@ pub struct Caches {
 pub struct Clients {
     /// Reads Services, EndpointSlices and Nodes.
     pub services: kube::Client,
-    /// Reads Deployments and changes their scale.
+    /// Reads Deployments and wakes them.
     pub scaler: kube::Client,
-    /// Reads network policies, namespaces and pods.
-    pub policies: kube::Client,
+    /// The node itself: reads network policies, namespaces and pods, and writes its own Lease.
+    pub node: kube::Client,
 }
 
 impl Network {
@@ -130,7 +130,7 @@ impl Network {
     /// Starts the service proxy, the DNS server, the routes to other nodes, the activator and the rules of policies,
     /// fed by watches, until `shutdown`. They leave the rules in the kernel. A second call does nothing.
     pub fn spawn(&self, clients: Clients, shutdown: CancellationToken) {
-        let Clients { services: client, scaler, policies: policy_client } = clients;
+        let Clients { services: client, scaler, node: node_client } = clients;
         let services = Reflector::<Service>::of_kind();
         let slices = Reflector::<EndpointSlice>::of_kind();
         let deployments = Reflector::<Deployment>::of_kind();
@@ -150,19 +150,19 @@ impl Network {
         let shutdown = self.linked(&shutdown);
         let config = watcher::Config::default;
         let follow = {
-            let (client, tasks, shutdown) = (policy_client.clone(), self.tasks.clone(), shutdown.clone());
+            let (client, tasks, shutdown) = (node_client.clone(), self.tasks.clone(), shutdown.clone());
             move || {
                 namespaces.spawn(Api::all(client.clone()), config(), &tasks, shutdown.clone());
                 pods.spawn(Api::all(client), config(), &tasks, shutdown);
             }
         };
-        let scale = Arc::new(ApiScale::new(scaler.clone()));
+        let scale = Arc::new(ApiScale::new(scaler.clone(), node_client.clone(), self.config.node_name.clone()));
         if self.spawn_with(caches, scale, Some(Box::new(follow)), &shutdown) {
             services.spawn(Api::all(client.clone()), config(), &self.tasks, shutdown.clone());
             slices.spawn(Api::all(client.clone()), config(), &self.tasks, shutdown.clone());
             nodes.spawn(Api::all(client), config(), &self.tasks, shutdown.clone());
             deployments.spawn(Api::all(scaler), config(), &self.tasks, shutdown.clone());
-            policies.spawn(Api::all(policy_client), config(), &self.tasks, shutdown);
+            policies.spawn(Api::all(node_client), config(), &self.tasks, shutdown);
         }
     }
 
@@ -193,9 +193,8 @@ impl Network {
         let upstream = self.config.upstream_dns.iter().copied().filter(|server| *server != own).collect();
         self.tasks.spawn(dns::serve(sockets, Arc::clone(&zone), upstream, shutdown.clone()));
         let Caches { services, slices, deployments, policies, namespaces, pods, nodes } = caches;
-        let (tell_others, others) = peers::unknown();
         let own = peers::Own::new(&self.config);
-        self.tasks.spawn(peers::run(nodes, own, tell_others, shutdown.clone()));
+        self.tasks.spawn(peers::run(nodes, own, shutdown.clone()));
         self.policies.expect_rules();
         let start = activator::Start { deployments, scale, judge: self.judge() };
         let activator = match activator::spawn(activator, start, &self.tasks, &shutdown) {
@@ -220,7 +219,7 @@ impl Network {
             Err(error) => tracing::error!(%error, "network policies cannot be enforced"),
         }
         let table = self.table.clone();
-        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone, activator, others, table };
+        let sync = Sync { services, slices, node: self.node_view(), zone_config, zone, activator, table };
         self.tasks.spawn(sync.run(proxy, shutdown));
         true
     }

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 use reconcile::Cache;
-use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -124,13 +123,8 @@ pub(crate) fn remove(config: &NetworkConfig) -> Result<(), SetupError> {
     apply(&Ways::new(), &Own::new(config))
 }
 
-/// Whether there may be another node; nothing is known before the Nodes are.
-pub(crate) fn unknown() -> (watch::Sender<bool>, watch::Receiver<bool>) {
-    watch::channel(true)
-}
-
-/// Runs until `shutdown`. `others` is told whether there is another node.
-pub(crate) async fn run(nodes: Cache<Node>, own: Own, others: watch::Sender<bool>, shutdown: CancellationToken) {
+/// Runs until `shutdown`.
+pub(crate) async fn run(nodes: Cache<Node>, own: Own, shutdown: CancellationToken) {
     tokio::select! {
         () = shutdown.cancelled() => return,
         ready = nodes.ready() => if !ready { return },
@@ -138,8 +132,6 @@ pub(crate) async fn run(nodes: Cache<Node>, own: Own, others: watch::Sender<bool
     let mut changed = nodes.changes();
     loop {
         let all: Vec<Arc<Node>> = nodes.snapshot().iter().cloned().collect();
-        let has_others = all.iter().any(|node| !own.is(node));
-        others.send_if_modified(|known| std::mem::replace(known, has_others) != has_others);
         let (wanted, who) = (ways(&all, &own), own.clone());
         let applied = tokio::task::spawn_blocking(move || apply(&wanted, &who)).await;
         let pause = match applied {

@@ -37,8 +37,6 @@ pub(crate) struct Sync {
     pub(crate) zone: Arc<ArcSwap<Zone>>,
     /// Who holds connections to Services without endpoints.
     pub(crate) activator: Link,
-    /// Whether there are other nodes.
-    pub(crate) others: watch::Receiver<bool>,
     /// What the kernel does, for those who call without it.
     pub(crate) table: watch::Sender<Arc<ServiceTable>>,
 }
@@ -99,7 +97,6 @@ impl Sync {
                 alive = slices.changed() => changed(alive),
                 alive = deployments.changed() => changed(alive),
                 alive = self.activator.leaving.changed() => changed(alive.is_ok()),
-                alive = self.others.changed() => changed(alive.is_ok()),
                 _ = check.tick() => Woken::CheckDue,
                 () = sleep(RETRY), if retry => Woken::RetryDue,
             };
@@ -126,10 +123,7 @@ impl Sync {
         let slices: Vec<Arc<EndpointSlice>> = self.slices.snapshot().iter().cloned().collect();
         let deployments: Vec<Arc<Deployment>> = self.activator.deployments.snapshot().iter().cloned().collect();
         let (mut tables, mut warnings) = compile(&services, &slices, &self.node);
-        let (mut routes, more) = Routes::compile(&services, &slices, &deployments, &self.node);
-        if *self.others.borrow_and_update() {
-            routes.never_idle();
-        }
+        let (routes, more) = Routes::compile(&services, &slices, &deployments, &self.node);
         warnings.extend(more);
         self.activator.leaving.mark_unchanged();
         let captured = self.activator.capture(&routes, &mut tables);

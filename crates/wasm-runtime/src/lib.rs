@@ -51,6 +51,11 @@ mod value;
 mod wire;
 
 pub use artifact::{Description, Format, InspectError, Workload};
+pub use engine::compatibility;
+pub use native::{
+    CODE_BYTES_MAX, CodeSource, FoundCode, NativeCache, NativeCode, NativeConfig, NotFound, PrepareError, Wanted,
+    WasmFile,
+};
 pub use runtime::{WasmRuntime, WasmRuntimeConfig};
 
 /// Hidden subcommands of the binary that end up here.

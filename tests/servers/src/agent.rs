@@ -44,7 +44,7 @@ impl Agent {
         // The process ends with the thread of the machine, whatever happens to the test.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(binary());
-        command.args(["-v", "agent", "--node-name", &self.name]).arg("--data-dir").arg(self.folder.join("data"));
+        command.args(["-v", "agent", "--node-name", &self.name]).arg("--data-dir").arg(self.data_dir());
         command.args(args);
         command
     }
@@ -60,8 +60,8 @@ impl Agent {
         let what = format!("node {} is up", self.name);
         within(UP_WITHIN, &what, || match (read(&self.path("output")).contains(UP), self.ended()) {
             (true, _) => Ok(()),
-            (false, Some(status)) => panic!("{what}: it ended with {status}: {}", read(&self.path("log"))),
-            (false, None) => Err(format!("it said {}{}", read(&self.path("output")), read(&self.path("log")))),
+            (false, Some(status)) => panic!("{what}: it ended with {status}: {}", self.log()),
+            (false, None) => Err(format!("it said {}{}", read(&self.path("output")), self.log())),
         });
         println!("node {} was up after {:?}", self.name, began.elapsed());
     }
@@ -74,6 +74,15 @@ impl Agent {
         let complaints: Vec<&str> = said.stderr.lines().filter(|line| line.starts_with("knarr: ")).collect();
         assert_eq!(complaints.len(), 1, "one line says why: {}", said.stderr);
         complaints[0].to_owned()
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Standard error of the last process.
+    pub fn log(&self) -> String {
+        read(&self.path("log"))
     }
 
     fn path(&self, what: &str) -> PathBuf {
@@ -107,12 +116,12 @@ impl Agent {
 
     /// Asks it to end with everything that it runs.
     pub fn end(mut self) {
-        assert!(self.stop(), "it stops: {}", read(&self.path("log")));
+        assert!(self.stop(), "it stops: {}", self.log());
         self.process = None;
     }
 
     fn show(&self) {
-        let log = read(&self.path("log"));
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let shown = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
         println!("--- node {}, start {}\n{shown}", self.name, self.starts);

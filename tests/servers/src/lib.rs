@@ -20,6 +20,7 @@ pub mod disk;
 pub mod fabric;
 pub mod host;
 pub mod load;
+pub mod nodes;
 pub mod report;
 pub mod server;
 pub mod servers;

@@ -3,51 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use e2e::needs::{example, missing, program, skip};
-use e2e::{Said, eventually, within};
+use e2e::{eventually, within};
 use serde_json::{Value, json};
-use servers::agent::Agent;
+use servers::nodes::{Cluster, text};
 use servers::{Servers, Storage};
 
 const NODES: [&str; 2] = ["one", "two"];
 /// Until a node that is silent is missed, and some time for a busy machine.
 const MISSED_WITHIN: Duration = Duration::from_secs(120);
-
-struct Scene {
-    agents: Vec<Agent>,
-    servers: Servers,
-}
-
-impl Scene {
-    fn kubectl(&self, words: &str) -> Said {
-        self.kubectl_args(&words.split_whitespace().collect::<Vec<_>>(), "")
-    }
-
-    fn kubectl_args(&self, args: &[&str], stdin: &str) -> Said {
-        Said::by(Command::new("kubectl").args(args).env("KUBECONFIG", self.servers.servers[0].kubeconfig()), stdin)
-    }
-
-    fn apply(&self, object: &Value) {
-        self.kubectl_args(&["apply", "-f", "-"], &object.to_string()).ok();
-    }
-
-    fn pods(&self, app: &str) -> Vec<Value> {
-        let list = self.kubectl(&format!("get pods -l app={app} -o json")).json();
-        list["items"].as_array().cloned().unwrap_or_default()
-    }
-
-    /// Runs a command in the shell of a node.
-    fn shell(&self, node: &str, line: &str) -> Said {
-        self.kubectl_args(&["exec", &format!("shell-{node}"), "--", "/bin/busybox", "sh", "-c", line], "")
-    }
-}
-
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
 
 #[test]
 fn pods_run_on_machines_that_joined() {
@@ -58,7 +24,7 @@ fn pods_run_on_machines_that_joined() {
     let Some(mut servers) = Servers::none(Storage::Folder) else { return };
     let server = servers.add();
     servers.start_server(server, &[]);
-    let mut scene = Scene { agents: Vec::new(), servers };
+    let mut scene = Cluster::of(servers);
     nodes_join(&mut scene);
     push(&scene, &busybox);
     deploy(&scene);
@@ -70,11 +36,9 @@ fn pods_run_on_machines_that_joined() {
     a_node_that_stays_away_is_missed(&mut scene);
 }
 
-fn nodes_join(scene: &mut Scene) {
-    let token = scene.servers.servers[0].folder().join("node-token");
-    std::fs::write(&token, scene.servers.knarr(0, &["token", "create", "--node"]).ok()).expect("a new file");
-    let (url, token) = (scene.servers.servers[0].url(), token.display().to_string());
-    let args = ["--server", url.as_str(), "--token-file", token.as_str()];
+fn nodes_join(scene: &mut Cluster) {
+    let args = scene.join_args();
+    let args @ [_, url, _, token] = args.each_ref().map(String::as_str);
     for (index, name) in NODES.into_iter().enumerate() {
         let mut agent = scene.servers.add_node(name, index);
         if index == 0 {
@@ -91,7 +55,7 @@ fn nodes_join(scene: &mut Scene) {
     }
     // With the same token nobody becomes a server.
     let newcomer = scene.servers.add();
-    let join = ["--no-node", "--join", url.as_str(), "--token-file", token.as_str()];
+    let join = ["--no-node", "--join", url, "--token-file", token];
     let said = scene.servers.servers[newcomer].refused(&join);
     assert!(said.contains("for nodes only"), "{said}");
     scene.servers.servers.truncate(newcomer);
@@ -101,7 +65,7 @@ fn nodes_join(scene: &mut Scene) {
     assert_eq!(ranges, ["10.32.128.0/24", "10.32.129.0/24"]);
 }
 
-fn push(scene: &Scene, busybox: &Path) {
+fn push(scene: &Cluster, busybox: &Path) {
     let build = |path: &Path, more: &[&str]| {
         let path = path.display().to_string();
         scene.servers.knarr(0, &[&["image", "build", &path], more].concat()).ok();
@@ -115,7 +79,7 @@ fn push(scene: &Scene, busybox: &Path) {
     build(root.path(), &["--tag", "busybox:v1", "--entrypoint", "/bin/busybox"]);
 }
 
-fn deploy(scene: &Scene) {
+fn deploy(scene: &Cluster) {
     for (name, replicas) in [("hello", 4), ("backend", 4)] {
         let image = format!("registry.local/{name}:v1");
         scene.kubectl(&format!("create deployment {name} --image={image} --replicas={replicas}")).ok();
@@ -138,7 +102,7 @@ fn deploy(scene: &Scene) {
     scene.kubectl("wait --for=condition=Ready pod -l app=shell --timeout=120s").ok();
 }
 
-fn they_are_spread(scene: &Scene) {
+fn they_are_spread(scene: &Cluster) {
     for app in ["hello", "backend"] {
         let pods = scene.pods(app);
         let nodes: BTreeSet<&str> = pods.iter().map(|pod| text(pod, "/spec/nodeName")).collect();
@@ -151,7 +115,7 @@ fn they_are_spread(scene: &Scene) {
 }
 
 /// From pods of each node to all pods of both, and to Services; from outside by the port of any node.
-fn they_reach_each_other(scene: &Scene) {
+fn they_reach_each_other(scene: &Cluster) {
     let addresses: Vec<String> = ["hello", "backend"]
         .iter()
         .flat_map(|app| scene.pods(app))
@@ -185,7 +149,7 @@ fn they_reach_each_other(scene: &Scene) {
 }
 
 /// Logs, exec and metrics of pods of both nodes.
-fn the_api_reaches_them(scene: &Scene) {
+fn the_api_reaches_them(scene: &Cluster) {
     for node in NODES {
         assert_eq!(scene.kubectl(&format!("logs shell-{node}")).ok(), "my word is sesame\n");
         assert_eq!(scene.shell(node, "echo $WORD").ok(), "sesame\n");
@@ -199,7 +163,7 @@ fn the_api_reaches_them(scene: &Scene) {
 }
 
 /// A node that is taken over by somebody gives him no more than what runs there.
-fn a_node_reads_what_is_its_own(scene: &Scene) {
+fn a_node_reads_what_is_its_own(scene: &Cluster) {
     let as_node = |words: &str| {
         let mut args: Vec<&str> = words.split_whitespace().collect();
         args.extend(["--as", "system:node:one", "--as-group", "system:nodes"]);
@@ -222,8 +186,8 @@ fn a_node_reads_what_is_its_own(scene: &Scene) {
 }
 
 /// Killed and started again, without a token: what runs is not touched.
-fn an_agent_takes_over(scene: &mut Scene) {
-    let of_node = |scene: &Scene| {
+fn an_agent_takes_over(scene: &mut Cluster) {
+    let of_node = |scene: &Cluster| {
         let list = scene.kubectl("get pods -o json --field-selector spec.nodeName=one").json();
         let seen = |pod: &Value| {
             let pointer = |pointer: &str| text(pod, pointer).to_owned();
@@ -253,7 +217,7 @@ fn an_agent_takes_over(scene: &mut Scene) {
     assert!(restarts.split_whitespace().all(|count| count == "0"), "{restarts}");
 }
 
-fn a_node_that_stays_away_is_missed(scene: &mut Scene) {
+fn a_node_that_stays_away_is_missed(scene: &mut Cluster) {
     scene.servers.unplug_node(1);
     let what = "the node is NotReady, tainted, and its pods are out of their Service";
     within(MISSED_WITHIN, what, || {

@@ -3,6 +3,7 @@
 //!
 //! Follows `plugin/pkg/admission/noderestriction`; the role `system:node` is wider than one node.
 
+use api::idle::AFTER as IDLE_AFTER;
 use api::status::Status;
 use serde_json::Value;
 
@@ -50,9 +51,6 @@ fn pod(node: &str, review: &Review<'_>, object: Option<&Value>) -> Result<(), St
         }
     }
 }
-
-/// Which Deployments go to zero by themselves; `network` has the same.
-const IDLE_AFTER: &str = "knarr.dev/scale-to-zero-after";
 
 /// One replica for a Deployment that said that it wants to be woken.
 fn deployment(node: &str, old: Option<&Value>, new: Option<&Value>) -> Result<(), String> {

@@ -191,10 +191,10 @@ fn node_rules() -> Vec<Value> {
         rule(READ, &["knarr.dev"], &["*"]),
         // Of those that its pods were granted: `authz/node_grants`.
         rule(&["create", "delete", "update"], &["knarr.dev"], &["buckets/entries"]),
-        // A node on a machine of its own wakes Deployments (`admission/node_restriction`) and pulls images.
+        // A node on a machine of its own wakes Deployments (`admission/node_restriction`), pulls images and asks for native code of them.
         rule(READ, &["apps"], &["deployments"]),
         rule(&["get", "patch"], &["apps"], &["deployments/scale"]),
-        urls(&["/v2/", "/v2/*"]),
+        urls(&["/v2/", "/v2/*", "/knarr/v1/native/*"]),
     ]
 }
 

@@ -34,7 +34,7 @@ impl RuntimeService for ContainerRuntime {
         "container"
     }
 
-    async fn prepare_image(&self, image: &ResolvedImage) -> Result<(), RuntimeError> {
+    async fn prepare_image(&self, image: &ResolvedImage, _namespace: &str) -> Result<(), RuntimeError> {
         image::check(image)
     }
 

@@ -24,6 +24,7 @@ const NOT_COPIED: &[&str] = &[
     REVISION_HISTORY,
     DESIRED_REPLICAS,
     MAX_REPLICAS,
+    api::idle::MARK,
 ];
 
 /// Why there is no new ReplicaSet after `ensure_new`.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use api::idle::MARK;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use proptest::prelude::*;
 use reconcile::pod::Pod;
@@ -17,7 +18,7 @@ use crate::replicaset;
 
 fn deployment(replicas: i64, strategy: Value) -> Deployment {
     object(json!({
-        "metadata": { "name": "front", "generation": 1, "annotations": { "team": "a" } },
+        "metadata": { "name": "front", "generation": 1, "annotations": { "team": "a", MARK: "1" } },
         "spec": { "replicas": replicas, "selector": { "matchLabels": { "app": "front" } }, "strategy": strategy,
             "progressDeadlineSeconds": 600, "revisionHistoryLimit": 2,
             "template": { "metadata": { "labels": { "app": "front" } },
@@ -130,6 +131,7 @@ fn a_first_rollout_from_nothing_to_available() {
     let labels = set.spec.as_ref().unwrap().selector.match_labels.clone().unwrap();
     assert_eq!(labels["pod-template-hash"], hash);
     assert_eq!(set.metadata.annotations.as_ref().unwrap()["team"], "a");
+    assert!(!set.metadata.annotations.as_ref().unwrap().contains_key(MARK), "it is of the Deployment alone");
     assert_eq!(world.all::<Pod>().len(), 3);
 
     assert_eq!(round(&mut world), "waiting for pods");

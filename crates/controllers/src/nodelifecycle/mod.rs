@@ -10,6 +10,7 @@ mod tests;
 use reconcile::{Change, WorkQueue};
 
 use self::observe::{Heartbeats, NodeLifecycleController};
+pub use self::plan::ready_status;
 use crate::setup::Setup;
 
 /// Nodes worked on at a time.

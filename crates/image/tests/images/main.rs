@@ -11,7 +11,7 @@ use std::fs;
 
 use cri::{ImageError, ImageKind, ImageService, PlatformPreference};
 use image::build::{self, BuildOptions, ImageFile, StartConfig};
-use image::{ImageStore, Images, Platform, this_architecture};
+use image::{ImageStore, Images, Platform, this_architecture, wasm_file};
 use serde_json::json;
 
 use fixture::{Fixture, WASM, fixture, flip_a_byte, is_root, layer, layered, request, settle};
@@ -35,6 +35,27 @@ async fn a_wasm_artifact_is_used_where_it_lies() {
         assert_eq!((fs::read(file).unwrap().as_slice(), argv0.as_str(), root), (WASM, "hello.wasm", None));
         assert!(image.image_id.contains("@sha256:"), "{}", image.image_id);
     }
+}
+
+/// As a server looks it up that runs no pods.
+#[tokio::test]
+async fn the_wasm_of_a_manifest_is_found_without_a_name() {
+    let f = fixture();
+    let options = |repository| BuildOptions { repository, tag: "v1" };
+    let artifact = build::wasm_artifact(&f.store, WASM, &options("plain")).unwrap();
+    let compat = build::wasm_compat(&f.store, WASM, &options("compat")).unwrap();
+    let container = linux(&f, "v1");
+    let manifests = if is_root() { vec![artifact, compat] } else { vec![artifact] };
+    for manifest in manifests {
+        let (file, digest) = wasm_file(&f.store, &manifest).await.unwrap().expect("it has Wasm");
+        assert_eq!((fs::read(file).unwrap().as_slice(), digest), (WASM, image::Digest::of(WASM)));
+    }
+    // Neither is a container unpacked for it, nor is anything asked of another registry.
+    assert!(wasm_file(&f.store, &container).await.unwrap().is_none());
+    assert!(wasm_file(&f.store, &image::Digest::of(b"unknown")).await.unwrap().is_none());
+    assert!(wasm_file(&f.store, &image::Digest::of(WASM)).await.unwrap().is_none(), "a blob that is no manifest");
+    let unpacked = fs::read_dir(f.dir.path().join("layers")).unwrap().count();
+    assert_eq!(unpacked, usize::from(is_root()));
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@
 
 mod config;
 mod enrol;
+pub mod native_code;
 mod record;
 pub mod registration;
-mod servers;
+pub mod servers;
 mod upkeep;
 mod upstream;
 
@@ -26,12 +27,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use config::AgentConfig;
+use native_code::ClusterCode;
 use record::AgentRecord;
 use servers::Servers;
 use upkeep::Upkeep;
 use upstream::ClusterRegistry;
 
-use crate::cluster::worker_node::{NodeClients, NodeSettings, WorkerNode};
+use crate::cluster::worker_node::{NodeClients, NodeCode, NodeSettings, WorkerNode};
 use crate::cluster::{DataDirLock, REGISTRY_NAME, check_rights, is_ready};
 use crate::pki::node::has_expired;
 use crate::pki::swap::{self, Current};
@@ -74,7 +76,10 @@ impl Agent {
         let shutdown = CancellationToken::new();
         let settings = settings(config, &record, &identity, pod_cidr)?;
         let images = images(config, &servers, &identity.tls)?;
-        let clients = NodeClients { node: client.clone(), proxy: client.clone(), activator: client.clone(), images };
+        let code = ClusterCode::of_node(servers.clone(), identity.tls.clone());
+        let (proxy, activator) = (client.clone(), client.clone());
+        let native = NodeCode { cache: None, source: Some(Arc::new(code)) };
+        let clients = NodeClients { node: client.clone(), proxy, activator, images, native };
         let started = WorkerNode::start(settings, clients, &shutdown);
         let node = steps.run("node", started).await.context("cannot start the node")?;
         let Identity { tls, shown_to_servers, shown_by_endpoint } = identity;

@@ -76,13 +76,17 @@ impl Servers {
 
     /// Each of them alone.
     pub fn each(&self) -> Vec<Self> {
-        let alone = |server: &String| Self {
-            known: Arc::new(ArcSwap::from_pointee(vec![server.clone()])),
+        let (known, first) = (self.known(), self.first.load(Ordering::Relaxed));
+        order(known.len(), first).map(|index| self.alone(&known[index])).collect()
+    }
+
+    /// One of them.
+    pub fn alone(&self, server: &str) -> Self {
+        Self {
+            known: Arc::new(ArcSwap::from_pointee(vec![server.to_owned()])),
             first: Arc::default(),
             tcp: self.tcp.clone(),
-        };
-        let (known, first) = (self.known(), self.first.load(Ordering::Relaxed));
-        order(known.len(), first).map(|index| alone(&known[index])).collect()
+        }
     }
 
     /// For anything but the API.

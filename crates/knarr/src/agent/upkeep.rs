@@ -54,9 +54,7 @@ impl Upkeep {
     }
 
     async fn learn_servers(&mut self) -> Result<()> {
-        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), "default");
-        let slices = slices.list(&ListParams::default().labels(SERVERS)).await.context("cannot list the servers")?;
-        let servers = addresses(&slices.items);
+        let servers = server_addresses(&self.client).await?;
         if self.servers.learn(servers.clone()) {
             self.record.servers = servers;
             self.record.write(&self.data_dir)?;
@@ -73,6 +71,13 @@ impl Upkeep {
         self.record = renewed;
         Ok(())
     }
+}
+
+/// `host:port` of all servers that other machines reach.
+pub async fn server_addresses(client: &kube::Client) -> Result<Vec<String>> {
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+    let slices = slices.list(&ListParams::default().labels(SERVERS)).await.context("cannot list the servers")?;
+    Ok(addresses(&slices.items))
 }
 
 fn is_due(record: &AgentRecord) -> bool {

@@ -56,7 +56,8 @@ impl ClusterRegistry {
             StatusCode::OK => {
                 let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
                 let media_type = media_type.unwrap_or_default().to_owned();
-                Ok(Fetched { media_type, body: chunks(answer.into_body()) })
+                let body = chunks(answer.into_body()).map(move |chunk| chunk.map_err(unreachable)).boxed();
+                Ok(Fetched { media_type, body })
             }
             StatusCode::NOT_FOUND => Err(UpstreamError::NotFound),
             status if status.is_server_error() => Err(unreachable(format!("it answered {status}"))),
@@ -65,15 +66,15 @@ impl ClusterRegistry {
     }
 }
 
-fn chunks(body: Incoming) -> BoxStream<'static, Result<Bytes, UpstreamError>> {
-    let broken = |why: String| UpstreamError::Unreachable { why };
+/// A body in pieces. An error is why it ends.
+pub fn chunks(body: Incoming) -> BoxStream<'static, Result<Bytes, String>> {
     let next = move |state: Option<Incoming>| async move {
         let mut body = state?;
         loop {
             match tokio::time::timeout(SILENCE_MAX, body.frame()).await {
-                Err(_) => return Some((Err(broken(format!("it said nothing for {SILENCE_MAX:?}"))), None)),
+                Err(_) => return Some((Err(format!("it said nothing for {SILENCE_MAX:?}")), None)),
                 Ok(None) => return None,
-                Ok(Some(Err(error))) => return Some((Err(broken(causes(&error))), None)),
+                Ok(Some(Err(error))) => return Some((Err(causes(&error)), None)),
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         return Some((Ok(data), Some(body)));

@@ -13,10 +13,12 @@ use store::{Alarm, Store};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use wasm_runtime::{NativeCache, NativeConfig};
 
 use super::config::{AuditConfig, ClusterConfig, KUBERNETES_SERVICE, ProxiesConfig};
 use super::front_door::front_door;
 use super::members_api::{self, MembersApi};
+use super::native_api::{self, NativeApi};
 use super::registry;
 use super::reload;
 use super::store_member::StoreMember;
@@ -26,6 +28,8 @@ use crate::version;
 /// A running control plane.
 pub struct ControlPlane {
     pub image_store: Arc<ImageStore>,
+    /// Native code of Wasm images, for this server's node and for others.
+    pub native: Arc<NativeCache>,
     api_server: ApiServer,
     member: StoreMember,
     server: JoinHandle<()>,
@@ -50,6 +54,8 @@ impl ControlPlane {
         shutdown: &CancellationToken,
     ) -> Result<Self> {
         let image_store = ImageStore::open(&config.data_dir.join("images")).context("cannot open the image store")?;
+        let native = NativeConfig::new(config.data_dir.join("native")).open();
+        let native = Arc::new(native.context("cannot open the cache of native code")?);
         let store = member.store.clone();
         let authority = &authorities.cluster;
         let watched = reload::files(config);
@@ -64,13 +70,15 @@ impl ControlPlane {
             peer_authority: authorities.peers.clone(),
         });
         let registry = registry::routes(&api_server, Arc::clone(&image_store));
+        let (cache, images) = (Arc::clone(&native), Arc::clone(&image_store));
+        let members = members.merge(native_api::routes(NativeApi { api_server: api_server.clone(), cache, images }));
         let router = front_door(api_server.router(), registry, members);
         let proxies = config.proxies.as_ref().map(ProxiesConfig::open).transpose()?.map(Arc::new);
         let tls = server_tls(config, authority, proxies.as_deref())?;
         let server = tokio::spawn(apiserver::serve(listener, tls, router, proxies, shutdown.clone()));
         let leader = tokio::spawn(lead(api_server.clone(), store, Arc::clone(authority), shutdown.clone()));
         let reloads = tokio::spawn(reload::follow(watched, config.clone(), api_server.clone(), shutdown.clone()));
-        Ok(Self { image_store, api_server, member, server, leader, reloads })
+        Ok(Self { image_store, native, api_server, member, server, leader, reloads })
     }
 
     /// Returns, with the reason, when this member must serve nothing any more.

@@ -11,6 +11,7 @@ mod key_value;
 mod lock;
 mod member_record;
 mod members_api;
+mod native_api;
 mod nodes_api;
 mod peers;
 mod registry;
@@ -21,6 +22,7 @@ mod store_member;
 pub mod wire;
 pub mod worker_node;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,9 +42,11 @@ pub use lock::DataDirLock;
 use member_record::MemberRecord;
 pub use restore::restore;
 use store_member::{PeerDoor, StoreMember};
-use worker_node::{NodeClients, NodeSettings, WorkerNode};
+use worker_node::{NodeClients, NodeCode, NodeSettings, WorkerNode};
 
+use crate::agent::native_code::ClusterCode;
 use crate::agent::registration;
+use crate::agent::servers::Servers;
 use crate::kubeconfig::Kubeconfig;
 use crate::pki::{Authority, AuthorityName, Identity, PkiError, write_private};
 use crate::steps::Steps;
@@ -192,8 +196,24 @@ async fn start_node(
         proxy: control_plane.client("system:kube-proxy", &["system:node-proxier"]),
         activator: control_plane.client("system:knarr-activator", &[]),
         images: image::Images::new(Arc::clone(&control_plane.image_store), config.registry_names()),
+        native: native_code(config, authority, control_plane)?,
     };
     WorkerNode::start(NodeSettings::of_server(config, authority, pod_cidr)?, clients, shutdown).await
+}
+
+/// A server's node has the server's code, and asks other servers as all nodes do.
+fn native_code(config: &ClusterConfig, authority: &Authority, control_plane: &ControlPlane) -> Result<NodeCode> {
+    let cache = Some(Arc::clone(&control_plane.native));
+    if config.peers.is_none() {
+        return Ok(NodeCode { cache, source: None });
+    }
+    let user = format!("system:node:{}", config.node_name);
+    let leaf = authority.client(&Identity { user: &user, groups: &["system:nodes"] })?;
+    let client = control_plane.client(&user, &["system:nodes"]);
+    let servers = Servers::new(Vec::new(), config.reachable_ip());
+    let here = SocketAddr::new(config.reachable_ip(), config.listen.port()).to_string();
+    let source = ClusterCode::of_server(servers, authority.client_config(&leaf)?, here, client);
+    Ok(NodeCode { cache, source: Some(Arc::new(source)) })
 }
 
 /// The pods of a first server have a range that no other node gets a part of. Nodes of further servers get theirs as all

@@ -19,6 +19,12 @@ pub const MEMBERS: &str = "/knarr/v1/members";
 /// `POST` with a token as bearer, or with the certificate of a node: a [`NodeRequest`], answered by a [`NodeEnrolment`].
 pub const NODES: &str = "/knarr/v1/nodes";
 
+/// `GET …/COMPATIBILITY/DIGEST?manifest=…&namespace=…`: native code of a Wasm file, for the engine that is named so. The
+/// digest is that of the file, `sha256:…`, like that of the manifest of an image that has it.
+pub const NATIVE: &str = "/knarr/v1/native";
+/// Of an answer below [`NATIVE`]: the SHA-256 of the body, 64 hex digits.
+pub const CODE_SHA256: &str = "knarr-code-sha256";
+
 /// `GET`: the whole state as one file.
 pub const BACKUP: &str = "/knarr/v1/backup";
 /// `GET`: [`KeyList`].

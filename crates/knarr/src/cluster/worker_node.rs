@@ -10,7 +10,7 @@ use cri::{ImageService, RuntimeService};
 use network::{Ipv4Cidr, Network, NetworkConfig};
 use node::{Node, NodeConfig, NodeDeps, NodeHandle, PODS_DEFAULT};
 use tokio_util::sync::CancellationToken;
-use wasm_runtime::{WasmRuntime, WasmRuntimeConfig};
+use wasm_runtime::{CodeSource, NativeCache, WasmRuntime, WasmRuntimeConfig};
 
 use super::config::ClusterConfig;
 use super::key_value::ApiKeyValueStore;
@@ -47,6 +47,15 @@ pub struct NodeClients {
     /// Wakes Deployments.
     pub activator: kube::Client,
     pub images: Arc<dyn ImageService>,
+    pub native: NodeCode,
+}
+
+/// Where native code of Wasm images comes from, before it is compiled on this machine.
+#[derive(Default)]
+pub struct NodeCode {
+    /// What others are given of as well.
+    pub cache: Option<Arc<NativeCache>>,
+    pub source: Option<Arc<dyn CodeSource>>,
 }
 
 /// A running node.
@@ -89,11 +98,11 @@ impl NodeSettings {
 
 impl WorkerNode {
     pub async fn start(settings: NodeSettings, clients: NodeClients, shutdown: &CancellationToken) -> Result<Self> {
-        let NodeClients { node: client, proxy, activator, images } = clients;
+        let NodeClients { node: client, proxy, activator, images, native } = clients;
         let network = open_network(&settings).await.context("cannot set up the node's network")?;
-        let clients = network::Clients { services: proxy, scaler: activator, policies: client.clone() };
+        let clients = network::Clients { services: proxy, scaler: activator, node: client.clone() };
         network.spawn(clients, shutdown.clone());
-        let runtimes = open_runtimes(&settings, client.clone(), &network).await?;
+        let runtimes = open_runtimes(&settings, client.clone(), &network, native).await?;
         let cgroup = settings.cgroup.clone();
         let deps = NodeDeps { client, images, runtimes, network: network.clone() };
         let agent =
@@ -155,10 +164,13 @@ async fn open_runtimes(
     settings: &NodeSettings,
     client: kube::Client,
     network: &Network,
+    native: NodeCode,
 ) -> Result<Vec<Arc<dyn RuntimeService>>> {
     let run = settings.data_dir.join("run");
     let mut wasm = WasmRuntimeConfig::new(run.join("wasm"), settings.data_dir.join("native"));
     wasm.cgroup.clone_from(&settings.cgroup);
+    wasm.native = native.cache;
+    wasm.code_source = native.source;
     wasm.key_value = Some(Arc::new(ApiKeyValueStore::new(client)));
     wasm.services = Some(network.service_table());
     wasm.policies = Some(network.policy_table());

@@ -1,15 +1,16 @@
-//! Scale from zero: a Deployment without replicas wakes when somebody connects to a Service that selects it, and goes
-//! back to zero when nobody did for a while.
+//! Scale from zero: a Deployment without replicas wakes when somebody connects to a Service that selects it. When nobody
+//! does for a while, the others are told, and it goes back to zero when nobody does anywhere.
 //!
 //! ```text
 //! no ready endpoint ─► the Service's rules lead here ─► listener: accepts, asks who was meant, holds
 //!                                                        └► worker: one replica more, by the API (scale)
 //! a ready endpoint  ─► the rules lead there, and what is held is passed on
-//! no connection for the time given ─► rules lead here again, nobody is left (flows) ─► no replicas
+//! no connection for the time given (flows) ─► said on our Lease (speaker); when all nodes do, the Deployment is marked
+//! a mark ─► rules lead here again, nobody is left ─► said too; when all nodes do, there are no replicas
 //! ```
 //!
-//! A Deployment says so itself, by the annotation [`IDLE_AFTER`]. Only this node's connections are seen: where there are
-//! other nodes, everybody wakes and nobody sends to sleep. See `docs/decisions/0019`.
+//! A Deployment says so itself, by the annotation `api::idle::AFTER`. See `docs/decisions/0019` and `0040`; marks and
+//! replicas to zero are the control loop's (`controllers`).
 //! Owns: all of that. May not know: pods, HTTP, other parts of the rules.
 
 mod flows;
@@ -18,6 +19,7 @@ mod listener;
 mod plan;
 mod routes;
 mod scale;
+mod speaker;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -25,6 +27,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::idle::Unused;
 use k8s_openapi::api::apps::v1::Deployment;
 use reconcile::Cache;
 use tokio::sync::watch;
@@ -35,11 +38,7 @@ use crate::service_proxy::{Affinity, Backend, Backends, Frontend, Tables};
 
 pub(crate) use judge::Judge;
 pub(crate) use routes::{Key, Routes};
-pub use scale::{ApiScale, Scale, ScaleError};
-
-/// How long no connection may be open, and none may come, until the Deployment has no replicas any more: `30s`, `5m`,
-/// `1h`; `never` only wakes.
-pub const IDLE_AFTER: &str = "knarr.dev/scale-to-zero-after";
+pub use scale::{ApiScale, SayError, Scale, ScaleError};
 
 /// A connection that waited this long for an endpoint is reset.
 pub(crate) const HOLD_TIME_MAX: Duration = Duration::from_secs(60);
@@ -103,8 +102,10 @@ pub(crate) fn spawn(
     let (routes, seen_routes) = watch::channel(Arc::new(Routes::default()));
     let (captured, seen_captured) = watch::channel(BTreeSet::new());
     let (leaving, seen_leaving) = watch::channel(BTreeSet::new());
-    let (worker, door) =
-        worker::Worker::new(worker::Seen { routes: seen_routes, captured: seen_captured }, leaving, scale);
+    let (says, said) = watch::channel(Unused::default());
+    tasks.spawn(speaker::run(Arc::clone(&scale), said, shutdown.clone()));
+    let seen = worker::Seen { routes: seen_routes, captured: seen_captured };
+    let (worker, door) = worker::Worker::new(seen, worker::Tell { leaving, says }, scale);
     tasks.spawn(worker.run(shutdown.clone()));
     tasks.spawn(listener::run(listener, door, judge, shutdown.clone()));
     let backend = backend_of(address);

@@ -1,18 +1,22 @@
-//! Awake or asleep: the states of one Deployment and what each asks for. Pure; time comes in as a value.
+//! Awake or asleep: the states of one Deployment at one node, and what each asks for. Pure; time comes in as a value.
 //!
 //! ```text
-//! Asleep ─ a connection ─► Waking ─ replicas ─► Awake ─ nobody for a while ─► Leaving ─ still nobody ─► Falling ─► Asleep
-//!                                                 ▲─────────── somebody ──────────┘                       │ refused
-//!                                                 └───────────────────────────────────────────────────────┘
+//! Asleep ─ a connection ─► Waking ─ replicas ─► Awake ─ quiet, and marked ─► Leaving ─ nobody for a while ─► Alone
+//!                                                 ▲───────── somebody ─────────┘                              │
+//!                                                 └───────────────────── no mark any more ────────────────────┘
 //! ```
 //!
-//! In `Leaving` new connections come through here and are passed on, so that from the moment that the kernel's rules
-//! say so, nobody connects unseen. `Falling` holds them, since the endpoints are about to go.
+//! An awake Deployment is quiet when nobody came for the time given; we say so, and when all nodes do, it is marked (by
+//! the control loop). In `Leaving` new connections come through here and are passed on, so that from the moment that
+//! the kernel's rules say so, nobody connects unseen. `Alone` is said too, and holds who comes until the mark is gone,
+//! or the replicas are: what the others say is not known here.
 
 use std::time::{Duration, Instant};
 
-/// How long nobody may be seen after the rules lead here, before replicas go: long enough to look at what connections
-/// there are once more.
+use api::idle::{Mark, Says};
+
+/// How long nobody may be seen after the rules lead here, before we say that we are alone: long enough to look at what
+/// connections there are once more.
 pub(super) const SETTLE: Duration = Duration::from_secs(6);
 /// Until a change that has shown no effect is asked for again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -33,11 +37,16 @@ pub(super) enum State {
         used: Instant,
     },
     Leaving {
+        used: Instant,
+        mark: Mark,
         /// Since when all connections come through here.
         alone: Option<Instant>,
     },
-    /// It is to have no replicas, and it is not seen yet that it has none.
-    Falling,
+    /// It may have no replicas at any moment, and it is not seen yet that it has none.
+    Alone {
+        used: Instant,
+        mark: Mark,
+    },
 }
 
 /// What is known at a moment.
@@ -45,53 +54,82 @@ pub(super) enum State {
 pub(super) struct Facts {
     pub(super) replicas: i32,
     pub(super) idle_after: Option<Duration>,
+    /// The attempt to bring it to zero that goes on.
+    pub(super) mark: Option<Mark>,
     /// Connections that are held or passed on here.
     pub(super) here: usize,
     /// A connection past us is open, or came since the last look.
     pub(super) elsewhere: bool,
     /// The kernel's rules bring every new connection here.
     pub(super) is_captured: bool,
-    /// The Deployment is not as it was when it was last asked to change.
-    pub(super) is_newer: bool,
+}
+
+impl Facts {
+    fn nobody(&self) -> bool {
+        self.here == 0 && !self.elsewhere
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Nothing,
     Wake,
-    Sleep,
 }
 
 pub(super) fn next(now: Instant, state: State, facts: &Facts) -> (State, Ask) {
-    let nobody = facts.here == 0 && !facts.elsewhere;
+    if facts.replicas == 0 {
+        return match state {
+            _ if facts.here == 0 => (State::Asleep, Ask::Nothing),
+            State::Waking { again } if now < again => (state, Ask::Nothing),
+            _ => (State::Waking { again: now + ASK_AGAIN }, Ask::Wake),
+        };
+    }
+    (awake(now, state, facts), Ask::Nothing)
+}
+
+/// It has replicas.
+fn awake(now: Instant, state: State, facts: &Facts) -> State {
+    let (used, marked, alone) = match state {
+        // Whoever came, and whatever was asked for since: he waits for what becomes of the mark.
+        State::Alone { mark, .. } if facts.mark == Some(mark) => return state,
+        State::Asleep | State::Waking { .. } => return State::Awake { used: now },
+        State::Awake { used } | State::Alone { used, .. } => (used, None, None),
+        State::Leaving { used, mark, alone } => (used, Some(mark), alone),
+    };
+    if !facts.nobody() {
+        return State::Awake { used: now };
+    }
+    let (Some(idle), Some(mark)) = (facts.idle_after, facts.mark) else { return State::Awake { used } };
+    if now < used + idle {
+        return State::Awake { used };
+    }
+    match alone.filter(|_| facts.is_captured && marked == Some(mark)) {
+        Some(since) if now >= since + SETTLE => State::Alone { used, mark },
+        Some(since) => State::Leaving { used, mark, alone: Some(since) },
+        None => {
+            // Those that the rules bring here for another reason would be too few.
+            let is_alone = facts.is_captured && marked == Some(mark);
+            State::Leaving { used, mark, alone: is_alone.then_some(now) }
+        }
+    }
+}
+
+/// What others are told. `None`: it is used, or may be.
+pub(super) fn says(now: Instant, state: State, facts: &Facts) -> Option<Says> {
+    let idle = facts.idle_after.filter(|_| facts.replicas > 0 && facts.nobody())?;
     match state {
-        State::Falling if !facts.is_newer => (State::Falling, Ask::Nothing),
-        State::Waking { again } if facts.replicas == 0 && facts.here > 0 && now < again => {
-            (State::Waking { again }, Ask::Nothing)
-        }
-        _ if facts.replicas == 0 && facts.here > 0 => (State::Waking { again: now + ASK_AGAIN }, Ask::Wake),
-        _ if facts.replicas == 0 => (State::Asleep, Ask::Nothing),
-        State::Awake { used } if nobody => match facts.idle_after {
-            Some(idle) if now >= used + idle => (State::Leaving { alone: None }, Ask::Nothing),
-            _ => (State::Awake { used }, Ask::Nothing),
-        },
-        State::Leaving { alone } if nobody && facts.idle_after.is_some() => match alone.filter(|_| facts.is_captured) {
-            Some(since) if now >= since + SETTLE => (State::Falling, Ask::Sleep),
-            Some(since) => (State::Leaving { alone: Some(since) }, Ask::Nothing),
-            None => (State::Leaving { alone: facts.is_captured.then_some(now) }, Ask::Nothing),
-        },
-        State::Asleep | State::Waking { .. } | State::Awake { .. } | State::Leaving { .. } | State::Falling => {
-            (State::Awake { used: now }, Ask::Nothing)
-        }
+        State::Asleep | State::Waking { .. } => None,
+        State::Awake { used } | State::Leaving { used, .. } => (now >= used + idle).then_some(Says::Quiet),
+        State::Alone { mark, .. } => Some(Says::Alone(mark)),
     }
 }
 
 /// Whether the time alone may change something.
 pub(super) fn is_watched(state: State, facts: &Facts) -> bool {
     match state {
-        State::Asleep | State::Falling => false,
+        State::Asleep => false,
         State::Waking { .. } => true,
-        State::Awake { .. } | State::Leaving { .. } => facts.idle_after.is_some(),
+        State::Awake { .. } | State::Leaving { .. } | State::Alone { .. } => facts.idle_after.is_some(),
     }
 }
 
@@ -102,12 +140,13 @@ mod tests {
     const QUIET: Facts = Facts {
         replicas: 1,
         idle_after: Some(Duration::from_secs(60)),
+        mark: None,
         here: 0,
         elsewhere: false,
         is_captured: false,
-        is_newer: false,
     };
     const NONE: Facts = Facts { replicas: 0, is_captured: true, ..QUIET };
+    const MARKED: Facts = Facts { mark: Some(7), is_captured: true, ..QUIET };
 
     fn check(state: State, seconds: u64, facts: Facts, expect: (State, Ask), start: Instant) {
         let now = start + Duration::from_secs(seconds);
@@ -129,44 +168,70 @@ mod tests {
     }
 
     #[test]
-    fn nobody_for_a_while_and_replicas_go() {
+    fn a_marked_one_that_nobody_uses_is_left_alone() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let awake = State::Awake { used: at(0) };
-        check(awake, 59, QUIET, (awake, Ask::Nothing), start);
-        check(awake, 59, Facts { elsewhere: true, ..QUIET }, (State::Awake { used: at(59) }, Ask::Nothing), start);
-        check(awake, 60, QUIET, (State::Leaving { alone: None }, Ask::Nothing), start);
-        check(awake, 60, Facts { idle_after: None, ..QUIET }, (awake, Ask::Nothing), start);
-        check(awake, 60, Facts { here: 1, ..QUIET }, (State::Awake { used: at(60) }, Ask::Nothing), start);
-
-        let leaving = State::Leaving { alone: None };
-        check(leaving, 60, QUIET, (leaving, Ask::Nothing), start);
-        let captured = Facts { is_captured: true, ..QUIET };
-        let alone = State::Leaving { alone: Some(at(61)) };
-        check(leaving, 61, captured, (alone, Ask::Nothing), start);
-        check(alone, 66, captured, (alone, Ask::Nothing), start);
-        check(alone, 67, captured, (State::Falling, Ask::Sleep), start);
-        check(alone, 67, QUIET, (State::Leaving { alone: None }, Ask::Nothing), start);
-        check(alone, 67, Facts { here: 1, ..captured }, (State::Awake { used: at(67) }, Ask::Nothing), start);
-        check(alone, 67, Facts { elsewhere: true, ..captured }, (State::Awake { used: at(67) }, Ask::Nothing), start);
+        let goes = |state: State, seconds, facts: Facts, expect: State| {
+            check(state, seconds, facts, (expect, Ask::Nothing), start);
+        };
+        // Without a mark nothing happens, however long nobody comes.
+        goes(awake, 600, QUIET, awake);
+        goes(awake, 60, Facts { elsewhere: true, ..MARKED }, State::Awake { used: at(60) });
+        goes(awake, 59, MARKED, awake);
+        goes(awake, 60, Facts { idle_after: None, ..MARKED }, awake);
+        let leaving = |alone| State::Leaving { used: at(0), mark: 7, alone };
+        // What the rules were before does not count.
+        goes(awake, 60, MARKED, leaving(None));
+        goes(leaving(None), 60, Facts { is_captured: false, ..MARKED }, leaving(None));
+        goes(leaving(None), 61, MARKED, leaving(Some(at(61))));
+        goes(leaving(Some(at(61))), 66, MARKED, leaving(Some(at(61))));
+        let alone = State::Alone { used: at(0), mark: 7 };
+        goes(leaving(Some(at(61))), 67, MARKED, alone);
+        goes(leaving(Some(at(61))), 67, Facts { is_captured: false, ..MARKED }, leaving(None));
+        goes(leaving(Some(at(61))), 67, Facts { here: 1, ..MARKED }, State::Awake { used: at(67) });
+        goes(leaving(Some(at(61))), 67, Facts { elsewhere: true, ..MARKED }, State::Awake { used: at(67) });
+        goes(leaving(Some(at(61))), 67, QUIET, awake);
+        // Of another attempt it counts from the beginning.
+        let again = Facts { mark: Some(8), ..MARKED };
+        let from_new = State::Leaving { used: at(0), mark: 8, alone: None };
+        goes(leaving(Some(at(61))), 67, again, from_new);
+        goes(alone, 67, again, from_new);
     }
 
     #[test]
-    fn somebody_who_comes_while_it_falls_waits() {
+    fn who_comes_to_one_that_is_alone_waits() {
         let start = Instant::now();
-        let held = Facts { here: 1, ..QUIET };
-        check(State::Falling, 0, held, (State::Falling, Ask::Nothing), start);
-        let fallen = Facts { is_newer: true, ..NONE };
-        check(State::Falling, 0, fallen, (State::Asleep, Ask::Nothing), start);
-        check(
-            State::Falling,
-            0,
-            Facts { here: 1, ..fallen },
-            (State::Waking { again: start + ASK_AGAIN }, Ask::Wake),
-            start,
-        );
-        let others = Facts { is_newer: true, replicas: 4, ..QUIET };
-        check(State::Falling, 0, others, (State::Awake { used: start }, Ask::Nothing), start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let alone = State::Alone { used: start, mark: 7 };
+        let held = Facts { here: 1, ..MARKED };
+        check(alone, 70, held, (alone, Ask::Nothing), start);
+        check(alone, 70, NONE, (State::Asleep, Ask::Nothing), start);
+        check(alone, 70, Facts { here: 1, ..NONE }, (State::Waking { again: at(75) }, Ask::Wake), start);
+        // The mark is taken away: he is passed on.
+        check(alone, 70, Facts { mark: None, ..held }, (State::Awake { used: at(70) }, Ask::Nothing), start);
+        check(alone, 70, QUIET, (State::Awake { used: start }, Ask::Nothing), start);
+    }
+
+    #[test]
+    fn others_are_told() {
+        let start = Instant::now();
+        let told = |state: State, seconds: u64, facts: Facts, expect: Option<Says>| {
+            assert_eq!(says(start + Duration::from_secs(seconds), state, &facts), expect, "{state:?} {facts:?}");
+        };
+        let awake = State::Awake { used: start };
+        told(awake, 59, QUIET, None);
+        told(awake, 60, QUIET, Some(Says::Quiet));
+        told(awake, 60, Facts { elsewhere: true, ..QUIET }, None);
+        told(awake, 60, Facts { idle_after: None, ..QUIET }, None);
+        told(State::Leaving { used: start, mark: 7, alone: Some(start) }, 60, MARKED, Some(Says::Quiet));
+        let alone = State::Alone { used: start, mark: 7 };
+        told(alone, 70, MARKED, Some(Says::Alone(7)));
+        // Somebody is held: the control loop has to hear of it.
+        told(alone, 70, Facts { here: 1, ..MARKED }, None);
+        told(alone, 70, NONE, None);
+        told(State::Asleep, 70, NONE, None);
+        told(State::Waking { again: start }, 70, QUIET, None);
     }
 
     #[test]
@@ -174,6 +239,7 @@ mod tests {
         let start = Instant::now();
         check(State::Asleep, 3, QUIET, (State::Awake { used: start + Duration::from_secs(3) }, Ask::Nothing), start);
         check(State::Awake { used: start }, 3, NONE, (State::Asleep, Ask::Nothing), start);
-        check(State::Leaving { alone: Some(start) }, 3, NONE, (State::Asleep, Ask::Nothing), start);
+        let leaving = State::Leaving { used: start, mark: 7, alone: Some(start) };
+        check(leaving, 3, NONE, (State::Asleep, Ask::Nothing), start);
     }
 }

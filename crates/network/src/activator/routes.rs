@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::idle::{AFTER, After, MARK, Mark};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::IDLE_AFTER;
 use crate::endpoints::SlicesByService;
 use crate::service_proxy::{Backend, Frontend, IpProtocol, NodeView, Warning, frontends_of, ready_backends};
 
@@ -25,6 +25,9 @@ pub(crate) struct Workload {
     /// `None` never goes to zero by itself.
     pub(crate) idle_after: Option<Duration>,
     pub(crate) replicas: i32,
+    /// The attempt to bring it to zero that goes on.
+    pub(crate) mark: Option<Mark>,
+    pub(crate) uid: String,
     pub(crate) resource_version: String,
     /// Of the Services that select it.
     pub(crate) frontends: Vec<Frontend>,
@@ -74,8 +77,7 @@ impl Routes {
             let mut selected = willing.iter().filter(|(_, deployment)| selects(service, deployment));
             let Some((key, _)) = selected.next() else { continue };
             if selected.next().is_some() {
-                let message =
-                    format!("selects several Deployments with {IDLE_AFTER}; connections wake only {}", key.name);
+                let message = format!("selects several Deployments with {AFTER}; connections wake only {}", key.name);
                 warnings.push(Warning { namespace: namespace.clone(), service: name.clone(), message });
             }
             for (port, frontends) in frontends_of(service, node) {
@@ -90,11 +92,6 @@ impl Routes {
             }
         }
         (routes, warnings)
-    }
-
-    /// Connections that others see are unknown here: whoever is awake stays awake.
-    pub(crate) fn never_idle(&mut self) {
-        self.workloads.values_mut().for_each(|workload| workload.idle_after = None);
     }
 
     /// Whether a Deployment sleeps when nobody connects here for a while.
@@ -115,30 +112,26 @@ impl Routes {
 
 fn workload(deployment: &Deployment, warnings: &mut Vec<Warning>) -> Option<(Key, Workload)> {
     let metadata = &deployment.metadata;
-    let text = metadata.annotations.as_ref()?.get(IDLE_AFTER)?;
+    let annotations = metadata.annotations.as_ref()?;
+    let text = annotations.get(AFTER)?;
     let key = Key { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? };
     if metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let Some(idle_after) = parse(text) else {
-        let message =
-            format!("Deployment {}: {IDLE_AFTER} is a time such as 30s or 5m, or never, not {text:?}", key.name);
+    let Some(after) = After::parse(text) else {
+        let message = format!("Deployment {}: {AFTER} is a time such as 30s or 5m, or never, not {text:?}", key.name);
         warnings.push(Warning { namespace: key.namespace, service: key.name, message });
         return None;
     };
     let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let resource_version = metadata.resource_version.clone().unwrap_or_default();
-    Some((key, Workload { idle_after, replicas, resource_version, frontends: Vec::new() }))
-}
-
-/// As Go writes durations, above zero; `never` is `Some(None)`.
-fn parse(text: &str) -> Option<Option<Duration>> {
-    let text = text.trim();
-    if text == "never" {
-        return Some(None);
-    }
-    let nanos = u64::try_from(api::custom::format::duration(text)?).ok()?;
-    (nanos > 0).then(|| Some(Duration::from_nanos(nanos)))
+    let idle_after = match after {
+        After::Never => None,
+        After::Idle(time) => Some(time),
+    };
+    let mark = annotations.get(MARK).and_then(|mark| mark.parse().ok());
+    let uid = metadata.uid.clone().unwrap_or_default();
+    Some((key, Workload { idle_after, replicas, mark, uid, resource_version, frontends: Vec::new() }))
 }
 
 fn selects(service: &Service, deployment: &Deployment) -> bool {
@@ -167,7 +160,7 @@ mod tests {
 
     fn deployment(name: &str, labels: Value, replicas: i32, idle_after: &str) -> Arc<Deployment> {
         from(json!({
-            "metadata": {"namespace": "default", "name": name, "annotations": {IDLE_AFTER: idle_after}},
+            "metadata": {"namespace": "default", "name": name, "annotations": {AFTER: idle_after}},
             "spec": {"replicas": replicas, "selector": {}, "template": {"metadata": {"labels": labels}}},
         }))
     }
@@ -239,19 +232,5 @@ mod tests {
         let (routes, warnings) = Routes::compile(&[service(json!({"app": "web"}))], &[], &two, &NodeView::default());
         assert!(routes.frontends.values().all(|route| route.workload.name == "a"));
         assert_eq!(warnings.len(), 1);
-    }
-
-    #[test]
-    fn times() {
-        let check = |text: &str, expect: Option<Option<u64>>| {
-            assert_eq!(parse(text), expect.map(|seconds| seconds.map(Duration::from_secs)), "{text}");
-        };
-        check("30s", Some(Some(30)));
-        check("5m", Some(Some(300)));
-        check("2h1m", Some(Some(7260)));
-        check("never", Some(None));
-        for bad in ["", "s", "0s", "5", "-5m", "5d", "5é", "99999999999999999999h", "soon"] {
-            check(bad, None);
-        }
     }
 }

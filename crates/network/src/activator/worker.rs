@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::idle::Unused;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -31,6 +32,14 @@ pub(super) type Open = BTreeMap<Frontend, Vec<Backend>>;
 pub(super) struct Seen {
     pub(super) routes: watch::Receiver<Arc<Routes>>,
     pub(super) captured: watch::Receiver<BTreeSet<Frontend>>,
+}
+
+/// Where it says what came of it.
+pub(super) struct Tell {
+    /// Deployments whose Services lead here although they have endpoints.
+    pub(super) leaving: watch::Sender<BTreeSet<Key>>,
+    /// For the other nodes.
+    pub(super) says: watch::Sender<Unused>,
 }
 
 enum Message {
@@ -79,22 +88,28 @@ impl Drop for Entry {
 struct Known {
     state: State,
     here: usize,
-    /// The version of the Deployment that was to be changed last.
-    asked_of: String,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { state: State::Asleep, here: 0, asked_of: String::new() }
+        Self { state: State::Asleep, here: 0 }
     }
 }
 
-type Answer = (Key, Ask, Result<(), ScaleError>);
+/// Whether that is another value.
+fn replace<T: PartialEq>(before: &mut T, now: T) -> bool {
+    let is_new = *before != now;
+    *before = now;
+    is_new
+}
+
+type Answer = (Key, Result<(), ScaleError>);
 
 pub(super) struct Worker {
     seen: Seen,
-    leaving: watch::Sender<BTreeSet<Key>>,
+    tell: Tell,
     open: watch::Sender<Arc<Open>>,
+    /// Asked to wake.
     scale: Arc<dyn Scale>,
     messages: mpsc::Receiver<Message>,
     gone: mpsc::UnboundedReceiver<Message>,
@@ -113,12 +128,12 @@ struct Flows {
 }
 
 impl Worker {
-    pub(super) fn new(seen: Seen, leaving: watch::Sender<BTreeSet<Key>>, scale: Arc<dyn Scale>) -> (Self, Door) {
+    pub(super) fn new(seen: Seen, tell: Tell, scale: Arc<dyn Scale>) -> (Self, Door) {
         let (sender, messages) = mpsc::channel(ARRIVALS_MAX);
         let (gone_sender, gone) = mpsc::unbounded_channel();
         let (open, seen_open) = watch::channel(Arc::default());
         let (known, used, flows) = (BTreeMap::new(), BTreeSet::new(), Flows::default());
-        let worker = Self { seen, leaving, open, scale, messages, gone, known, asked: JoinSet::new(), used, flows };
+        let worker = Self { seen, tell, open, scale, messages, gone, known, asked: JoinSet::new(), used, flows };
         (worker, Door { messages: sender, gone: gone_sender, open: seen_open })
     }
 
@@ -163,17 +178,11 @@ impl Worker {
     }
 
     fn on_answer(&mut self, answer: Option<Answer>) {
-        let Some((key, ask, done)) = answer else { return };
-        if let Err(error) = &done {
-            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(%error, cause, "a Deployment was not scaled; trying again");
-        }
-        let known = self.known.entry(key.clone()).or_default();
-        match ask {
-            Ask::Sleep if done.is_err() => known.state = State::Awake { used: Instant::now() },
-            Ask::Sleep => tracing::info!(namespace = key.namespace, name = key.name, "nobody uses it: scaled to zero"),
-            Ask::Wake if done.is_err() => known.state = State::Waking { again: Instant::now() + ASK_AFTER_REFUSAL },
-            Ask::Wake | Ask::Nothing => {}
+        let Some((key, Err(error))) = answer else { return };
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(%error, cause, "a Deployment was not woken; trying again");
+        if let Some(known) = self.known.get_mut(&key) {
+            known.state = State::Waking { again: Instant::now() + ASK_AFTER_REFUSAL };
         }
     }
 
@@ -182,32 +191,30 @@ impl Worker {
         let routes = Arc::clone(&self.seen.routes.borrow_and_update());
         let captured = self.seen.captured.borrow_and_update().clone();
         self.known.retain(|key, known| known.here > 0 || routes.workloads.contains_key(key));
-        let (now, mut is_watched) = (Instant::now(), false);
+        let (now, mut is_watched, mut says) = (Instant::now(), false, Vec::new());
         for (key, workload) in &routes.workloads {
             let known = self.known.entry(key.clone()).or_default();
             let facts = Facts {
                 replicas: workload.replicas,
                 idle_after: workload.idle_after,
+                mark: workload.mark,
                 here: known.here,
                 elsewhere: workload.frontends.iter().any(|frontend| self.used.contains(frontend)),
                 is_captured: workload.is_captured(&captured),
-                is_newer: known.asked_of != workload.resource_version,
             };
             let (state, ask) = plan::next(now, known.state, &facts);
             known.state = state;
             is_watched |= plan::is_watched(state, &facts);
-            let replicas = match ask {
-                Ask::Nothing => continue,
-                Ask::Wake => REPLICAS_AWAKE,
-                Ask::Sleep => 0,
-            };
-            known.asked_of.clone_from(&workload.resource_version);
-            let (scale, key, version) = (Arc::clone(&self.scale), key.clone(), workload.resource_version.clone());
-            self.asked.spawn(async move {
-                let done = scale::set(&*scale, &key, &version, replicas).await;
-                (key, ask, done)
-            });
+            says.extend(plan::says(now, state, &facts).map(|says| (workload.uid.clone(), says)));
+            if ask == Ask::Wake {
+                let (scale, key, version) = (Arc::clone(&self.scale), key.clone(), workload.resource_version.clone());
+                self.asked.spawn(async move {
+                    let done = scale::set(&*scale, &key, &version, REPLICAS_AWAKE).await;
+                    (key, done)
+                });
+            }
         }
+        self.tell.says.send_if_modified(|before| replace(before, Unused::of(says)));
         self.publish(&routes);
         is_watched
     }
@@ -217,24 +224,16 @@ impl Worker {
             let those = self.known.iter().filter(move |(_, known)| wanted(known.state));
             those.map(|(key, _)| key.clone()).collect::<BTreeSet<Key>>()
         };
-        let leaving = in_state(|state| matches!(state, State::Leaving { .. } | State::Falling));
-        self.leaving.send_if_modified(|before| {
-            let is_new = *before != leaving;
-            *before = leaving;
-            is_new
-        });
-        let falling = in_state(|state| state == State::Falling);
+        let leaving = in_state(|state| matches!(state, State::Leaving { .. } | State::Alone { .. }));
+        self.tell.leaving.send_if_modified(|before| replace(before, leaving));
+        let alone = in_state(|state| matches!(state, State::Alone { .. }));
         let open: Open = routes
             .frontends
             .iter()
-            .filter(|(_, route)| !route.backends.is_empty() && !falling.contains(&route.workload))
+            .filter(|(_, route)| !route.backends.is_empty() && !alone.contains(&route.workload))
             .map(|(frontend, route)| (*frontend, route.backends.clone()))
             .collect();
-        self.open.send_if_modified(|before| {
-            let is_new = **before != open;
-            *before = Arc::new(open);
-            is_new
-        });
+        self.open.send_if_modified(|before| replace(before, Arc::new(open)));
     }
 
     async fn look(&mut self) {

@@ -6,8 +6,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use api::idle::Unused;
 use cri::NetworkKind;
-use network::{Scale, ScaleError};
+use network::{SayError, Scale, ScaleError};
 use serde_json::{Value, json};
 
 use crate::alone::{Machine, alone, ask_tcp, greet};
@@ -15,8 +16,11 @@ use crate::cluster::{Cluster, eventually};
 
 const VIP: &str = "10.96.0.7:80";
 
-/// Says what it was asked for; the test does it, or not.
+/// Says what it was asked for; the test does it, or not. What is said to the other nodes is a row of its own.
 struct Asked(Mutex<Sender<(String, String, i32)>>);
+
+/// Of a row that is said to others.
+const SAID: &str = "said";
 
 #[async_trait::async_trait]
 impl Scale for Asked {
@@ -25,11 +29,20 @@ impl Scale for Asked {
         sender.send((name.to_owned(), version.to_owned(), replicas)).unwrap();
         Ok(())
     }
+
+    async fn say(&self, unused: &Unused) -> Result<(), SayError> {
+        let sender = self.0.lock().unwrap();
+        sender.send((SAID.to_owned(), unused.to_string(), 0)).unwrap();
+        Ok(())
+    }
 }
 
 fn cluster(machine: &Machine) -> (Cluster<'_>, Receiver<(String, String, i32)>) {
     let (sender, asked) = channel();
-    (Cluster::start_with(machine, |_| {}, Arc::new(Asked(Mutex::new(sender)))), asked)
+    let cluster = Cluster::start_with(machine, |_| {}, Arc::new(Asked(Mutex::new(sender))));
+    // What an earlier process may have said is taken back.
+    assert_eq!(next(&asked, 5), said(""));
+    (cluster, asked)
 }
 
 fn spec() -> Value {
@@ -49,6 +62,10 @@ fn next(asked: &Receiver<(String, String, i32)>, patience: u64) -> Option<(Strin
 
 fn scaled(name: &str, version: &str, replicas: i32) -> Option<(String, String, i32)> {
     Some((name.to_owned(), version.to_owned(), replicas))
+}
+
+fn said(unused: &str) -> Option<(String, String, i32)> {
+    scaled(SAID, unused, 0)
 }
 
 #[test]
@@ -147,14 +164,36 @@ fn nobody_for_a_while_and_it_goes_to_zero() {
         assert_eq!(next(&asked, 0), None, "it was used");
         drop(held);
         let began = Instant::now();
-        assert_eq!(next(&asked, 30), scaled("web", "3", 0));
+        assert_eq!(next(&asked, 30), said("uid-web"));
         assert!(began.elapsed() > Duration::from_secs(3), "{:?}", began.elapsed());
-        // Somebody comes while the pod goes: it waits, and wakes it again.
-        let client = std::thread::spawn(move || ask_tcp(address));
-        cluster.deployment("web", 4, 0, "3s");
-        cluster.endpoints("web", &[]);
-        assert_eq!(next(&asked, 5), scaled("web", "4", 1));
+        // Somebody uses it by way of another node: nothing happens here, and nothing is said again.
+        assert_eq!(next(&asked, 4), None);
+        // Nobody does: the control loop marks it, and who comes first is passed on and makes it used.
+        cluster.marked_deployment("web", (4, 1), "3s", Some("1000"));
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(ask_tcp(address).unwrap().split(' ').next(), Some("wasm"));
+        assert_eq!(next(&asked, 5), said(""));
         cluster.deployment("web", 5, 1, "3s");
+        assert_eq!(next(&asked, 30), said("uid-web"));
+        cluster.marked_deployment("web", (6, 1), "3s", Some("2000"));
+        assert_eq!(next(&asked, 30), said("uid-web@2000"));
+        // Now whoever comes waits, and that is said; the mark is taken away, and he is passed on.
+        let client = std::thread::spawn(move || ask_tcp(address));
+        assert_eq!(next(&asked, 5), said(""));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!client.is_finished(), "he did not wait");
+        cluster.deployment("web", 7, 1, "3s");
+        assert_eq!(client.join().unwrap().unwrap().split(' ').next(), Some("wasm"));
+        assert_eq!(next(&asked, 30), said("uid-web"));
+        cluster.marked_deployment("web", (8, 1), "3s", Some("3000"));
+        assert_eq!(next(&asked, 30), said("uid-web@3000"));
+        // Somebody comes while the pod goes: he waits, and wakes it again.
+        let client = std::thread::spawn(move || ask_tcp(address));
+        assert_eq!(next(&asked, 5), said(""));
+        cluster.deployment("web", 9, 0, "3s");
+        cluster.endpoints("web", &[]);
+        assert_eq!(next(&asked, 5), scaled("web", "9", 1));
+        cluster.deployment("web", 10, 1, "3s");
         cluster.endpoints("web", &[(wasm, true)]);
         assert_eq!(client.join().unwrap().unwrap().split(' ').next(), Some("wasm"));
         cluster.end();

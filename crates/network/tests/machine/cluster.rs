@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAdd
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::idle::{AFTER, MARK, Unused};
 use cri::{NetworkKind, ServiceFrontend};
 use hickory_server::proto::op::{Message, Query, ResponseCode};
 use hickory_server::proto::rr::rdata::{A, CNAME};
@@ -15,7 +16,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::watcher::Event;
-use network::{Caches, Clients, Network, NetworkConfig, Scale, ScaleError};
+use network::{Caches, Clients, Network, NetworkConfig, SayError, Scale, ScaleError};
 use reconcile::Reflector;
 use reconcile::pod::Pod;
 use serde_json::{Value, json};
@@ -45,6 +46,11 @@ struct NobodyScales;
 impl Scale for NobodyScales {
     async fn set(&self, _: &str, name: &str, _: &str, replicas: i32) -> Result<(), ScaleError> {
         panic!("{name} was scaled to {replicas}");
+    }
+
+    async fn say(&self, unused: &Unused) -> Result<(), SayError> {
+        assert!(unused.is_empty(), "{unused}");
+        Ok(())
     }
 }
 
@@ -112,9 +118,24 @@ impl<'a> Cluster<'a> {
     }
 
     pub fn deployment(&mut self, name: &str, version: u32, replicas: i32, idle_after: &str) {
+        self.marked_deployment(name, (version, replicas), idle_after, None);
+    }
+
+    /// As the control loop marks it.
+    pub fn marked_deployment(
+        &mut self,
+        name: &str,
+        (version, replicas): (u32, i32),
+        idle_after: &str,
+        mark: Option<&str>,
+    ) {
+        let mut annotations = json!({AFTER: idle_after});
+        if let Some(mark) = mark {
+            annotations[MARK] = mark.into();
+        }
         let object = json!({
             "metadata": {"namespace": "default", "name": name, "resourceVersion": version.to_string(),
-                "annotations": {network::IDLE_AFTER: idle_after}},
+                "uid": format!("uid-{name}"), "annotations": annotations},
             "spec": {"replicas": replicas, "selector": {}, "template": {"metadata": {"labels": {"app": name}}}},
         });
         self.deployments.on_event(Event::Apply(serde_json::from_value(object).unwrap()));
@@ -299,7 +320,7 @@ fn a_client_of_the_api_server_is_all_it_takes() {
         pod.serve_tcp(8080, "linux");
         let _inside = machine.runtime.enter();
         let client = || api_server(pod.ip);
-        let clients = Clients { services: client(), scaler: client(), policies: client() };
+        let clients = Clients { services: client(), scaler: client(), node: client() };
         network.spawn(clients, CancellationToken::new());
         let ask = || ask_tcp("10.96.0.7:80".parse().unwrap()).map_err(|e| e.kind());
         eventually(Ok("linux 10.32.0.1".to_owned()), ask);

@@ -278,7 +278,8 @@ impl Execution<'_> {
             let why = format!("image {reference} needs the {name} runtime, which this node does not have");
             return Err(ActionError::Unsupported(Failure::new("ImageNotSupported", why)));
         };
-        runtime.prepare_image(image).await.map(|()| Done::Yes).map_err(runtime_error)
+        let namespace = PodView::new(self.pod()?).namespace();
+        runtime.prepare_image(image, namespace).await.map(|()| Done::Yes).map_err(runtime_error)
     }
 
     // ---- files ----

@@ -24,9 +24,7 @@ use cri::{ContainerEvent, KeyValueStore, PolicyTable, RuntimeError, ServiceTable
 use nix::unistd::geteuid;
 use tokio::sync::{broadcast, watch};
 
-use crate::confine::Confinement;
-use crate::native::NativeCache;
-use crate::native::compile::CompilerProcess;
+use crate::native::{CodeSource, NativeCache, NativeConfig};
 use crate::owned::Owned;
 use crate::protocol::Request;
 use hosts::{HostSettings, Hosts, State};
@@ -37,6 +35,7 @@ use teller::Told;
 const EVENTS: usize = 4096;
 /// Cgroup of what is of no single pod, unless said otherwise.
 const CGROUP: &str = "knarr";
+const THIS_PROGRAM: &str = "/proc/self/exe";
 /// `nobody` and `nogroup`: no file of the machine is theirs.
 const NOBODY: (u32, u32) = (65534, 65534);
 
@@ -47,6 +46,10 @@ pub struct WasmRuntimeConfig {
     pub run_dir: PathBuf,
     /// Native code; made with mode 0700.
     pub native_dir: PathBuf,
+    /// What is opened there already, by somebody who gives others of it; else the runtime opens it.
+    pub native: Option<Arc<NativeCache>>,
+    /// Who is asked for native code before it is compiled here.
+    pub code_source: Option<Arc<dyn CodeSource>>,
     /// Re-executed as `internal wasm-host` and `internal wasm-compile`.
     pub helper_binary: PathBuf,
     /// The user that hosts and compilers become when this process is root.
@@ -68,7 +71,9 @@ impl WasmRuntimeConfig {
         Self {
             run_dir: run_dir.into(),
             native_dir: native_dir.into(),
-            helper_binary: PathBuf::from("/proc/self/exe"),
+            native: None,
+            code_source: None,
+            helper_binary: PathBuf::from(THIS_PROGRAM),
             host_uid_gid: Some(NOBODY),
             idle_exit: Duration::from_secs(60),
             key_value: None,
@@ -79,10 +84,28 @@ impl WasmRuntimeConfig {
     }
 }
 
+impl NativeConfig {
+    /// As the runtime itself would open it.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        let helper_binary = PathBuf::from(THIS_PROGRAM);
+        Self { dir: dir.into(), helper_binary, uid_gid: Some(NOBODY), cgroup: CGROUP.to_owned() }
+    }
+
+    /// Opens it.
+    pub fn open(self) -> std::io::Result<NativeCache> {
+        NativeCache::open(Self { helper_binary: program(self.helper_binary)?, ..self })
+    }
+}
+
+/// The link would name the wrong program in a process that was replaced on disk.
+fn program(named: PathBuf) -> std::io::Result<PathBuf> {
+    if named.as_path() == Path::new(THIS_PROGRAM) { std::env::current_exe() } else { Ok(named) }
+}
+
 /// Handle to the Wasm runtime.
 pub struct WasmRuntime {
     config: WasmRuntimeConfig,
-    cache: NativeCache,
+    cache: Arc<NativeCache>,
     hosts: Hosts,
     state: Owned<State>,
     events: broadcast::Sender<ContainerEvent>,
@@ -93,22 +116,25 @@ impl WasmRuntime {
     pub async fn open(config: WasmRuntimeConfig) -> Result<Arc<Self>, RuntimeError> {
         let io = |attempt: String| move |source| RuntimeError::Io { attempt, source };
         let mut config = config;
-        if config.helper_binary.as_path() == Path::new("/proc/self/exe") {
-            // The link would name the wrong program in a process that was replaced on disk.
-            config.helper_binary = std::env::current_exe().map_err(io("find this program".to_owned()))?;
-        }
+        config.helper_binary = program(config.helper_binary).map_err(io("find this program".to_owned()))?;
         let private = |dir: &PathBuf| {
             use std::os::unix::fs::DirBuilderExt;
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
         };
         private(&config.run_dir).map_err(io(format!("make {}", config.run_dir.display())))?;
         let uid_gid = config.host_uid_gid.filter(|_| geteuid().is_root());
-        let compiler = CompilerProcess {
-            helper_binary: config.helper_binary.clone(),
-            confinement: Confinement { cgroup: Some(format!("{}/wasm-compile", config.cgroup)), netns: None, uid_gid },
+        let cache = match &config.native {
+            Some(native) => Arc::clone(native),
+            None => {
+                let native = NativeConfig {
+                    dir: config.native_dir.clone(),
+                    helper_binary: config.helper_binary.clone(),
+                    uid_gid,
+                    cgroup: config.cgroup.clone(),
+                };
+                Arc::new(native.open().map_err(io(format!("open {}", config.native_dir.display())))?)
+            }
         };
-        let cache = NativeCache::open(config.native_dir.clone(), compiler)
-            .map_err(io(format!("open {}", config.native_dir.display())))?;
         let records =
             Records::open(&config.run_dir).map_err(io(format!("read the records in {}", config.run_dir.display())))?;
         let state = Owned::spawn(State { records, links: Default::default() });

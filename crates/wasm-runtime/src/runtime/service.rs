@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::native::compile::CompileError;
-use crate::native::{NativeCode, PrepareError};
+use crate::native::{NativeCode, PrepareError, WasmFile};
 use crate::protocol::{FILES_MAX, Request, Response};
 use crate::runtime::record::{ContainerRecord, SandboxRecord};
 use crate::runtime::{WasmRuntime, chain, hosts, open, plan, streams};
@@ -31,8 +31,8 @@ impl RuntimeService for WasmRuntime {
         RUNTIME
     }
 
-    async fn prepare_image(&self, image: &ResolvedImage) -> Result<(), RuntimeError> {
-        self.native_code(image).await.map(drop)
+    async fn prepare_image(&self, image: &ResolvedImage, namespace: &str) -> Result<(), RuntimeError> {
+        self.native_code(image, namespace).await.map(drop)
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxId, RuntimeError> {
@@ -126,7 +126,7 @@ impl RuntimeService for WasmRuntime {
         if !matches!(container.state, ContainerState::Created) {
             return Ok(());
         }
-        let code = self.native_code(&container.config.image).await?;
+        let code = self.native_code(&container.config.image, &sandbox.config.namespace).await?;
         let refused = plan::refused_imports(&sandbox.config, &container.config, &code.description.imports);
         if !refused.is_empty() {
             let why = format!("it imports {}, which it was not granted", refused.join(", "));
@@ -363,13 +363,14 @@ impl WasmRuntime {
         found.await.ok_or_else(|| not_found("container", &id.0))
     }
 
-    async fn native_code(&self, image: &ResolvedImage) -> Result<NativeCode, RuntimeError> {
+    async fn native_code(&self, image: &ResolvedImage, namespace: &str) -> Result<NativeCode, RuntimeError> {
         let unsupported =
             |why: String| RuntimeError::Unsupported { runtime: RUNTIME, image: image.reference.clone(), why };
         let ImageKind::Wasm { file, digest, .. } = &image.kind else {
             return Err(unsupported("it is a Linux root file system, no WebAssembly".to_owned()));
         };
-        self.cache.prepare(file, digest).await.map_err(|error| match error {
+        let wasm = WasmFile { path: file, digest, manifest: &image.manifest_digest, namespace };
+        self.cache.prepare(wasm, self.config.code_source.as_deref()).await.map_err(|error| match error {
             PrepareError::Io { attempt, source } => RuntimeError::Io { attempt, source },
             PrepareError::Compile(error @ CompileError::Spawn { .. }) => {
                 RuntimeError::Helper { helper: "compiler", attempt: "start".to_owned(), why: error.to_string() }

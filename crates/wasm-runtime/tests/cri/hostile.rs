@@ -48,7 +48,7 @@ impl Neighbourhood {
     async fn prepare(&self, name: &str, bytes: &[u8]) -> Result<(), RuntimeError> {
         let image = self.world.image(bytes);
         let runtime = self.world.runtime.clone();
-        let prepared = tokio::spawn(async move { runtime.prepare_image(&image).await });
+        let prepared = tokio::spawn(async move { runtime.prepare_image(&image, "default").await });
         while !prepared.is_finished() {
             assert_eq!(get(self.good, "/").await.0, 200, "the neighbour of {name}");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -206,7 +206,10 @@ async fn bombs_for_the_compiler_are_refused_or_done() {
             let text = error.to_string();
             assert!(text.len() < MESSAGE_BYTES_MAX, "{name}: {} bytes of message", text.len());
         }
-        assert!(all.world.runtime.prepare_image(&all.world.image(&fixtures::http_ok())).await.is_ok(), "after {name}");
+        assert!(
+            all.world.runtime.prepare_image(&all.world.image(&fixtures::http_ok()), "default").await.is_ok(),
+            "after {name}"
+        );
     };
     // One function that needs far more memory to be compiled than it has bytes.
     check("variables", &bombs::of_variables()).await;

@@ -19,6 +19,7 @@ mod middleware;
 mod policies;
 mod reuse;
 mod services;
+mod shared_code;
 mod streams;
 mod triggers;
 mod wasi;

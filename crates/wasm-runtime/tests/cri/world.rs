@@ -15,7 +15,7 @@ use cri::{
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
-use wasm_runtime::{WasmRuntime, WasmRuntimeConfig};
+use wasm_runtime::{CodeSource, NativeConfig, WasmRuntime, WasmRuntimeConfig};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -48,6 +48,16 @@ impl World {
         Self::open(|dir| {
             let (services, policies) = (Some(services), Some(policies));
             WasmRuntimeConfig { services, policies, ..config(dir, None) }
+        })
+        .await
+    }
+
+    /// That asks somebody for native code, and has no compiler.
+    pub async fn with_code(code_source: Arc<dyn CodeSource>) -> Self {
+        Self::open(|dir| {
+            let native = NativeConfig { helper_binary: dir.join("none"), ..NativeConfig::new(dir.join("native")) };
+            let native = Some(Arc::new(native.open().unwrap()));
+            WasmRuntimeConfig { native, code_source: Some(code_source), ..config(dir, None) }
         })
         .await
     }
