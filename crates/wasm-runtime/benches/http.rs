@@ -4,6 +4,10 @@
 //! in turns of the same run, `wasmtime serve` with the same component and the same settings, when there is one:
 //! `WASMTIME` names it, or it is on the PATH.
 //!
+//! What limits cost is in two more rows. The host always has a deadline and a memory limit; `with limits.cpu` is the same
+//! in a pod that has a limit of CPU too, which it does not reach. `without limits` is the peer without deadline and
+//! memory limit, which the host cannot be.
+//!
 //! The first component is `hello-http` if it was built (`cargo xtask wasm-apps`), else a few lines of text format, as
 //! the second; paths of both may be given as arguments. CPU is that of the server's process alone: the steadiest of the
 //! figures. `HOST_BENCH_SECONDS` is the length of a turn.
@@ -32,6 +36,8 @@ use world::{World, free_port};
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
 const ROUNDS: usize = 3;
+/// More than the machine has.
+const CPU_LIMIT_MILLIS: u64 = 64_000;
 const WARM_UP: Duration = Duration::from_millis(300);
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n";
@@ -49,18 +55,22 @@ fn main() {
     }
     println!("turns of {seconds} s, medians of {ROUNDS}");
     for case in cases() {
-        let port = free_port();
-        let mut container = world.container(case.name, &case.component, port);
-        if case.is_fresh {
-            container.annotations.insert("knarr.dev/requests-per-instance".to_owned(), "1".to_owned());
+        let mut servers = Vec::new();
+        for (name, cpu_limit_millis) in [("sandbox host", None), ("with limits.cpu", Some(CPU_LIMIT_MILLIS))] {
+            let (port, pod) = (free_port(), format!("{} {name}", case.name));
+            let mut container = world.container(&pod, &case.component, port);
+            container.resources.cpu_limit_millis = cpu_limit_millis;
+            if case.is_fresh {
+                container.annotations.insert("knarr.dev/requests-per-instance".to_owned(), "1".to_owned());
+            }
+            runtime.block_on(world.run(world.pod(&pod), container));
+            servers.push(Server { name, port, pid: world.host_pid() });
         }
-        runtime.block_on(world.run(world.pod(case.name), container));
-        let peer = program.as_ref().map(|program| Peer::start(program, &case, world.path()));
-        let mut servers = vec![Server { name: "sandbox host", port, pid: world.host_pid() }];
-        servers.extend(peer.as_ref().map(|peer| Server {
-            name: "wasmtime serve",
-            port: peer.port,
-            pid: peer.child.id(),
+        let peer = |has_limits| program.as_ref().map(|program| Peer::start(program, &case, (world.path(), has_limits)));
+        let peers = [("wasmtime serve", peer(true)), ("without limits", peer(false))];
+        servers.extend(peers.iter().filter_map(|(name, peer)| {
+            let peer = peer.as_ref()?;
+            Some(Server { name, port: peer.port, pid: peer.child.id() })
         }));
         println!("{}, {} bytes of Wasm", case.name, case.component.len());
         compare(&servers, length);
@@ -207,15 +217,17 @@ fn wasmtime() -> Option<PathBuf> {
 }
 
 impl Peer {
-    fn start(program: &Path, case: &Case, dir: &Path) -> Self {
+    fn start(program: &Path, case: &Case, (dir, has_limits): (&Path, bool)) -> Self {
         let file = dir.join("peer.wasm");
         std::fs::write(&file, &case.component).unwrap();
         let port = free_port();
         let mut command = Command::new(program);
         // As the sandbox host: nothing inherited that could cost it time, a pool, a deadline, a memory limit.
         command.env_clear();
-        command.args(["serve", "-S", "cli", "-O", "pooling-allocator", "-W", "timeout=30s"]);
-        command.args(["-W", "max-memory-size=268435456", "--addr", &format!("127.0.0.1:{port}")]);
+        command.args(["serve", "-S", "cli", "-O", "pooling-allocator", "--addr", &format!("127.0.0.1:{port}")]);
+        if has_limits {
+            command.args(["-W", "timeout=30s", "-W", "max-memory-size=268435456"]);
+        }
         if case.is_fresh {
             command.args(["--max-instance-reuse-count", "1"]);
         }

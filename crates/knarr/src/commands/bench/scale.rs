@@ -53,7 +53,7 @@ pub async fn measure(session: &Session<'_>) -> Result<Section> {
     let grown = memory() - memory_before;
     let firsts = first_requests(session).await?;
     let removal = Instant::now();
-    session.remove(NAME).await?;
+    session.remove_within(NAME, limit).await?;
     let gone = removal.elapsed().as_secs_f64();
     let ready = last(&steps, |steps| steps.ready);
     section.row(

@@ -102,18 +102,23 @@ impl<'a> Session<'a> {
 
     /// Deletes the Deployments of a label `app` and waits until their pods are gone.
     pub async fn remove(&self, name: &str) -> Result<()> {
+        self.remove_within(name, TIMEOUT).await
+    }
+
+    /// The same for many.
+    pub async fn remove_within(&self, name: &str, limit: Duration) -> Result<()> {
         let params = ListParams::default().labels(&format!("app={name}"));
         let deleted = self.deployments().delete_collection(&DeleteParams::background(), &params).await;
         deleted.context("cannot delete the Deployments")?;
         let gone = async {
-            while !self.pods().list(&params).await?.items.is_empty() {
+            while !self.pods().list(&params.clone().limit(1)).await?.items.is_empty() {
                 tokio::time::sleep(POLL).await;
             }
             Ok::<_, kube::Error>(())
         };
-        match tokio::time::timeout(TIMEOUT, gone).await {
+        match tokio::time::timeout(limit, gone).await {
             Ok(listed) => listed.context("cannot list pods"),
-            Err(_) => bail!("pods of {name} were not gone after {TIMEOUT:?}"),
+            Err(_) => bail!("pods of {name} were not gone after {limit:?}"),
         }
     }
 }
