@@ -201,14 +201,16 @@ mod tests {
         let routes = [
             route("10.32.128.0/24", Some("192.0.2.2"), PROTOCOL_OURS),
             route("10.32.129.0/24", Some("192.0.2.9"), PROTOCOL_OURS),
-            route("10.32.66.0/24", Some("192.0.2.4"), PROTOCOL_OURS),
+            route("10.32.130.0/24", Some("192.0.2.4"), PROTOCOL_OURS),
             // Not ours to touch: another program's, a pod's, our own ranges'.
             route("10.32.67.0/24", Some("192.0.2.4"), 3),
             route("10.32.128.7/32", None, PROTOCOL_OURS),
             route("10.32.0.0/18", Some("192.0.2.4"), PROTOCOL_OURS),
         ];
-        let expect =
-            Changes { deleted: vec![way("10.32.66.0/24", "192.0.2.4")], set: vec![way("10.32.129.0/24", "192.0.2.3")] };
+        let expect = Changes {
+            deleted: vec![way("10.32.130.0/24", "192.0.2.4")],
+            set: vec![way("10.32.129.0/24", "192.0.2.3")],
+        };
         assert_eq!(changes(&routes, &wanted, &own()), expect);
         assert_eq!(changes(&[], &Ways::new(), &own()), Changes::default());
     }

@@ -7,18 +7,15 @@
 //! with a hundred requests that compute would get a hundred turns while its neighbour gets one. Those that compute
 //! therefore queue within their container, and only the first of them queues with others.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::host::ticker::TICK;
-
 /// What a container may take at once of what it did not take before, as CFS has it: its share of so long.
 const BURST: Duration = Duration::from_millis(100);
-/// Whoever ran for so long without waiting for anything computes.
-const COMPUTES_NANOS: u64 = TICK.as_nanos() as u64 / 2;
 const MILLIS_PER_CORE: u64 = 1000;
 
 /// Shared by all guests of a container.
@@ -49,7 +46,8 @@ impl CpuShare {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner).charge(Instant::now(), used_nanos, limit)
     }
 
-    /// For one of the container's guests that compute on that thread. Held while it runs.
+    /// For one of the container's guests that compute on that thread. To be held while it is queued with others and
+    /// while it runs, and never while it waits for something.
     pub fn turn(&self, thread: usize) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + use<> {
         let turns = self.turns.get_or_init(|| {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -61,9 +59,18 @@ impl CpuShare {
     }
 }
 
-/// Whether whoever ran for so long is to queue before it runs again.
-pub fn computes(used_nanos: u64) -> bool {
-    used_nanos >= COMPUTES_NANOS
+thread_local! {
+    static GAVE_WAY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A guest on this thread gives way, and is ready to go on.
+pub fn give_way() {
+    GAVE_WAY.set(true);
+}
+
+/// Whether one did since the last time somebody asked.
+pub fn take_gave_way() -> bool {
+    GAVE_WAY.replace(false)
 }
 
 /// CPU time flows in at the limit and is taken out by guests. It may go below zero, by as much as one turn takes.

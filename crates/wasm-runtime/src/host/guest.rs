@@ -17,6 +17,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::host::capability::{Granted, Held};
 use crate::host::container::Container;
+use crate::host::cpu;
 use crate::host::logs::Stream;
 use crate::host::meter::MemoryShare;
 use crate::host::outgoing::OutgoingHttp;
@@ -205,7 +206,11 @@ fn give_way<T: 'static>(store: &mut Store<T>, deadline: Deadline) {
             }
         };
         let is_over = until.is_some_and(|until| Instant::now() >= until);
-        Ok(if is_over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+        if is_over {
+            return Ok(UpdateDeadline::Interrupt);
+        }
+        cpu::give_way();
+        Ok(UpdateDeadline::Yield(1))
     });
 }
 

@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::ResourceLimiter;
 
-use crate::host::cpu::{CpuShare, computes};
+use crate::host::cpu::{CpuShare, take_gave_way};
 use crate::host::executor::current_thread;
 
 /// Most core instances, memories and tables one store may hold.
@@ -93,7 +93,13 @@ enum Before {
     Look,
     Nothing,
     Pause(Pin<Box<tokio::time::Sleep>>),
-    Turn(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
+    Turn {
+        turn: BoxFuture<'static, Option<OwnedSemaphorePermit>>,
+        /// It woke itself when it gave way, and the poll that comes of that is not its place in the thread's queue.
+        is_early: bool,
+    },
+    /// It is its turn, and it is queued to be polled.
+    Has(Option<OwnedSemaphorePermit>),
 }
 
 impl<F> Metered<F> {
@@ -112,8 +118,18 @@ impl<F> Metered<F> {
                     // Others may have gone on meanwhile.
                     Before::Look
                 }
-                Before::Turn(turn) => {
+                Before::Turn { turn, is_early } => {
+                    let was_early = std::mem::take(is_early);
                     let turn = std::task::ready!(turn.as_mut().poll(cx));
+                    if was_early {
+                        self.before = Before::Has(turn);
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Before::Has(turn)
+                }
+                Before::Has(turn) => {
+                    let turn = turn.take();
                     self.before = Before::Nothing;
                     return Poll::Ready(turn);
                 }
@@ -131,17 +147,24 @@ impl<F: Future> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let _turn = std::task::ready!(self.poll_before(cx));
+        let turn = std::task::ready!(self.poll_before(cx));
+        take_gave_way();
         let before = thread_nanos();
         let polled = self.future.as_mut().poll(cx);
         let used = thread_nanos().saturating_sub(before);
         self.usage.cpu_nanos.fetch_add(used, Ordering::Relaxed);
+        drop(turn);
         let wait = self.usage.cpu.charge(used);
         if polled.is_pending() {
             if let Some(wait) = wait {
                 self.before = pause(wait);
-            } else if computes(used) {
-                self.before = Before::Turn(Box::pin(self.usage.cpu.turn(current_thread())));
+            } else if take_gave_way() {
+                // It is woken already. Behind others of its container it stays out of the thread's queue.
+                let mut turn: BoxFuture<'static, _> = Box::pin(self.usage.cpu.turn(current_thread()));
+                self.before = match turn.as_mut().poll(cx) {
+                    Poll::Ready(turn) => Before::Has(turn),
+                    Poll::Pending => Before::Turn { turn, is_early: true },
+                };
             }
         }
         polled
@@ -276,7 +299,14 @@ mod tests {
             let begin = thread_nanos();
             while thread_nanos() - begin < tick {}
             used += u128::from(tick);
-            tokio::task::yield_now().await;
+            crate::host::cpu::give_way();
+            // As the engine does it; tokio's own would let others go first until it looks at its timers.
+            let mut is_second = false;
+            std::future::poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                if std::mem::replace(&mut is_second, true) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
         }
     }
 
