@@ -9,7 +9,7 @@ use std::fmt::{Debug, Display};
 use std::hash::Hash;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -51,6 +51,11 @@ pub trait Controller: Send + Sync + 'static {
     /// Observes and plans; writes nothing.
     async fn plan(&self, key: &Self::Key) -> Result<Plan, ObserveError>;
 
+    /// Whether planning asks others, so that how long it takes says nothing of what it costs.
+    fn asks_while_planning(&self) -> bool {
+        false
+    }
+
     /// Tells what became of the plan, for controllers that remember something about their own writes.
     fn executed(&self, _key: &Self::Key, _plan: &Plan, _outcome: &Outcome) {}
 }
@@ -77,6 +82,17 @@ pub fn spawn_controller<C: Controller>(
     });
 }
 
+/// After a round whose plan took so long, its key rests for three times as long (at most [`REST_MAX`]): an object with
+/// ten thousand pods is planned for after each change of one of them, and would take a processor for itself.
+const RESTS_AFTER: Duration = Duration::from_millis(2);
+const REST_FACTOR: u32 = 3;
+const REST_MAX: Duration = Duration::from_millis(100);
+
+/// What comes meanwhile is seen by the next round.
+fn rest_after(planned_for: Duration) -> Option<Duration> {
+    (planned_for >= RESTS_AFTER).then(|| (planned_for * REST_FACTOR).min(REST_MAX))
+}
+
 struct Shared<C: Controller> {
     controller: Arc<C>,
     queue: WorkQueue<C::Key>,
@@ -98,7 +114,9 @@ impl<C: Controller> Shared<C> {
             // A key in hand is finished even during shutdown only if it is quick: cancel at the await points.
             let round = async {
                 let key = self.queue.next().await;
-                self.reconcile(&key, &reads).await;
+                if let Some(rest) = self.reconcile(&key, &reads).await {
+                    tokio::time::sleep(rest).await;
+                }
                 self.queue.done(&key);
             };
             if shutdown.run_until_cancelled(round).await.is_none() {
@@ -112,9 +130,11 @@ impl<C: Controller> Shared<C> {
         }
     }
 
-    async fn reconcile(&self, key: &C::Key, reads: &[Arc<dyn Freshness>]) {
+    /// One round; how long the key rests then.
+    async fn reconcile(&self, key: &C::Key, reads: &[Arc<dyn Freshness>]) -> Option<Duration> {
         let name = self.controller.name();
-        match AssertUnwindSafe(self.try_reconcile(key, reads)).catch_unwind().await {
+        let mut rest = None;
+        match AssertUnwindSafe(self.try_reconcile(key, reads, &mut rest)).catch_unwind().await {
             Ok(Ok(requeue_after)) => {
                 self.queue.forget(key);
                 if let Some(after) = requeue_after {
@@ -129,12 +149,21 @@ impl<C: Controller> Shared<C> {
                 tracing::error!(controller = name, %key, ?again, "planning panicked");
             }
         }
+        rest
     }
 
-    async fn try_reconcile(&self, key: &C::Key, reads: &[Arc<dyn Freshness>]) -> Result<Option<Duration>, Retry> {
+    async fn try_reconcile(
+        &self,
+        key: &C::Key,
+        reads: &[Arc<dyn Freshness>],
+        rest: &mut Option<Duration>,
+    ) -> Result<Option<Duration>, Retry> {
         let name = self.controller.name();
         self.wait_fresh(key, reads).await;
-        let plan = self.controller.plan(key).await.map_err(|error| {
+        let began = Instant::now();
+        let plan = self.controller.plan(key).await;
+        *rest = rest_after(began.elapsed()).filter(|_| !self.controller.asks_while_planning());
+        let plan = plan.map_err(|error| {
             let cause = &error.source;
             tracing::warn!(controller = name, %key, %error, %cause, "observing failed");
             Retry
@@ -178,3 +207,21 @@ impl<C: Controller> Shared<C> {
 }
 
 struct Retry;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_rests_long() {
+        let check = |planned_for, expect| {
+            let millis = Duration::from_millis;
+            assert_eq!(rest_after(millis(planned_for)), expect.map(millis), "{planned_for}");
+        };
+        check(0, None);
+        check(1, None);
+        check(2, Some(6));
+        check(20, Some(60));
+        check(1000, Some(100));
+    }
+}

@@ -185,6 +185,10 @@ impl Controller for AutoscalerController {
         self.autoscalers.snapshot().iter().map(|autoscaler| ObjectKey::of(autoscaler.as_ref())).collect()
     }
 
+    fn asks_while_planning(&self) -> bool {
+        true
+    }
+
     async fn plan(&self, key: &ObjectKey) -> Result<Plan, ObserveError> {
         let Some(observed) = self.observe(key).await else { return Ok(Plan::nothing("the autoscaler is gone")) };
         let Decision { plan, recommended } = decide(&observed);

@@ -116,6 +116,10 @@ impl Controller for GarbageCollector {
         self.graph().suspects()
     }
 
+    fn asks_while_planning(&self) -> bool {
+        true
+    }
+
     async fn plan(&self, key: &ItemKey) -> Result<Plan, ObserveError> {
         if self.graph().is_at_peace(key) {
             return Ok(Plan::nothing("its owners live"));

@@ -151,6 +151,10 @@ impl Controller for NamespaceController {
         dying.filter_map(|namespace| namespace.metadata.name.clone()).collect()
     }
 
+    fn asks_while_planning(&self) -> bool {
+        true
+    }
+
     async fn plan(&self, key: &String) -> Result<Plan, ObserveError> {
         let Some(namespace) = self.namespaces.get_in("", key) else {
             self.refused().remove(key);

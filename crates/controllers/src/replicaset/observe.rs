@@ -49,8 +49,10 @@ impl ReplicaSetController {
         let pods: Vec<_> = snapshot.in_namespace(&key.namespace).filter(concerns).cloned().collect();
         let mut memory = self.memory();
         let memory = memory.entry(key.clone()).or_default();
-        let shown = |uid: &String| pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(uid));
-        memory.deleted.retain(shown);
+        if !memory.deleted.is_empty() {
+            let shown: HashSet<&String> = pods.iter().filter_map(|pod| pod.metadata.uid.as_ref()).collect();
+            memory.deleted.retain(|uid| shown.contains(uid));
+        }
         let (deleted, failure) = (memory.deleted.clone(), memory.failure.clone());
         Some(Observed { replica_set, pods, deleted, failure, now: self.clock.now() })
     }

@@ -58,6 +58,10 @@ impl Controller for StorageProtection {
         claims.chain(volumes).collect()
     }
 
+    fn asks_while_planning(&self) -> bool {
+        true
+    }
+
     async fn plan(&self, key: &Stored) -> Result<Plan, ObserveError> {
         Ok(match key {
             Stored::Volume { name } => match self.volumes.get_in("", name) {

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::broadcast;
 
@@ -206,6 +207,7 @@ impl Host {
         let (Some(log), Some(code)) = (files.next(), files.next()) else {
             return Err("the request came without its files".to_owned());
         };
+        has_room_beside(log.as_fd())?;
         let files = ContainerFiles { log: File::from(log), preopens: files.collect() };
         if files.preopens.len() != spec.preopens.len() {
             return Err(format!("{} directories for {} mounts", files.preopens.len(), spec.preopens.len()));
@@ -256,4 +258,19 @@ async fn stop(container: &Container, grace: Duration) -> Response {
         container.wait_ended().await;
     }
     Response::Done
+}
+/// What a host keeps for connections, and to be spoken to. Without any left it would look dead to the agent.
+const SPARE_FILES: u64 = 512;
+
+/// The lowest free number is given to a new file, so the number says how many are open.
+fn has_room_beside(newest: BorrowedFd<'_>) -> Result<(), String> {
+    let (most, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| format!("cannot read limits: {error}"))?;
+    let open = u64::try_from(newest.as_raw_fd()).unwrap_or(0);
+    if open.saturating_add(SPARE_FILES) < most {
+        return Ok(());
+    }
+    Err(format!(
+        "the pods of this sandbox host have as many files open as it may ({most}): allow more (LimitNOFILE=), or use \
+         several namespaces"
+    ))
 }
