@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_takes_long_rests_long() {
-        let check = |planned_for, expect| {
+        let check = |planned_for: u64, expect: Option<u64>| {
             let millis = Duration::from_millis;
             assert_eq!(rest_after(millis(planned_for)), expect.map(millis), "{planned_for}");
         };
