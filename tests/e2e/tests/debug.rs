@@ -126,9 +126,8 @@ fn an_isolated_pod_and_its_debugger(cluster: &Cluster) {
          {podSelector: {}, policyTypes: [Ingress, Egress]}\n",
     );
     let ip = cluster.value("pod/wasm", ".status.podIP");
-    let look = format!(
-        "/bin/busybox wget -T 5 -qO- http://{ip}:8080/; /bin/busybox wget -T 5 -qO- http://wasm:8080/ || echo isolated"
-    );
+    let look =
+        format!("/bin/busybox wget -qO- http://{ip}:8080/; /bin/busybox wget -qO- http://wasm:8080/ || echo isolated");
     debug(cluster, "wasm", "isolated", &look).ok();
     let state = ended(cluster, "wasm", "isolated");
     assert!(state.contains("\"exitCode\":0"), "{state}");
