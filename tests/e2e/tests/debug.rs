@@ -125,15 +125,18 @@ fn an_isolated_pod_and_its_debugger(cluster: &Cluster) {
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: nothing}\nspec: \
          {podSelector: {}, policyTypes: [Ingress, Egress]}\n",
     );
-    let ip = cluster.value("pod/wasm", ".status.podIP");
-    let look =
-        format!("/bin/busybox wget -qO- http://{ip}:8080/; /bin/busybox wget -qO- http://wasm:8080/ || echo isolated");
+    cluster.apply(&wasm_pod().replace("name: wasm", "name: other"));
+    cluster.wait_value("pod/other", ".status.phase", "Running");
+    let [ip, other] = ["pod/wasm", "pod/other"].map(|pod| cluster.value(pod, ".status.podIP"));
+    let look = format!(
+        "/bin/busybox wget -qO- http://{ip}:8080/; /bin/busybox wget -qO- http://{other}:8080/ || echo isolated"
+    );
     debug(cluster, "wasm", "isolated", &look).ok();
     let state = ended(cluster, "wasm", "isolated");
     assert!(state.contains("\"exitCode\":0"), "{state}");
     let said = cluster.kubectl("logs wasm -c isolated").ok();
     assert!(said.matches("Hello").count() == 1 && said.contains("isolated"), "{said}");
-    cluster.kubectl("delete networkpolicy nothing").ok();
+    cluster.kubectl("delete networkpolicy/nothing pod/other").ok();
 }
 
 fn wasm_as_a_debugger(cluster: &Cluster) {
