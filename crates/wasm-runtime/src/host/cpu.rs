@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::host::ticker::TICK;
+
 /// What a container may take at once of what it did not take before, as CFS has it: its share of so long.
 const BURST: Duration = Duration::from_millis(100);
 const MILLIS_PER_CORE: u64 = 1000;
@@ -57,6 +59,14 @@ impl CpuShare {
         // It is never closed.
         async move { turn.acquire_owned().await.ok() }
     }
+}
+
+/// Whoever ran for so long before it gave way computes. A short request that a tick happens to meet does not, and would
+/// only wait longer for its end.
+const COMPUTES_NANOS: u64 = TICK.as_nanos() as u64 / 2;
+
+pub fn computes(used_nanos: u64) -> bool {
+    used_nanos >= COMPUTES_NANOS
 }
 
 thread_local! {

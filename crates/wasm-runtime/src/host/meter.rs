@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::ResourceLimiter;
 
-use crate::host::cpu::{CpuShare, take_gave_way};
+use crate::host::cpu::{CpuShare, computes, take_gave_way};
 use crate::host::executor::current_thread;
 
 /// Most core instances, memories and tables one store may hold.
@@ -158,7 +158,7 @@ impl<F: Future> Future for Metered<F> {
         if polled.is_pending() {
             if let Some(wait) = wait {
                 self.before = pause(wait);
-            } else if take_gave_way() {
+            } else if take_gave_way() && computes(used) {
                 // It is woken already. Behind others of its container it stays out of the thread's queue.
                 let mut turn: BoxFuture<'static, _> = Box::pin(self.usage.cpu.turn(current_thread()));
                 self.before = match turn.as_mut().poll(cx) {
