@@ -22,7 +22,7 @@ use super::resize::{self, DEFERRED, INFEASIBLE};
 use super::spec::{PodView, RestartPolicy, Role, plain, qos_class};
 use super::state::{ContainerRecord, ImageState, PodState, container_id, timestamp};
 
-/// What was said last and from where: transition times are kept while a condition does not change.
+/// What was said last (the object's own status, when nothing was yet) and from where: transition times are kept while a condition does not change.
 #[derive(Clone, Copy)]
 pub struct Before<'a> {
     pub status: Option<&'a PodStatus>,
@@ -35,8 +35,8 @@ pub fn pod_status(pod: &Pod, state: &PodState, before: Before<'_>, now: Timestam
     if view.ended_phase().is_some() {
         return None;
     }
-    let previous = before.status.or(pod.status.as_ref());
     let host_ip = before.host_ip;
+    let previous = before.status;
     let render = Render { pod: view, state, previous, now };
     let (mut init, mut main) = (Vec::new(), Vec::new());
     for (container, role) in view.containers() {

@@ -51,7 +51,7 @@ fn state(pod: &Pod, container: Option<ContainerState>) -> PodState {
 }
 
 fn status(pod: &Pod, state: &PodState, before: Option<&PodStatus>, now: i64) -> PodStatus {
-    let before = Before { status: before, host_ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    let before = Before { status: before.or(pod.status.as_ref()), host_ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
     pod_status(pod, state, before, at(now)).unwrap()
 }
 

@@ -26,6 +26,8 @@ use crate::wire::{self, Receiver};
 
 /// Events a slow subscriber may lag behind before it loses some (it lists again then).
 const EVENTS: usize = 1024;
+/// Files that a host keeps for connections, and to be spoken to. Without any left it would look dead to the agent.
+const SPARE_FILES: u64 = 512;
 
 /// What the host's worker owns.
 struct Containers {
@@ -259,8 +261,6 @@ async fn stop(container: &Container, grace: Duration) -> Response {
     }
     Response::Done
 }
-/// What a host keeps for connections, and to be spoken to. Without any left it would look dead to the agent.
-const SPARE_FILES: u64 = 512;
 
 /// The lowest free number is given to a new file, so the number says how many are open.
 fn has_room_beside(newest: BorrowedFd<'_>) -> Result<(), String> {
