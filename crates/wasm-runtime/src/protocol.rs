@@ -72,8 +72,18 @@ pub enum Response {
     Containers(Vec<HostContainer>),
     Stats(Vec<HostStats>),
     Exports(Vec<cri::ExportedFunction>),
-    Invoked { exit_code: i32, stdout: String, stderr: String },
-    Failed { why: String },
+    Invoked {
+        exit_code: i32,
+        stdout: String,
+        stderr: String,
+    },
+    Failed {
+        why: String,
+    },
+    /// As many files are open as this process may have (so many); another host has room.
+    Full {
+        open_files_max: u64,
+    },
     TimedOut,
     Unknown,
 }
@@ -90,6 +100,9 @@ pub struct StartContainer {
     pub env: Vec<(String, String)>,
     pub working_dir: Option<String>,
     pub preopens: Vec<Preopen>,
+    /// Others of its pod are in this host: it cannot go to another one.
+    #[serde(default)]
+    pub stays: bool,
     /// For HTTP workloads.
     pub listen: Option<SocketAddr>,
     /// It runs nothing by itself, whatever it exports: its exports are called.

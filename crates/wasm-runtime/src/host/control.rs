@@ -28,6 +28,8 @@ use crate::wire::{self, Receiver};
 const EVENTS: usize = 1024;
 /// Files that a host keeps for connections, and to be spoken to. Without any left it would look dead to the agent.
 const SPARE_FILES: u64 = 512;
+/// What it keeps beyond those for more containers of the pods that it has.
+const FILES_FOR_KNOWN_PODS: u64 = 512;
 
 /// What the host's worker owns.
 struct Containers {
@@ -100,7 +102,8 @@ impl Host {
             },
             Request::Start(spec) => match self.start(*spec, files).await {
                 Ok(()) => Response::Done,
-                Err(why) => Response::Failed { why },
+                Err(Refused::Full { open_files_max }) => Response::Full { open_files_max },
+                Err(Refused::Failed { why }) => Response::Failed { why },
             },
             Request::TakeCalls => match files.into_iter().next() {
                 Some(channel) => match self.process.agent.attach(channel.into()).await {
@@ -204,15 +207,15 @@ impl Host {
             .await
     }
 
-    async fn start(&self, spec: StartContainer, files: Vec<OwnedFd>) -> Result<(), String> {
+    async fn start(&self, spec: StartContainer, files: Vec<OwnedFd>) -> Result<(), Refused> {
         let mut files = files.into_iter();
         let (Some(log), Some(code)) = (files.next(), files.next()) else {
-            return Err("the request came without its files".to_owned());
+            return Err("the request came without its files".to_owned().into());
         };
-        has_room_beside(log.as_fd())?;
+        has_room_beside(log.as_fd(), spec.stays)?;
         let files = ContainerFiles { log: File::from(log), preopens: files.collect() };
         if files.preopens.len() != spec.preopens.len() {
-            return Err(format!("{} directories for {} mounts", files.preopens.len(), spec.preopens.len()));
+            return Err(format!("{} directories for {} mounts", files.preopens.len(), spec.preopens.len()).into());
         }
         let listener = match spec.listen {
             Some(address) => {
@@ -262,15 +265,51 @@ async fn stop(container: &Container, grace: Duration) -> Response {
     Response::Done
 }
 
-/// The lowest free number is given to a new file, so the number says how many are open.
-fn has_room_beside(newest: BorrowedFd<'_>) -> Result<(), String> {
-    let (most, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| format!("cannot read limits: {error}"))?;
-    let open = u64::try_from(newest.as_raw_fd()).unwrap_or(0);
-    if open.saturating_add(SPARE_FILES) < most {
-        return Ok(());
+/// Why a container does not start.
+enum Refused {
+    /// Another host has room for it.
+    Full {
+        open_files_max: u64,
+    },
+    Failed {
+        why: String,
+    },
+}
+
+impl From<String> for Refused {
+    fn from(why: String) -> Self {
+        Self::Failed { why }
     }
-    Err(format!(
-        "the pods of this sandbox host have as many files open as it may ({most}): allow more (LimitNOFILE=), or use \
-         several namespaces"
-    ))
+}
+
+/// The lowest free number is given to a new file, so the number says how many are open.
+fn has_room_beside(newest: BorrowedFd<'_>, stays: bool) -> Result<(), Refused> {
+    let limits = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| format!("cannot read limits: {error}"))?;
+    let open = u64::try_from(newest.as_raw_fd()).unwrap_or(0);
+    if room(open, limits.0, stays) { Ok(()) } else { Err(Refused::Full { open_files_max: limits.0 }) }
+}
+
+fn room(open: u64, open_files_max: u64, stays: bool) -> bool {
+    let small = open_files_max / 8;
+    let kept = SPARE_FILES.min(small) + if stays { 0 } else { FILES_FOR_KNOWN_PODS.min(small) };
+    open + kept < open_files_max
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_keeps_files_for_connections_and_for_the_pods_it_has() {
+        let check = |open: u64, most: u64, stays: bool, expect: bool| {
+            assert_eq!(room(open, most, stays), expect, "{open} of {most}, stays: {stays}");
+        };
+        check(18_975, 20_000, false, true);
+        check(18_976, 20_000, false, false);
+        check(18_976, 20_000, true, true);
+        check(19_488, 20_000, true, false);
+        check(10, 256, false, true);
+        check(192, 256, false, false);
+        check(192, 256, true, true);
+    }
 }

@@ -53,7 +53,6 @@ pub const SOCKET_FILE: &str = "control.sock";
 /// What the host says on stdout once its socket answers.
 pub const READY_LINE: &str = "ready";
 
-const OPEN_FILES_WANTED: u64 = 1 << 20;
 /// More threads make each request dearer (address-space lock); one host is not the whole machine.
 const GUEST_THREADS_MAX: usize = 4;
 
@@ -64,6 +63,7 @@ pub struct HostConfig {
     /// The user whose requests are answered, besides root.
     pub controller_uid: u32,
     pub idle_exit_ms: u64,
+    pub open_files_max: u64,
 }
 
 /// `internal wasm-host DIR`.
@@ -91,7 +91,7 @@ fn run(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket)?;
     listener.set_nonblocking(true)?;
-    allow_open_files();
+    allow_open_files(config.open_files_max);
     confine::enter_cgroup(&config.confinement, None);
     confine::enter_network(&config.confinement)?;
     // Before the rights are gone: the pool keeps an open `/proc/self/pagemap`, which a process that
@@ -118,10 +118,11 @@ fn run(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Every connection and every loaded component costs a descriptor.
-fn allow_open_files() {
+fn allow_open_files(wanted: u64) {
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    if geteuid().is_root() && setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES_WANTED, OPEN_FILES_WANTED).is_ok() {
+    if geteuid().is_root() && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
         return;
     }
-    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    let allowed = hard.min(wanted);
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, allowed, allowed);
 }

@@ -87,7 +87,7 @@ async fn answer(
 /// The bucket that a container of this host was granted under the name `opened`.
 fn granted(state: &State, host: &str, container: &str, opened: &str) -> Option<BucketUse> {
     let record = state.records.containers.get(container)?;
-    let sandbox = state.records.sandboxes.get(&record.sandbox.0).filter(|sandbox| sandbox.host() == host)?;
+    let sandbox = state.records.sandboxes().get(&record.sandbox.0).filter(|sandbox| sandbox.host() == host)?;
     let (_, bucket) =
         plan::buckets(&sandbox.config, &record.config).into_iter().find(|(opened_as, _)| opened_as == opened)?;
     Some(BucketUse { namespace: sandbox.config.namespace.clone(), pod: sandbox.config.name.clone(), bucket })

@@ -37,6 +37,7 @@ pub struct HostSettings {
     pub helper_binary: PathBuf,
     pub uid_gid: Option<(u32, u32)>,
     pub idle_exit: Duration,
+    pub open_files_max: u64,
     pub key_value: Option<Arc<dyn KeyValueStore>>,
     /// Parent of the cgroups of hosts that serve a whole namespace.
     pub cgroup: String,
@@ -82,7 +83,7 @@ impl Hosts {
         }
         // What ran in a host that is not there any more is lost.
         let lost = self.state.with(|state| {
-            let hosts: Vec<String> = state.records.sandboxes.values().map(SandboxRecord::host).collect();
+            let hosts: Vec<String> = state.records.sandboxes().values().map(SandboxRecord::host).collect();
             hosts.into_iter().filter(|host| !state.links.contains_key(host)).collect::<Vec<_>>()
         });
         for host in lost.await {
@@ -164,6 +165,7 @@ impl Hosts {
             confinement: Confinement { cgroup: Some(self.cgroup(sandbox)), netns, uid_gid: self.settings.uid_gid },
             controller_uid: geteuid().as_raw(),
             idle_exit_ms: u64::try_from(self.settings.idle_exit.as_millis()).unwrap_or(u64::MAX),
+            open_files_max: self.settings.open_files_max,
         }
     }
 

@@ -4,6 +4,7 @@
 //! never runs guest code and never compiles: hosts and compilers are other processes.
 
 mod chain;
+mod crowd;
 mod guest_calls;
 mod host_link;
 mod hosts;
@@ -35,6 +36,8 @@ use teller::Told;
 const EVENTS: usize = 4096;
 /// Cgroup of what is of no single pod, unless said otherwise.
 const CGROUP: &str = "knarr";
+/// Connections, and what each container keeps open.
+const HOST_OPEN_FILES_MAX: u64 = 1 << 20;
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// `nobody` and `nogroup`: no file of the machine is theirs.
 const NOBODY: (u32, u32) = (65534, 65534);
@@ -56,6 +59,8 @@ pub struct WasmRuntimeConfig {
     pub host_uid_gid: Option<(u32, u32)>,
     /// A host that has nothing to run ends after this long.
     pub idle_exit: Duration,
+    /// Files that one host may have open; a full one gets another beside it. The machine may allow fewer.
+    pub host_open_files_max: u64,
     /// Who keeps the buckets that guests are granted; without one, none is.
     pub key_value: Option<Arc<dyn KeyValueStore>>,
     /// Where Services lead; without it, all calls to Services go through the kernel.
@@ -76,6 +81,7 @@ impl WasmRuntimeConfig {
             helper_binary: PathBuf::from(THIS_PROGRAM),
             host_uid_gid: Some(NOBODY),
             idle_exit: Duration::from_secs(60),
+            host_open_files_max: HOST_OPEN_FILES_MAX,
             key_value: None,
             services: None,
             policies: None,
@@ -144,6 +150,7 @@ impl WasmRuntime {
             helper_binary: config.helper_binary.clone(),
             uid_gid,
             idle_exit: config.idle_exit,
+            open_files_max: config.host_open_files_max,
             key_value: config.key_value.clone(),
             cgroup: format!("{}/wasm", config.cgroup),
         };

@@ -87,6 +87,7 @@ pub fn start(
         working_dir: container.working_dir.clone().or_else(|| container.image.config.working_dir.clone()),
         grants: grants(sandbox, container, &preopens),
         preopens,
+        stays: false,
         listen: serves_http.then(|| listen(sandbox, container, &env)),
         invoke_only,
         routes,

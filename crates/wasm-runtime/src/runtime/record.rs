@@ -3,7 +3,7 @@
 //! Owns: one file per sandbox and per container under the run directory, and the changes a
 //! container can go through. Only the runtime's worker writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::durable;
 use crate::protocol::{HostContainer, HostState};
+use crate::runtime::crowd::Crowds;
 
 /// Socket paths are short; longer names are cut and told apart by a hash.
 const HOST_NAME_BYTES_MAX: usize = 24;
@@ -28,6 +29,9 @@ pub struct SandboxRecord {
     pub config: PodSandboxConfig,
     pub created_at: SystemTime,
     pub stopped: bool,
+    /// Which of its namespace's hosts it is in.
+    #[serde(default)]
+    pub host_number: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +47,7 @@ impl SandboxRecord {
     /// The host process its containers run in.
     pub fn host(&self) -> String {
         match self.config.isolation {
-            Isolation::Namespace => short_name("ns", &self.config.namespace),
+            Isolation::Namespace => numbered(short_name("ns", &self.config.namespace), self.host_number),
             Isolation::Pod => short_name("pod", &self.config.pod_uid),
         }
     }
@@ -120,26 +124,79 @@ fn short_name(kind: &str, name: &str) -> String {
     format!("{kind}-{head}{hash}")
 }
 
+/// The namespace and number of a host that others of the namespace may be in.
+fn shared_host(sandbox: &SandboxRecord) -> Option<(&str, u32)> {
+    match sandbox.config.isolation {
+        Isolation::Namespace => Some((&sandbox.config.namespace, sandbox.host_number)),
+        Isolation::Pod => None,
+    }
+}
+
+/// Names of namespaces have no dots.
+fn numbered(name: String, number: u32) -> String {
+    if number == 0 { name } else { format!("{name}.{number}") }
+}
+
 /// All records, in memory and on disk.
 pub struct Records {
     dir: PathBuf,
-    pub sandboxes: BTreeMap<String, SandboxRecord>,
+    sandboxes: BTreeMap<String, SandboxRecord>,
     pub containers: BTreeMap<String, ContainerRecord>,
+    crowds: Crowds,
 }
 
 impl Records {
     pub fn open(dir: &Path) -> io::Result<Self> {
+        let sandboxes = load(&dir.join("sandboxes"), |record: &SandboxRecord| record.id.0.clone())?;
+        let mut crowds = Crowds::default();
+        for (namespace, number) in sandboxes.values().filter_map(shared_host) {
+            crowds.add(namespace, number);
+        }
         Ok(Self {
-            sandboxes: load(&dir.join("sandboxes"), |record: &SandboxRecord| record.id.0.clone())?,
+            sandboxes,
+            crowds,
             containers: load(&dir.join("containers"), |record: &ContainerRecord| record.id.0.clone())?,
             dir: dir.to_owned(),
         })
     }
 
+    pub fn sandboxes(&self) -> &BTreeMap<String, SandboxRecord> {
+        &self.sandboxes
+    }
+
     pub fn put_sandbox(&mut self, record: SandboxRecord) -> io::Result<()> {
         save(&self.dir.join("sandboxes"), &record.id.0, &record)?;
-        self.sandboxes.insert(record.id.0.clone(), record);
+        if let Some((namespace, number)) = shared_host(&record) {
+            self.crowds.add(namespace, number);
+        }
+        if let Some(before) = self.sandboxes.insert(record.id.0.clone(), record) {
+            self.leave(&before);
+        }
         Ok(())
+    }
+
+    /// Which of `namespace`'s hosts a new sandbox goes to.
+    pub fn host_for(&self, namespace: &str) -> u32 {
+        self.crowds.place(namespace, &BTreeSet::new())
+    }
+
+    /// Moves a sandbox whose host is full to one that is none of `full`. `None`: it has to stay. It was alone there,
+    /// or its host knows containers of it.
+    pub fn move_on(&mut self, id: &str, full: &BTreeSet<u32>) -> io::Result<Option<SandboxRecord>> {
+        let Some(sandbox) = self.sandboxes.get(id) else { return Ok(None) };
+        let Some((namespace, number)) = shared_host(sandbox) else { return Ok(None) };
+        if self.crowds.count(namespace, number) <= 1 || self.has_started(id) {
+            return Ok(None);
+        }
+        let moved = SandboxRecord { host_number: self.crowds.place(namespace, full), ..sandbox.clone() };
+        self.put_sandbox(moved.clone())?;
+        Ok(Some(moved))
+    }
+
+    fn leave(&mut self, sandbox: &SandboxRecord) {
+        if let Some((namespace, number)) = shared_host(sandbox) {
+            self.crowds.remove(namespace, number);
+        }
     }
 
     pub fn put_container(&mut self, record: ContainerRecord) -> io::Result<()> {
@@ -148,9 +205,13 @@ impl Records {
         Ok(())
     }
 
-    pub fn remove_sandbox(&mut self, id: &str) {
-        self.sandboxes.remove(id);
+    /// What it was, and whether its host has no other.
+    pub fn remove_sandbox(&mut self, id: &str) -> Option<(SandboxRecord, bool)> {
         let _ = std::fs::remove_file(self.dir.join("sandboxes").join(format!("{id}.json")));
+        let sandbox = self.sandboxes.remove(id)?;
+        self.leave(&sandbox);
+        let last = shared_host(&sandbox).is_none_or(|(namespace, number)| self.crowds.count(namespace, number) == 0);
+        Some((sandbox, last))
     }
 
     pub fn remove_container(&mut self, id: &str) {
@@ -159,7 +220,19 @@ impl Records {
     }
 
     pub fn containers_of(&self, sandbox: &str) -> Vec<ContainerRecord> {
-        self.containers.values().filter(|one| one.sandbox.0 == sandbox).cloned().collect()
+        self.of_sandbox(sandbox).cloned().collect()
+    }
+
+    /// Whether its host knows a container of `sandbox`, be it one that has ended.
+    pub fn has_started(&self, sandbox: &str) -> bool {
+        self.of_sandbox(sandbox).any(|one| !matches!(one.state, ContainerState::Created))
+    }
+
+    fn of_sandbox(&self, sandbox: &str) -> impl Iterator<Item = &ContainerRecord> {
+        // Their ids begin with the sandbox's.
+        let begin = format!("{sandbox}.");
+        let from = self.containers.range(begin.clone()..).take_while(move |(id, _)| id.starts_with(&begin));
+        from.map(|(_, one)| one).filter(move |one| one.sandbox.0 == sandbox)
     }
 
     pub fn pod_uid(&self, container: &ContainerRecord) -> String {
@@ -256,5 +329,7 @@ mod tests {
         check("default", "ns-default");
         assert_eq!(short_name("ns", &"a".repeat(63)).len(), 3 + HOST_NAME_BYTES_MAX);
         assert_ne!(short_name("ns", &"a".repeat(63)), short_name("ns", &"a".repeat(62)));
+        assert_eq!(numbered("ns-default".to_owned(), 0), "ns-default");
+        assert_eq!(numbered("ns-default".to_owned(), 2), "ns-default.2");
     }
 }

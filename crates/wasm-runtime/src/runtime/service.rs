@@ -1,5 +1,7 @@
 //! The calls of the seam, step by step.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
@@ -17,7 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::native::compile::CompileError;
 use crate::native::{NativeCode, PrepareError, WasmFile};
-use crate::protocol::{FILES_MAX, Request, Response};
+use crate::protocol::{FILES_MAX, Request, Response, StartContainer};
 use crate::runtime::record::{ContainerRecord, SandboxRecord};
 use crate::runtime::{WasmRuntime, chain, hosts, open, plan, streams};
 
@@ -37,10 +39,16 @@ impl RuntimeService for WasmRuntime {
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxId, RuntimeError> {
         let id = SandboxId(format!("{RUNTIME}-{}", config.pod_uid));
-        let record = SandboxRecord { id: id.clone(), config, created_at: SystemTime::now(), stopped: false };
-        let put = self.state.with(move |state| match state.records.sandboxes.get(&record.id.0) {
-            Some(known) if !known.stopped => Ok(()),
-            _ => state.records.put_sandbox(record),
+        let (key, created_at) = (id.clone(), SystemTime::now());
+        let put = self.state.with(move |state| {
+            let known = state.records.sandboxes().get(&key.0);
+            if known.is_some_and(|known| !known.stopped) {
+                return Ok(());
+            }
+            // What it ran before may be in its host still.
+            let host_number =
+                known.map_or_else(|| state.records.host_for(&config.namespace), |known| known.host_number);
+            state.records.put_sandbox(SandboxRecord { id: key, config, created_at, stopped: false, host_number })
         });
         put.await.map_err(|source| RuntimeError::Io { attempt: format!("record sandbox {id}"), source })?;
         self.hosts.pod_came();
@@ -50,7 +58,7 @@ impl RuntimeService for WasmRuntime {
     async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
         let key = id.0.clone();
         let found = self.state.with(move |state| {
-            let sandbox = state.records.sandboxes.get(&key)?.clone();
+            let sandbox = state.records.sandboxes().get(&key)?.clone();
             Some((sandbox, state.records.containers_of(&key)))
         });
         let Some((sandbox, containers)) = found.await else { return Ok(()) };
@@ -70,21 +78,14 @@ impl RuntimeService for WasmRuntime {
             self.remove_container(&container.id).await?;
         }
         let key = id.0.clone();
-        let removed = self.state.with(move |state| {
-            let sandbox = state.records.sandboxes.get(&key).cloned()?;
-            state.records.remove_sandbox(&key);
-            let host = sandbox.host();
-            let last = state.records.sandboxes.values().all(|other| other.host() != host);
-            Some((sandbox, last))
-        });
-        if let Some((sandbox, true)) = removed.await {
+        if let Some((sandbox, true)) = self.state.with(move |state| state.records.remove_sandbox(&key)).await {
             self.hosts.end(&sandbox).await;
         }
         Ok(())
     }
 
     async fn list_pod_sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError> {
-        Ok(self.state.with(|state| state.records.sandboxes.values().map(SandboxRecord::status).collect()).await)
+        Ok(self.state.with(|state| state.records.sandboxes().values().map(SandboxRecord::status).collect()).await)
     }
 
     async fn create_container(
@@ -106,7 +107,7 @@ impl RuntimeService for WasmRuntime {
         };
         self.state
             .with(move |state| {
-                let known = state.records.sandboxes.get(&record.sandbox.0).filter(|sandbox| !sandbox.stopped);
+                let known = state.records.sandboxes().get(&record.sandbox.0).filter(|sandbox| !sandbox.stopped);
                 if known.is_none() {
                     return Err(not_found("sandbox", &record.sandbox.0));
                 }
@@ -157,9 +158,7 @@ impl RuntimeService for WasmRuntime {
             let opened = open::source(source, &staging, number, self.config.host_uid_gid);
             files.push(opened.map_err(|error| failed(format!("mount {}: {error}", preopen.guest_path)))?);
         }
-        let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        let request = Request::Start(Box::new(start.spec));
-        match self.hosts.call_started(&sandbox, &request, &descriptors).await? {
+        match self.start_in_a_host(sandbox, start.spec, &files).await? {
             Response::Done => {}
             Response::Failed { why } => return Err(failed(why)),
             other => return Err(failed(format!("the sandbox host answered {other:?}"))),
@@ -357,10 +356,42 @@ impl WasmRuntime {
         let key = id.0.clone();
         let found = self.state.with(move |state| {
             let container = state.records.containers.get(&key)?.clone();
-            let sandbox = state.records.sandboxes.get(&container.sandbox.0)?.clone();
+            let sandbox = state.records.sandboxes().get(&container.sandbox.0)?.clone();
             Some((container, sandbox))
         });
         found.await.ok_or_else(|| not_found("container", &id.0))
+    }
+
+    /// A sandbox that nothing was started of moves on from hosts that are full.
+    async fn start_in_a_host(
+        &self,
+        mut sandbox: SandboxRecord,
+        mut spec: StartContainer,
+        files: &[File],
+    ) -> Result<Response, RuntimeError> {
+        let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let key = sandbox.id.0.clone();
+        spec.stays = self.state.with(move |state| state.records.has_started(&key)).await;
+        let request = Request::Start(Box::new(spec));
+        let mut full = BTreeSet::new();
+        loop {
+            let answered = self.hosts.call_started(&sandbox, &request, &descriptors).await?;
+            let Response::Full { open_files_max } = answered else { return Ok(answered) };
+            full.insert(sandbox.host_number);
+            let (key, full) = (sandbox.id.0.clone(), full.clone());
+            let moved = self.state.with(move |state| state.records.move_on(&key, &full)).await;
+            let attempt = || format!("record that sandbox {} goes to another host", sandbox.id);
+            match moved.map_err(|source| RuntimeError::Io { attempt: attempt(), source })? {
+                Some(moved) => sandbox = moved,
+                None => {
+                    let why = format!(
+                        "the pods of its sandbox host have as many files open as it may ({open_files_max}): allow \
+                         more (LimitNOFILE=)"
+                    );
+                    return Ok(Response::Failed { why });
+                }
+            }
+        }
     }
 
     async fn native_code(&self, image: &ResolvedImage, namespace: &str) -> Result<NativeCode, RuntimeError> {

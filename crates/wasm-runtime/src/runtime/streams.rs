@@ -135,7 +135,7 @@ fn said(line: &[u8]) -> Option<(bool, Vec<u8>)> {
 /// `connect_in_pod`: Wasm containers listen at the pod's address; they have no localhost of their own.
 pub async fn connect(runtime: &WasmRuntime, id: &SandboxId, port: u16) -> Result<TcpStream, RuntimeError> {
     let key = id.0.clone();
-    let found = runtime.state.with(move |state| state.records.sandboxes.get(&key).map(|one| one.config.network.ip()));
+    let found = runtime.state.with(move |state| state.records.sandboxes().get(&key).map(|one| one.config.network.ip()));
     let ip = found.await.ok_or_else(|| super::service::not_found("sandbox", &id.0))?;
     let failed = |source| RuntimeError::Io { attempt: format!("connect to {ip} port {port}"), source };
     let connecting = tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect((ip, port))).await;

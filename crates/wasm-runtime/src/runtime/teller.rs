@@ -79,7 +79,7 @@ pub async fn run<T: Clone + PartialEq>(
 /// The hosts, and the addresses of their pods. A pod with a network namespace of its own is reached through the kernel.
 fn hosts(state: &State) -> Vec<(String, HostLink, BTreeSet<IpAddr>)> {
     let mut pods = BTreeMap::<String, BTreeSet<IpAddr>>::new();
-    for sandbox in state.records.sandboxes.values().filter(|sandbox| !sandbox.stopped) {
+    for sandbox in state.records.sandboxes().values().filter(|sandbox| !sandbox.stopped) {
         if let NetworkAttachment::Shared { ip } = sandbox.config.network {
             pods.entry(sandbox.host()).or_default().insert(ip);
         }

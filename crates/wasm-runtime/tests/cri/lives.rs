@@ -80,6 +80,39 @@ async fn a_host_crash_takes_its_own_pods_only() {
 }
 
 #[tokio::test]
+async fn a_full_host_gets_another_beside_it() {
+    const OPEN_FILES: u64 = 128;
+    let mut world = World::with_open_files(OPEN_FILES).await;
+    let first = format!("ns-{}", world.namespace);
+    let second = format!("{first}.1");
+    let mut pods = Vec::new();
+    // Each takes two files at least: its log and its port.
+    while world.hosts().len() < 2 {
+        assert!(pods.len() as u64 <= OPEN_FILES / 2, "{:?}", world.hosts());
+        let (name, port) = (format!("pod{}", pods.len()), free_port());
+        let (sandbox, _) = world.run(world.pod(&name), world.container(&name, &fixtures::http_ok(), port)).await;
+        pods.push((sandbox, name, port));
+    }
+    assert_eq!(world.hosts(), [first.clone(), second.clone()].into());
+    // A container of a pod that is there already stays with its pod.
+    let beside = world.container("beside", &fixtures::plugin(), free_port());
+    let id = world.runtime.create_container(&pods[0].0, beside).await.unwrap();
+    world.runtime.start_container(&id).await.unwrap();
+    for (_, name, port) in &pods {
+        assert_eq!(get(*port, "/").await.0, 200, "{name}");
+    }
+    // Who looks for them later finds them where they are, and the second goes with its last pod.
+    world.reopen().await;
+    for (_, name, port) in &pods {
+        assert_eq!(get(*port, "/").await.0, 200, "{name}");
+    }
+    let (last, _, _) = pods.pop().unwrap();
+    world.runtime.remove_pod_sandbox(&last).await.unwrap();
+    assert_eq!(world.hosts(), [first].into());
+    world.clean().await;
+}
+
+#[tokio::test]
 async fn a_host_has_no_rights_left() {
     let world = World::new().await;
     world.run_guest("idle", &fixtures::plugin()).await;

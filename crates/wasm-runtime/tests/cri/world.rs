@@ -1,6 +1,6 @@
 //! A runtime in a directory of its own, with images made from bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,11 @@ impl World {
             WasmRuntimeConfig { native, code_source: Some(code_source), ..config(dir, None) }
         })
         .await
+    }
+
+    /// Whose hosts may have so many files open.
+    pub async fn with_open_files(host_open_files_max: u64) -> Self {
+        Self::open(|dir| WasmRuntimeConfig { host_open_files_max, ..config(dir, None) }).await
     }
 
     async fn with(store: Option<Arc<dyn KeyValueStore>>, services: Option<watch::Receiver<Arc<ServiceTable>>>) -> Self {
@@ -174,6 +179,12 @@ impl World {
 
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap()
+    }
+
+    /// Names of the hosts that run.
+    pub fn hosts(&self) -> BTreeSet<String> {
+        let hosts = std::fs::read_dir(self.dir.path().join("run/hosts")).unwrap();
+        hosts.map(|host| host.unwrap().file_name().to_string_lossy().into_owned()).collect()
     }
 
     /// The pid of the only host process of this world.
