@@ -2,6 +2,7 @@
 
 use api::kinds::{self, Kind};
 use api::status::Status;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Operation, Plugin, Review};
@@ -40,8 +41,23 @@ impl Plugin for PodPriority {
     }
 }
 
+/// What of a class every pod without one asks for.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Class {
+    global_default: Option<bool>,
+    value: Option<i64>,
+}
+
+impl Class {
+    fn read(stored: &[u8]) -> Self {
+        serde_json::from_slice(stored).expect("stored classes are of their type")
+    }
+}
+
 fn default_class(review: &Review<'_>) -> Option<Value> {
     let prefix = prefix(priority_classes(), "");
-    let classes = review.view.range(&prefix, None).map(|entry| decode(&entry.value));
-    classes.filter(|c| c.get("globalDefault") == Some(&Value::Bool(true))).min_by_key(|c| c["value"].as_i64())
+    let classes = review.view.range(&prefix, None).map(|entry| (Class::read(&entry.value), entry));
+    let defaults = classes.filter(|(class, _)| class.global_default == Some(true));
+    defaults.min_by_key(|(class, _)| class.value).map(|(_, entry)| decode(&entry.value))
 }

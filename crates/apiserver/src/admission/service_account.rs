@@ -5,11 +5,11 @@
 
 use api::meta;
 use api::status::Status;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Operation, Plugin, Review};
 use crate::core::{core_kind, key};
-use crate::object::encode::decode;
 use crate::registry::meta::generated_name;
 
 const DEFAULT: &str = "default";
@@ -35,9 +35,9 @@ impl Plugin for ServiceAccount {
         let namespace = &review.request.namespace;
         let entry = review.view.get(&key(core_kind("serviceaccounts"), namespace, &name));
         let account = match entry {
-            Some(entry) => decode(&entry.value),
+            Some(entry) => Account::read(&entry.value),
             // Made a moment after its namespace; the node waits for it before it starts the pod.
-            None if name == DEFAULT => json!({}),
+            None if name == DEFAULT => Account::default(),
             None => {
                 let why =
                     format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
@@ -52,6 +52,20 @@ impl Plugin for ServiceAccount {
     }
 }
 
+/// What of an account its pods take over. Every new pod reads it, so it is not decoded whole.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Account {
+    image_pull_secrets: Option<Vec<Value>>,
+    automount_service_account_token: Option<bool>,
+}
+
+impl Account {
+    fn read(stored: &[u8]) -> Self {
+        serde_json::from_slice(stored).expect("stored service accounts are of their type")
+    }
+}
+
 /// The account's name, which the pod names after this.
 fn name_account(pod: &mut Value) -> String {
     let named = |field: &str| pod["spec"][field].as_str().filter(|name| !name.is_empty()).map(str::to_owned);
@@ -63,17 +77,17 @@ fn name_account(pod: &mut Value) -> String {
     name
 }
 
-fn take_pull_secrets(pod: &mut Value, account: &Value) {
+fn take_pull_secrets(pod: &mut Value, account: &Account) {
     let own = pod["spec"]["imagePullSecrets"].as_array().is_some_and(|own| !own.is_empty());
-    if let (false, Some(secrets)) = (own, account["imagePullSecrets"].as_array().filter(|all| !all.is_empty())) {
+    if let (false, Some(secrets)) = (own, account.image_pull_secrets.as_ref().filter(|all| !all.is_empty())) {
         pod["spec"]["imagePullSecrets"] = secrets.clone().into();
     }
 }
 
 /// The pod's word counts before the account's.
-fn wants_token(pod: &Value, account: &Value) -> bool {
+fn wants_token(pod: &Value, account: &Account) -> bool {
     let pod = pod["spec"]["automountServiceAccountToken"].as_bool();
-    pod.or(account["automountServiceAccountToken"].as_bool()).unwrap_or(true)
+    pod.or(account.automount_service_account_token).unwrap_or(true)
 }
 
 fn mount_token(pod: &mut Value, volume: &str) {
@@ -139,7 +153,8 @@ mod tests {
     fn a_token_is_wanted_unless_somebody_says_no() {
         let check = |pod: Value, account: Value, expect: bool| {
             let automount = |value: Value| json!({ "automountServiceAccountToken": value });
-            assert_eq!(wants_token(&json!({ "spec": automount(pod) }), &automount(account)), expect);
+            let account = Account::read(automount(account).to_string().as_bytes());
+            assert_eq!(wants_token(&json!({ "spec": automount(pod) }), &account), expect);
         };
         check(Value::Null, Value::Null, true);
         check(Value::Null, json!(false), false);
@@ -174,7 +189,7 @@ mod tests {
 
     #[test]
     fn pull_secrets_come_from_the_account() {
-        let account = json!({ "imagePullSecrets": [{ "name": "a" }] });
+        let account = Account::read(br#"{ "kind": "ServiceAccount", "imagePullSecrets": [{ "name": "a" }] }"#);
         let check = |spec: Value, expect: &str| {
             let mut pod = json!({ "spec": spec });
             take_pull_secrets(&mut pod, &account);
