@@ -551,6 +551,9 @@ pub struct BenchArgs {
     /// The etcd program to compare with [default: the one on the PATH]
     #[arg(long)]
     pub etcd: Option<PathBuf>,
+    /// The kube-apiserver program that `api` compares with, which needs etcd [default: the one on the PATH]
+    #[arg(long)]
+    pub kube_apiserver: Option<PathBuf>,
     #[arg(long, short, default_value = "text")]
     pub output: Output,
     /// Be the load client of a benchmark

@@ -53,11 +53,11 @@ pub(super) fn binding(object: &At, namespaced: bool, errors: &mut Errors) {
         errors.rule(&name, text::path_segment);
     }
     for subject in object.get("subjects").items() {
-        self::subject(&subject, errors);
+        self::subject(&subject, namespaced, errors);
     }
 }
 
-fn subject(subject: &At, errors: &mut Errors) {
+fn subject(subject: &At, namespaced: bool, errors: &mut Errors) {
     let (kind, name, group, namespace) =
         (subject.get("kind"), subject.get("name"), subject.get("apiGroup"), subject.get("namespace"));
     errors.require(&name);
@@ -67,7 +67,10 @@ fn subject(subject: &At, errors: &mut Errors) {
                 errors.rule(&name, text::dns_subdomain);
             }
             errors.one_of_if_set(&group, &[""]);
-            errors.require(&namespace);
+            // Without one it is of the binding's namespace.
+            if !namespaced {
+                errors.require(&namespace);
+            }
         }
         "User" | "Group" => errors.one_of(&group, &[GROUP]),
         _ => errors.one_of(&kind, &["ServiceAccount", "User", "Group"]),

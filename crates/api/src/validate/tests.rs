@@ -660,6 +660,13 @@ fn rbac() {
             "subjects[0].namespace: Required value",
         ],
     );
+    check(
+        "rbac.authorization.k8s.io/v1",
+        "RoleBinding",
+        json!({ "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "a" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "s" }] }),
+        &[],
+    );
 }
 
 /// Nothing panics, whatever the shape, and an unchanged object may always be written again.

@@ -1,4 +1,4 @@
-//! A three-member etcd to compare with: the processes, and puts to its leader over gRPC.
+//! An etcd to compare with: the processes, and puts to its leader over gRPC.
 //!
 //! Owns: just enough of etcd's protocol (`etcdserverpb.KV/Put` of rpc.proto, gRPC over HTTP/2) to write
 //! as a client of its own would. May not know: what is compared.
@@ -22,7 +22,6 @@ use super::Settings;
 use super::load;
 use super::own_cluster::{data_dir, free_port};
 
-const MEMBERS: usize = 3;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -42,10 +41,10 @@ struct Ports {
 }
 
 impl Etcd {
-    pub async fn start(program: &PathBuf, settings: &Settings) -> Result<Self> {
+    pub async fn start(program: &PathBuf, members: usize, settings: &Settings) -> Result<Self> {
         let dir = data_dir(&settings.dir)?;
         let ports: Vec<Ports> =
-            (0..MEMBERS).map(|_| Ok(Ports { client: free_port()?, peer: free_port()? })).collect::<Result<_>>()?;
+            (0..members).map(|_| Ok(Ports { client: free_port()?, peer: free_port()? })).collect::<Result<_>>()?;
         let cluster: Vec<String> =
             ports.iter().enumerate().map(|(at, ports)| format!("e{at}=http://{}", ports.peer)).collect();
         let mut children = Vec::new();
@@ -65,6 +64,10 @@ impl Etcd {
         }
         let leader = tokio::time::timeout(READY_TIMEOUT, until_led(&ports)).await.context("etcd elected no leader")?;
         Ok(Self { leader, children, dir })
+    }
+
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.children.iter().filter_map(Child::id)
     }
 
     pub async fn stop(self) -> Result<()> {

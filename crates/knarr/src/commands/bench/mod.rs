@@ -10,6 +10,7 @@ mod failover;
 mod fleet;
 mod idle;
 mod invoke;
+mod kube_apiserver;
 mod load;
 mod objects;
 mod own_cluster;
@@ -74,6 +75,7 @@ pub struct Settings {
     idle: Duration,
     wasmtime: Option<PathBuf>,
     etcd: Option<PathBuf>,
+    kube_apiserver: Option<PathBuf>,
 }
 
 pub fn run(args: BenchArgs) -> Result<()> {
@@ -93,6 +95,7 @@ async fn bench(args: BenchArgs) -> Result<()> {
         idle: Duration::from_secs(args.idle_seconds),
         wasmtime: args.wasmtime,
         etcd: args.etcd,
+        kube_apiserver: args.kube_apiserver,
     };
     let is_wanted = |name: &BenchName| args.measurements.is_empty() || args.measurements.contains(name);
     let mut sections = Vec::new();

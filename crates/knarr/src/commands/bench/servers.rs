@@ -92,7 +92,7 @@ fn list(figures: &[f64]) -> String {
 }
 
 async fn etcd(settings: &Settings, program: &PathBuf, section: &mut Section) -> Result<Vec<Outcome>> {
-    let etcd = Etcd::start(program, settings).await?;
+    let etcd = Etcd::start(program, SERVERS, settings).await?;
     let mut outcomes = Vec::new();
     for clients in CLIENTS {
         let mut connected = Vec::with_capacity(clients);

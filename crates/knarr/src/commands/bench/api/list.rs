@@ -20,7 +20,7 @@ const LISTS: usize = 20;
 const CLIENTS: usize = 64;
 const MB: f64 = 1e6;
 
-pub async fn measure(session: &Session<'_>, endpoint: &Endpoint, section: &mut Section) -> Result<()> {
+pub async fn measure(session: &Session<'_>, endpoint: &Endpoint, name: &str, section: &mut Section) -> Result<()> {
     fill(&session.pods()).await?;
     let mut sender = endpoint.connect().await?;
     let path = format!("/api/v1/namespaces/{}/pods", session.namespace);
@@ -37,7 +37,8 @@ pub async fn measure(session: &Session<'_>, endpoint: &Endpoint, section: &mut S
         times.push(millis(began.elapsed()));
     }
     let per_s = times.len() as f64 / (times.iter().sum::<f64>() / 1000.0);
-    let label = format!("list {PODS} pods, {:.1} MB", bytes as f64 / MB);
+    let label = format!("{name}, list {PODS} pods");
+    section.note(format!("{name}: the list has {:.1} MB", bytes as f64 / MB));
     section.row(label, [Some(per_s), percentile(&times, 50.0), percentile(&times, 99.0), Some(0.0)]);
     Ok(())
 }

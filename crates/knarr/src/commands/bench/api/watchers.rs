@@ -23,7 +23,7 @@ const WRITES: usize = 1000;
 const CLIENTS: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-pub async fn measure(session: &Session<'_>, endpoint: &Endpoint, section: &mut Section) -> Result<()> {
+pub async fn measure(session: &Session<'_>, endpoint: &Endpoint, name: &str, section: &mut Section) -> Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(session.client.clone(), &session.namespace);
     let listed = maps.list(&ListParams::default().limit(1)).await.context("cannot list ConfigMaps")?;
     let from = listed.metadata.resource_version.unwrap_or_default();
@@ -48,9 +48,9 @@ pub async fn measure(session: &Session<'_>, endpoint: &Endpoint, section: &mut S
     }
     let seconds = began.elapsed().as_secs_f64();
     let events = (WATCHERS * WRITES) as f64;
-    let label = format!("events to {WATCHERS} watchers of {WRITES} writes");
+    let label = format!("{name}, events to {WATCHERS} watchers of {WRITES} writes");
     section.row(label, [Some(events / seconds), None, None, Some(0.0)]);
-    section.note(format!("the writes for the watchers took {written:.2} of {seconds:.2} s"));
+    section.note(format!("{name}: the writes for the watchers took {written:.2} of {seconds:.2} s"));
     Ok(())
 }
 
