@@ -58,8 +58,10 @@ pub use native::{
 };
 pub use runtime::{WasmRuntime, WasmRuntimeConfig};
 
-/// Hidden subcommands of the binary that end up here.
-const HOST_COMMAND: &str = "wasm-host";
+// Hidden subcommands of the binary that end up here.
+
+/// The word after `internal` that makes this program a sandbox host.
+pub const HOST_COMMAND: &str = "wasm-host";
 const COMPILE_COMMAND: &str = "wasm-compile";
 
 /// Runs a hidden subcommand and gives its exit code; `None` when the name is not one of ours.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cri::NetworkAttachment;
 use tokio::sync::watch;
@@ -18,6 +18,8 @@ use crate::runtime::hosts::State;
 
 /// Changes that come together are told together.
 const GATHER: Duration = Duration::from_millis(5);
+/// With thousands of pods a look takes as long as that: then it is taken less often.
+const GATHER_MAX: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What one kind of table is to hosts.
@@ -43,8 +45,10 @@ pub async fn run<T: Clone + PartialEq>(
     if table.changed().await.is_err() {
         return;
     }
+    let mut took = Duration::ZERO;
     loop {
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(gather(took)).await;
+        let began = Instant::now();
         let newest = Arc::clone(&table.borrow_and_update());
         moved.mark_unchanged();
         let hosts = state.with(|state| hosts(state)).await;
@@ -68,12 +72,18 @@ pub async fn run<T: Clone + PartialEq>(
                 }
             }
         }
+        took = began.elapsed();
         tokio::select! {
             changed = table.changed() => if changed.is_err() { return },
             changed = moved.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(RETRY), if missed => {}
         }
     }
+}
+
+/// At most a quarter of the time goes into looking.
+fn gather(took: Duration) -> Duration {
+    (3 * took).clamp(GATHER, GATHER_MAX)
 }
 
 /// The hosts, and the addresses of their pods. A pod with a network namespace of its own is reached through the kernel.

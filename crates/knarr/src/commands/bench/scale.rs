@@ -41,7 +41,7 @@ pub async fn measure(session: &Session<'_>) -> Result<Section> {
         let image = session.push_variant(Workload::Wasm, number).await?;
         deployments.push(one_of(number, &image, share(pods, images, number)));
     }
-    let memory_before = memory();
+    let (memory_before, hosts_before) = memory();
     let watch = pod_watch::open(&session.pods(), NAME).await?;
     let limit = TIMEOUT.max(READY_PER_POD * pods as u32) + COMPILED_WITHIN * images as u32;
     let began = Instant::now();
@@ -50,7 +50,8 @@ pub async fn measure(session: &Session<'_>) -> Result<Section> {
     }
     let steps = watch.until_ready(pods, began, limit).await?;
     tokio::time::sleep(SETTLED_AFTER).await;
-    let grown = memory() - memory_before;
+    let (memory_after, hosts_after) = memory();
+    let per_pod = |before: u64, after: u64| (after as f64 - before as f64) / KIB / pods as f64;
     let firsts = first_requests(session).await?;
     let removal = Instant::now();
     session.remove_within(NAME, limit).await?;
@@ -62,7 +63,7 @@ pub async fn measure(session: &Session<'_>) -> Result<Section> {
             ready,
             ready.map(|seconds| pods as f64 / seconds),
             last(&steps, |steps| steps.scheduled),
-            Some(grown / KIB / pods as f64),
+            Some(per_pod(memory_before, memory_after)),
             percentile(&firsts, 50.0),
             percentile(&firsts, 99.0),
             Some(gone),
@@ -72,6 +73,7 @@ pub async fn measure(session: &Session<'_>) -> Result<Section> {
         "memory per pod: growth of all of Knarr's processes {} s after the last was ready, divided by the pods",
         SETTLED_AFTER.as_secs()
     ));
+    section.note(format!("of that, in the pods' sandbox hosts: {:.1} KiB", per_pod(hosts_before, hosts_after)));
     section.note("first: connect, request and whole answer, one pod after the other");
     Ok(section)
 }
@@ -107,8 +109,13 @@ async fn first_requests(session: &Session<'_>) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-fn memory() -> f64 {
-    processes::usage_of(processes::of_knarr().into_iter().map(|p| p.pid)).pss_bytes as f64
+/// Bytes of all of Knarr's processes, and of its sandbox hosts among them.
+fn memory() -> (u64, u64) {
+    let (hosts, others): (Vec<_>, Vec<_>) =
+        processes::of_knarr().into_iter().partition(|process| process.role == wasm_runtime::HOST_COMMAND);
+    let bytes = |all: Vec<processes::Process>| processes::usage_of(all.into_iter().map(|p| p.pid)).pss_bytes;
+    let hosts = bytes(hosts);
+    (bytes(others) + hosts, hosts)
 }
 
 /// When the last pod got there, in seconds.
