@@ -4,15 +4,17 @@
 //! what is compared.
 
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::Settings;
@@ -49,6 +51,9 @@ impl KubeApiserver {
         command.args([
             flag("etcd-servers", &format!("http://{}", etcd.leader)),
             flag("bind-address", &address.ip()),
+            flag("advertise-address", &address.ip()),
+            // It could not announce a loopback address to pods, and nobody asks.
+            flag("endpoint-reconciler-type", &"none"),
             flag("secure-port", &address.port()),
             flag("service-cluster-ip-range", &SERVICE_RANGE),
             flag("authorization-mode", &"RBAC"),
@@ -56,29 +61,29 @@ impl KubeApiserver {
             file("client-ca-file", "ca.crt"),
             file("tls-cert-file", "server.crt"),
             file("tls-private-key-file", "server.key"),
-            file("service-account-key-file", "server.key"),
-            file("service-account-signing-key-file", "server.key"),
+            file("service-account-key-file", "accounts.key"),
+            file("service-account-signing-key-file", "accounts.key"),
         ]);
         let log = std::fs::File::create(dir.path().join("log")).context("cannot make kube-apiserver's log")?;
         command.stdin(std::process::Stdio::null()).stderr(log).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let started = Self { kubeconfig, child, etcd, dir };
-        match tokio::time::timeout(READY_TIMEOUT, started.until_ready()).await {
-            Ok(ready) => ready?,
-            Err(_) => {
-                let log = std::fs::read_to_string(started.dir.path().join("log")).unwrap_or_default();
-                let last = log.lines().last().unwrap_or_default();
-                return Err(anyhow!("kube-apiserver was not ready after {READY_TIMEOUT:?}; it said last: {last}"));
-            }
-        }
+        let mut started = Self { kubeconfig, child, etcd, dir };
+        let ready = tokio::time::timeout(READY_TIMEOUT, started.until_ready(address)).await;
+        let Ok(Ok(())) = ready else {
+            let log = std::fs::read_to_string(started.dir.path().join("log")).unwrap_or_default();
+            let last = log.lines().last().unwrap_or_default();
+            return Err(anyhow!("kube-apiserver was not ready in {READY_TIMEOUT:?}, or ended; it said last: {last}"));
+        };
         Ok(started)
     }
 
-    async fn until_ready(&self) -> Result<()> {
+    async fn until_ready(&mut self, address: SocketAddr) -> Result<()> {
         let access = Access::load(&AccessArgs { kubeconfig: Some(self.kubeconfig.clone()) }).await?;
         let client = access.client()?;
         let ready = || http::Request::get("/readyz").body(Vec::new()).expect("a path is a request");
-        while client.request_text(ready()).await.is_err() {
+        // First without the client, which writes down every failure.
+        while TcpStream::connect(address).await.is_err() || client.request_text(ready()).await.is_err() {
+            ensure!(self.child.try_wait().context("cannot wait for kube-apiserver")?.is_none(), "it ended");
             tokio::time::sleep(POLL).await;
         }
         Ok(())
@@ -108,10 +113,13 @@ fn certify(dir: &Path, address: IpAddr, server: &str) -> Result<PathBuf> {
     let authority = Authority::open(dir, AuthorityName::Cluster)?;
     let leaf = authority.server("kube-apiserver", &[], &[address])?;
     let admin = authority.client(&Identity { user: "admin", groups: &["system:masters"] })?;
+    // It signs tokens with nothing newer, so it cannot be a key like the others.
+    let accounts = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot make a key for tokens")?;
     let text = Kubeconfig { server, user: "admin", ca_pem: authority.certificate_pem(), leaf: &admin }.render();
     let kubeconfig = dir.join("admin.kubeconfig");
     write_private(&dir.join("server.crt"), leaf.certificate_pem.as_bytes())?;
     write_private(&dir.join("server.key"), leaf.key_pem.as_bytes())?;
+    write_private(&dir.join("accounts.key"), accounts.serialize_pem().as_bytes())?;
     write_private(&kubeconfig, text.as_bytes())?;
     Ok(kubeconfig)
 }
