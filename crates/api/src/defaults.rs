@@ -20,6 +20,7 @@ mod storage;
 mod workload;
 
 pub use pod::pod_spec;
+pub(crate) use pod::shared_resources;
 
 pub(crate) type Fields = Map<String, Value>;
 

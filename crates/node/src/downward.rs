@@ -84,16 +84,15 @@ pub fn resource(
     let read = |map: &std::collections::BTreeMap<String, _>, key: &str| -> Option<Quantity> {
         map.get(key).and_then(|q: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| Quantity::parse(&q.0).ok())
     };
-    let of_node = |key: &str| match key {
-        "cpu" => place.node_cpu_millis,
-        _ => place.node_memory_bytes,
-    };
+    let shared = place.pod.shared_resources().and_then(|shared| shared.limits.as_ref());
+    // What it can have at most: its own limit, else that of the pod as a whole, else the node.
+    let limit = |key: &str| read(&limits, key).or_else(|| read(shared?, key));
     let cpu = |quantity: Quantity| u64::try_from(quantity.as_millis()).unwrap_or(0);
     let bytes = |quantity: Quantity| quantity.as_bytes();
     let (value, is_cpu) = match selector.resource.as_str() {
-        "limits.cpu" => (read(&limits, "cpu").map_or_else(|| of_node("cpu"), cpu), true),
+        "limits.cpu" => (limit("cpu").map_or(place.node_cpu_millis, cpu), true),
         "requests.cpu" => (read(&requests, "cpu").map_or(0, cpu), true),
-        "limits.memory" => (read(&limits, "memory").map_or_else(|| of_node("memory"), bytes), false),
+        "limits.memory" => (limit("memory").map_or(place.node_memory_bytes, bytes), false),
         "requests.memory" => (read(&requests, "memory").map_or(0, bytes), false),
         "limits.ephemeral-storage" => (read(&limits, "ephemeral-storage").map_or(0, bytes), false),
         "requests.ephemeral-storage" => (read(&requests, "ephemeral-storage").map_or(0, bytes), false),
@@ -104,4 +103,38 @@ pub fn resource(
     let parsed = Quantity::parse(divisor).map_err(|_| DownwardError::Divisor(divisor.to_owned()))?;
     let unit = if is_cpu { cpu(parsed) } else { bytes(parsed) }.max(1);
     Ok(value.div_ceil(unit).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn limits_come_from_the_container_or_the_pod_or_the_node() {
+        let check = |of_pod: Value, of_container: Value, what: &str, expect: &str| {
+            let spec = json!({"resources": of_pod, "containers": [{"name": "c", "resources": of_container}]});
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap();
+            let place = Place {
+                pod: PodView::new(&pod),
+                pod_ip: None,
+                host_ip: [10, 0, 0, 1].into(),
+                node_cpu_millis: 8000,
+                node_memory_bytes: 1000,
+            };
+            let selector = ResourceFieldSelector { resource: what.to_owned(), ..Default::default() };
+            assert_eq!(resource(place, "c", &selector).as_deref(), Ok(expect), "{of_pod} {of_container} {what}");
+        };
+        let limits = |cpu: &str, memory: &str| json!({"limits": {"cpu": cpu, "memory": memory}});
+        for (what, of_node, of_pod, own) in [("limits.cpu", "8", "4", "2"), ("limits.memory", "1000", "100", "10")] {
+            check(json!({}), json!({}), what, of_node);
+            check(limits("4", "100"), json!({}), what, of_pod);
+            check(limits("4", "100"), limits("2", "10"), what, own);
+            check(json!({}), limits("2", "10"), what, own);
+        }
+        check(json!({"requests": {"cpu": "4"}}), json!({}), "requests.cpu", "0");
+        check(json!({"requests": {"cpu": "4"}}), json!({"requests": {"cpu": "1"}}), "requests.cpu", "1");
+    }
 }

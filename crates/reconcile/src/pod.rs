@@ -46,6 +46,8 @@ pub struct PodSpec {
     pub tolerations: Option<Vec<Toleration>>,
     pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
     pub overhead: Option<BTreeMap<String, Quantity>>,
+    /// Of the pod as a whole.
+    pub resources: Option<Requests>,
     pub scheduling_gates: Option<Vec<PodSchedulingGate>>,
     /// Those that are claims.
     #[serde(default, deserialize_with = "claims")]
@@ -197,7 +199,7 @@ mod tests {
             "spec": { "containers": [container], "initContainers": [container], "nodeName": "n", "schedulerName": "s",
                 "hostname": "h", "subdomain": "d", "hostNetwork": true, "restartPolicy": "Never",
                 "runtimeClassName": "wasm", "priority": 1, "nodeSelector": { "a": "b" }, "overhead": { "cpu": "1" },
-                "affinity": { "podAffinity": {} }, "tolerations": [{ "key": "k" }], "volumes": [volume],
+                "resources": { "requests": { "cpu": "1" }, "limits": { "cpu": "1" } }, "affinity": { "podAffinity": {} }, "tolerations": [{ "key": "k" }], "volumes": [volume],
                 "topologySpreadConstraints": [{ "maxSkew": 1, "topologyKey": "t", "whenUnsatisfiable": "w" }],
                 "schedulingGates": [{ "name": "g" }], "readinessGates": [{ "conditionType": "r" }] },
             "status": { "phase": "Running", "reason": "r", "message": "m", "podIP": "10.0.0.1",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api::pod::{Amount, Turn, together};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, PodCondition};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
@@ -29,23 +30,28 @@ pub struct Resources {
 impl Resources {
     pub fn from_map(map: Option<&BTreeMap<String, Written>>) -> Self {
         let mut resources = Self::default();
+        resources.set(map);
+        resources
+    }
+
+    /// Replaces what is named.
+    fn set(&mut self, map: Option<&BTreeMap<String, Written>>) {
         for (name, written) in map.into_iter().flatten() {
             // The API server validates quantities; an unreadable one can only be asked of nobody.
             let Ok(quantity) = Quantity::parse(&written.0) else { continue };
             match name.as_str() {
-                CPU => resources.cpu_millis = quantity.as_millis(),
-                MEMORY => resources.memory_bytes = quantity.as_units(),
-                EPHEMERAL_STORAGE => resources.ephemeral_bytes = quantity.as_units(),
+                CPU => self.cpu_millis = quantity.as_millis(),
+                MEMORY => self.memory_bytes = quantity.as_units(),
+                EPHEMERAL_STORAGE => self.ephemeral_bytes = quantity.as_units(),
                 PODS => {}
                 _ => {
-                    resources.other.insert(name.clone(), quantity.as_units());
+                    self.other.insert(name.clone(), quantity.as_units());
                 }
             }
         }
-        resources
     }
 
-    /// What a pod occupies: the larger of its running containers (sidecars included) and its largest init step.
+    /// What a pod occupies: what it says itself (KEP-2837), else what its containers come to.
     pub fn asked(spec: &PodSpec, status: Option<&PodStatus>) -> Self {
         Self::asked_with(spec, |container| Self::of(container, status))
     }
@@ -80,22 +86,10 @@ impl Resources {
     }
 
     fn asked_with(spec: &PodSpec, of: impl Fn(&Container) -> Self) -> Self {
-        let mut total = Self::default();
-        for container in &spec.containers {
-            total.add(&of(container));
-        }
-        let (mut sidecars, mut largest_init) = (Self::default(), Self::default());
-        for container in spec.init_containers.iter().flatten() {
-            let mut step = of(container);
-            if container.restart_policy.as_deref() == Some("Always") {
-                sidecars.add(&step);
-                step = Self::default();
-            }
-            step.add(&sidecars);
-            largest_init.raise_to(&step);
-        }
-        total.add(&sidecars);
-        total.raise_to(&largest_init);
+        let init = spec.init_containers.iter().flatten();
+        let init = init.map(|container| (Turn::of_init(container.restart_policy.as_deref()), of(container)));
+        let mut total: Self = together(init.chain(spec.containers.iter().map(|one| (Turn::Main, of(one)))));
+        total.set(spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()));
         total.add(&Self::from_map(spec.overhead.as_ref()));
         total
     }
@@ -118,12 +112,18 @@ impl Resources {
         }
         self.other.retain(|_, amount| *amount != 0);
     }
+}
 
-    fn raise_to(&mut self, other: &Self) {
-        self.cpu_millis = self.cpu_millis.max(other.cpu_millis);
-        self.memory_bytes = self.memory_bytes.max(other.memory_bytes);
-        self.ephemeral_bytes = self.ephemeral_bytes.max(other.ephemeral_bytes);
-        for (name, amount) in &other.other {
+impl Amount for Resources {
+    fn add(&mut self, more: &Self) {
+        Self::add(self, more);
+    }
+
+    fn raise_to(&mut self, least: &Self) {
+        self.cpu_millis = self.cpu_millis.max(least.cpu_millis);
+        self.memory_bytes = self.memory_bytes.max(least.memory_bytes);
+        self.ephemeral_bytes = self.ephemeral_bytes.max(least.ephemeral_bytes);
+        for (name, amount) in &least.other {
             let present = self.other.entry(name.clone()).or_insert(0);
             *present = (*present).max(*amount);
         }
@@ -180,6 +180,29 @@ mod tests {
         let mebibyte = 1024 * 1024;
         assert_eq!(asked.memory_bytes, (2048 + 10 + 1) * mebibyte);
         assert_eq!(Resources::asked_for_scoring(&spec, None).cpu_millis, 2000);
+    }
+
+    #[test]
+    fn what_a_pod_says_of_itself_counts_before_its_containers() {
+        let check = |of_pod: serde_json::Value, of_container: serde_json::Value, expect: (i64, i64, i64)| {
+            let resources = |requests: serde_json::Value| json!({ "requests": requests });
+            let spec: PodSpec = serde_json::from_value(json!({
+                "resources": resources(of_pod), "overhead": { "cpu": "50m" },
+                "initContainers": [{ "name": "i", "resources": { "requests": { "cpu": "9" } } }],
+                "containers": [{ "name": "a", "resources": resources(of_container) }],
+            }))
+            .unwrap();
+            let asked = Resources::asked(&spec, None);
+            let pages = asked.other.get("hugepages-2Mi").copied().unwrap_or_default();
+            assert_eq!((asked.cpu_millis, asked.memory_bytes, pages), expect, "{spec:?}");
+        };
+        check(json!({}), json!({ "memory": "10" }), (9050, 10, 0));
+        check(json!({ "cpu": "2" }), json!({ "cpu": "1", "memory": "10" }), (2050, 10, 0));
+        check(json!({ "cpu": "2", "memory": "20" }), json!({ "memory": "10" }), (2050, 20, 0));
+        check(json!({ "cpu": "2", "hugepages-2Mi": "4" }), json!({ "hugepages-2Mi": "2" }), (2050, 0, 4));
+        let spec = json!({ "resources": { "requests": { "cpu": "10m" } }, "containers": [{ "name": "a" }] });
+        let scored = Resources::asked_for_scoring(&serde_json::from_value(spec).unwrap(), None);
+        assert_eq!((scored.cpu_millis, scored.memory_bytes), (10, SCORED_MEMORY_BYTES));
     }
 
     #[test]

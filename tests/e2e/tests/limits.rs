@@ -15,6 +15,7 @@ fn memory_and_time_have_limits_and_pods_that_do_not_fit_say_so() {
         return;
     }
     a_container_over_its_memory_is_oom_killed(&cluster);
+    containers_over_the_memory_of_their_pod_are_oom_killed(&cluster);
     a_guest_over_its_memory_fails_and_its_neighbours_do_not(&cluster);
     a_spinning_guest_is_stopped(&cluster);
     failing_containers_back_off(&cluster);
@@ -41,18 +42,62 @@ spec:
     assert_eq!(cluster.value("pod/hungry", &format!("{STATE}.exitCode")), "137");
 }
 
+/// Neither is over the limit alone. What they have together is what the pod says, and they are told so.
+fn containers_over_the_memory_of_their_pod_are_oom_killed(cluster: &Cluster) {
+    let holds_memory =
+        "command: [/bin/busybox, sh, -c, 'echo $BYTES; exec /bin/busybox dd if=/dev/zero of=/dev/null bs=40M']
+    env: [{name: BYTES, valueFrom: {resourceFieldRef: {resource: limits.memory}}}]";
+    let pod = format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: crowded}}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  resources: {{limits: {{cpu: 500m, memory: 48Mi}}}}
+  containers:
+  - name: a
+    image: '{BUSYBOX}'
+    {holds_memory}
+  - name: b
+    image: '{BUSYBOX}'
+    {holds_memory}
+"
+    );
+    cluster.apply(&pod);
+    eventually("one has to go", || {
+        let ended = cluster.value("pod/crowded", ".status.containerStatuses[*].state.terminated.reason");
+        if ended.contains("OOMKilled") { Ok(()) } else { Err(format!("{ended:?} {}", cluster.why("pod/crowded"))) }
+    });
+    assert_eq!(cluster.value("pod/crowded", ".spec.resources.requests.memory"), "48Mi");
+    assert_eq!(cluster.value("pod/crowded", ".status.qosClass"), "Guaranteed");
+    let told = cluster.kubectl("logs crowded -c a").ok();
+    assert_eq!(told.trim(), (48 << 20).to_string());
+    let refused = cluster.kubectl_with(
+        "apply -f -",
+        &pod.replace("crowded", "wrong").replace("env:", "resources: {limits: {memory: 1Gi}}\n    env:"),
+    );
+    assert!(refused.stderr.contains("must be less than or equal to pod limits of 48Mi"), "{refused:?}");
+    cluster.kubectl("delete pod crowded").ok();
+}
+
 fn a_guest_over_its_memory_fails_and_its_neighbours_do_not(cluster: &Cluster) {
-    for name in ["greedy", "modest"] {
+    let limits = "resources: {limits: {memory: 32Mi}}";
+    for (name, of_pod, of_container) in
+        [("greedy", "", limits), ("modest", "", limits), ("shared", limits, "resources: {}")]
+    {
+        let comma = if of_pod.is_empty() { "" } else { ", " };
         cluster.apply(&format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\n\
-             spec: {{containers: [{{name: main, image: 'registry.local/hello:v1', \
-             resources: {{limits: {{memory: 32Mi}}}}}}]}}\n"
+             spec: {{{of_pod}{comma}containers: [{{name: main, image: 'registry.local/hello:v1', {of_container}}}]}}\n"
         ));
         cluster.kubectl(&format!("expose pod {name} --port=80 --target-port=8080")).ok();
         cluster.wait_answer(name, 80, "/", "Hello");
     }
-    let answer = cluster.ask("greedy", 80, "/grow?mib=100");
-    assert!(!matches!(&answer, Ok(answer) if answer.status == 200), "{answer:?}");
+    for name in ["greedy", "shared"] {
+        let answer = cluster.ask(name, 80, "/grow?mib=100");
+        assert!(!matches!(&answer, Ok(answer) if answer.status == 200), "{name} {answer:?}");
+    }
     let answer = cluster.ask("greedy", 80, "/trap");
     assert!(!matches!(&answer, Ok(answer) if answer.status == 200), "{answer:?}");
     cluster.wait_answer("modest", 80, "/", "Hello");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::pod::{Amount, Turn, together};
 use crate::quantity::Quantity;
 
 /// Quantities by name: `cpu`, `requests.storage`, `count/secrets`.
@@ -31,6 +32,7 @@ pub fn read(map: Option<&Value>) -> Amounts {
     entries.filter_map(|(name, value)| Some((name.clone(), Quantity::parse(value.as_str()?).ok()?))).collect()
 }
 
+/// Of a container; also what a pod says of itself, which has the same form.
 pub fn of_container(container: &Value, side: Side) -> Amounts {
     read(container.pointer(&format!("/resources/{}", side.name())))
 }
@@ -46,36 +48,31 @@ pub fn add(total: &mut Amounts, more: &Amounts) {
     }
 }
 
-fn raise(total: &mut Amounts, to: &Amounts) {
-    for (name, amount) in to {
-        if total.get(name).is_none_or(|present| present < amount) {
-            total.insert(name.clone(), *amount);
+impl Amount for Amounts {
+    fn add(&mut self, more: &Self) {
+        add(self, more);
+    }
+
+    fn raise_to(&mut self, least: &Self) {
+        for (name, amount) in least {
+            if self.get(name).is_none_or(|present| present < amount) {
+                self.insert(name.clone(), *amount);
+            }
         }
     }
 }
 
-/// What all containers of a pod come to: those that run together, or the largest init step, whichever is more; what
-/// the pod says itself counts before its containers.
+/// What all containers of a pod come to, whatever the pod says of itself.
+pub fn of_containers(spec: &Value, side: Side) -> Amounts {
+    let turn = |container: &Value| Turn::of_init(container.get("restartPolicy").and_then(Value::as_str));
+    let init = containers(spec, "initContainers").iter().map(|one| (turn(one), of_container(one, side)));
+    together(init.chain(containers(spec, "containers").iter().map(|one| (Turn::Main, of_container(one, side)))))
+}
+
+/// What a pod comes to. What it says itself counts before its containers (KEP-2837).
 pub fn of_pod(spec: &Value, side: Side, with_overhead: bool) -> Amounts {
-    let mut total = Amounts::new();
-    for container in containers(spec, "containers") {
-        add(&mut total, &of_container(container, side));
-    }
-    let (mut sidecars, mut steps) = (Amounts::new(), Amounts::new());
-    for container in containers(spec, "initContainers") {
-        let mut step = of_container(container, side);
-        if container.get("restartPolicy").and_then(Value::as_str) == Some("Always") {
-            add(&mut sidecars, &step);
-            step = Amounts::new();
-        }
-        add(&mut step, &sidecars);
-        raise(&mut steps, &step);
-    }
-    add(&mut total, &sidecars);
-    raise(&mut total, &steps);
-    for (name, amount) in of_container(spec, side) {
-        total.insert(name, amount);
-    }
+    let mut total = of_containers(spec, side);
+    total.extend(of_container(spec, side));
     if with_overhead {
         let overhead = read(spec.get("overhead"));
         match side {
@@ -114,6 +111,12 @@ mod tests {
             json!({ "containers": [container("1")], "overhead": { "cpu": "1", "memory": "1Mi" } }),
             "cpu=2,memory=1Mi",
         );
-        check(json!({ "containers": [container("1")], "resources": { "requests": { "cpu": "4" } } }), "cpu=4");
+        let of_pod = |requests: Value| json!({ "requests": requests });
+        check(json!({ "containers": [container("1")], "resources": of_pod(json!({ "cpu": "4" })) }), "cpu=4");
+        check(
+            json!({ "containers": [container("1")], "initContainers": [container("9")],
+                "resources": of_pod(json!({ "memory": "1Gi" })), "overhead": { "memory": "1Gi" } }),
+            "cpu=9,memory=2Gi",
+        );
     }
 }

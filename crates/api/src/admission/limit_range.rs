@@ -218,10 +218,15 @@ mod tests {
         let max = json!({ "type": "Pod", "max": { "memory": "1Gi" } });
         check(max.clone(), json!({}), &["maximum memory usage per Pod is 1Gi.  No limit is specified"]);
         check(
-            max,
+            max.clone(),
             json!({ "limits": { "memory": "2Gi" } }),
             &["maximum memory usage per Pod is 1Gi, but limit is 2Gi"],
         );
+        let mut together = pod(json!({ "requests": { "memory": "9Gi" } }));
+        together["spec"]["resources"] = json!({ "requests": { "memory": "1Gi" }, "limits": { "memory": "1Gi" } });
+        assert_eq!(check_pod(&range(max.clone()), &together), [""; 0], "what the pod says counts");
+        together["spec"]["resources"]["limits"]["memory"] = "2Gi".into();
+        assert_eq!(check_pod(&range(max), &together), ["maximum memory usage per Pod is 1Gi, but limit is 2Gi"]);
         let ratio = json!({ "type": "Container", "maxLimitRequestRatio": { "cpu": "2" } });
         check(
             ratio.clone(),

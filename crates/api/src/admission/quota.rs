@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::amounts::{Amounts, Side, add, containers, of_container, of_pod, read, shown};
 use crate::kinds::Kind;
+use crate::pod::{qos_class, says_of_itself};
 use crate::quantity::Quantity;
 use crate::selector::{LabelSelector, Requirement};
 
@@ -167,8 +168,8 @@ fn holds(kind: &'static Kind, object: &Value, (scope, operator, values): (&str, 
     match scope {
         "Terminating" => of_pods && has_deadline(),
         "NotTerminating" => of_pods && !has_deadline(),
-        "BestEffort" => of_pods && is_best_effort(object),
-        "NotBestEffort" => of_pods && !is_best_effort(object),
+        "BestEffort" => of_pods && qos_class(object) == "BestEffort",
+        "NotBestEffort" => of_pods && qos_class(object) != "BestEffort",
         "CrossNamespacePodAffinity" => of_pods && crosses_namespaces(object),
         "PriorityClass" => of_pods && selects(text("/spec/priorityClassName"), operator, values),
         "VolumeAttributesClass" => of_claims && selects(text("/spec/volumeAttributesClassName"), operator, values),
@@ -189,18 +190,6 @@ fn selects(present: &str, operator: &str, values: &[&str]) -> bool {
     let mut selector = LabelSelector::everything();
     selector.requirements.push(requirement);
     selector.matches(|_| Some(present).filter(|present| !present.is_empty()))
-}
-
-fn is_best_effort(pod: &Value) -> bool {
-    let spec = pod.get("spec").unwrap_or(&Value::Null);
-    let all = containers(spec, "containers").iter().chain(containers(spec, "initContainers")).chain([spec]);
-    let asks = |container: &Value| {
-        [Side::Requests, Side::Limits].into_iter().any(|side| {
-            let amounts = of_container(container, side);
-            ["cpu", "memory"].iter().any(|name| amounts.get(*name).is_some_and(|amount| !amount.is_zero()))
-        })
-    };
-    !all.into_iter().any(asks)
 }
 
 fn crosses_namespaces(pod: &Value) -> bool {
@@ -285,15 +274,17 @@ pub fn charge(
     ))
 }
 
-/// Every container has to name what of cpu and memory a quota limits.
+/// Every container has to name what of cpu and memory a quota limits, unless the pod says what they have together.
 fn check_named(hard: &Amounts, pod: &Value) -> Result<(), String> {
     let spec = pod.get("spec").unwrap_or(&Value::Null);
+    if says_of_itself(spec) {
+        return Ok(());
+    }
     let mut missing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    let for_pod = of_amounts(&of_container(spec, Side::Requests), &of_container(spec, Side::Limits));
     for container in containers(spec, "containers").iter().chain(containers(spec, "initContainers")) {
         let named = of_amounts(&of_container(container, Side::Requests), &of_container(container, Side::Limits));
         for limited in NAMED_BY_CONTAINERS.into_iter().filter(|name| hard.contains_key(*name)) {
-            if !named.contains_key(limited) && !for_pod.contains_key(limited) {
+            if !named.contains_key(limited) {
                 let name = container.get("name").and_then(Value::as_str).unwrap_or("");
                 missing.entry(limited).or_default().insert(name);
             }
@@ -352,6 +343,8 @@ mod tests {
         check(json!({}), json!({}), true);
         check(json!({ "scopes": ["BestEffort"] }), pod_of(json!({})), true);
         check(json!({ "scopes": ["BestEffort"] }), pod_of(json!({ "cpu": "1" })), false);
+        let together = json!({ "spec": { "resources": { "limits": { "memory": "1Gi" } } } });
+        check(json!({ "scopes": ["NotBestEffort"] }), together, true);
         check(json!({ "scopes": ["Terminating"] }), json!({ "spec": { "activeDeadlineSeconds": 5 } }), true);
         check(json!({ "scopes": ["Terminating"] }), json!({}), false);
         let class = |operator: &str, values: Value| {
@@ -393,6 +386,20 @@ mod tests {
             cpu("1"),
             None,
             Err("failed quota: q: must specify limits.cpu for: c; memory for: c"),
+        );
+        let together = json!({ "spec": { "containers": [{ "name": "c" }], "resources": {
+            "requests": { "cpu": "1", "memory": "1Gi" }, "limits": { "cpu": "2", "memory": "1Gi" } } } });
+        check(
+            quota(json!({ "cpu": "4", "limits.cpu": "4", "memory": "2Gi" }), json!({ "limits.cpu": "1" })),
+            together.clone(),
+            None,
+            Ok("cpu=1,limits.cpu=3,memory=1Gi"),
+        );
+        check(
+            quota(json!({ "limits.cpu": "1" }), json!({})),
+            together,
+            None,
+            Err("exceeded quota: q, requested: limits.cpu=2, used: limits.cpu=0, limited: limits.cpu=1"),
         );
         check(quota(json!({ "cpu": "3" }), json!({ "cpu": "2" })), cpu("2"), Some(cpu("1")), Ok("cpu=3"));
         check(quota(json!({ "cpu": "1" }), json!({ "cpu": "2" })), cpu("1"), Some(cpu("2")), Ok(""));

@@ -3,6 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Fields, absent, each, ensured, inner, number, str_of, text};
+use crate::admission::amounts::{Side, of_containers};
+use crate::pod::says_of_itself;
+use crate::quantity::Quantity;
 
 const CONTAINER_LISTS: [&str; 2] = ["initContainers", "containers"];
 /// `0644`
@@ -18,6 +21,7 @@ pub(super) fn pod(fields: &mut Fields) {
             }
         });
     }
+    shared_resources(spec);
     absent(spec, "enableServiceLinks", || true.into());
     pod_spec(spec);
 }
@@ -59,6 +63,40 @@ fn request_what_is_limited(resources: &mut Fields) {
         for (name, limit) in limits {
             requests.entry(name).or_insert(limit);
         }
+    }
+}
+
+/// What a pod says of itself, where it says something (KEP-2837). Huge pages that containers are limited to are a limit
+/// of the pod, unless it asks for some. Beside limits, what its containers ask for is the pod's request; for what they
+/// do not ask for, its limit is. As for containers, a template keeps what was written.
+pub fn shared_resources(spec: &mut Fields) {
+    if spec.get("resources").is_none_or(Value::is_null) {
+        return;
+    }
+    let whole = Value::Object(spec.clone());
+    if !says_of_itself(&whole) {
+        return;
+    }
+    let Some(resources) = inner(spec, "resources") else { return };
+    let requested = resources.get("requests").cloned().unwrap_or_default();
+    let limited = of_containers(&whole, Side::Limits);
+    let pages = limited.iter().filter(|(name, _)| name.starts_with("hugepages-") && requested.get(*name).is_none());
+    let pages: Vec<(&String, &Quantity)> = pages.collect();
+    if !pages.is_empty()
+        && let Some(limits) = ensured(resources, "limits")
+    {
+        for (name, amount) in pages {
+            limits.entry(name.clone()).or_insert_with(|| amount.to_string().into());
+        }
+    }
+    let Some(limits) = inner(resources, "limits").cloned().filter(|limits| !limits.is_empty()) else { return };
+    let Some(requests) = ensured(resources, "requests") else { return };
+    let asked = of_containers(&whole, Side::Requests);
+    for (name, amount) in asked.iter().filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory")) {
+        requests.entry(name.clone()).or_insert_with(|| amount.to_string().into());
+    }
+    for (name, limit) in limits {
+        requests.entry(name).or_insert(limit);
     }
 }
 

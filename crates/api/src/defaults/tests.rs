@@ -45,6 +45,45 @@ fn pods() {
 }
 
 #[test]
+fn resources_of_whole_pods() {
+    let pod = |of_pod: Value, containers: &[Value]| {
+        let list = containers.iter().map(|resources| with(container("c"), json!({ "resources": resources })));
+        let spec = with(spec(list.collect()), json!({ "enableServiceLinks": true, "resources": of_pod }));
+        json!({ "status": {}, "spec": spec })
+    };
+    let defaulted = |of_pod: Value, containers: &[Value], expect: Value| {
+        check("v1", "Pod", pod(of_pod, containers), pod(expect, containers));
+    };
+    let (none, asks) = (json!({}), |amounts: Value| json!({ "requests": amounts }));
+    defaulted(none.clone(), &[asks(json!({ "cpu": "1" }))], none.clone());
+    defaulted(
+        json!({ "limits": { "cpu": "4", "memory": "1Gi" } }),
+        std::slice::from_ref(&none),
+        json!({ "limits": { "cpu": "4", "memory": "1Gi" }, "requests": { "cpu": "4", "memory": "1Gi" } }),
+    );
+    defaulted(
+        json!({ "limits": { "memory": "1Gi" } }),
+        &[asks(json!({ "cpu": "500m", "memory": "300Mi" })), asks(json!({ "cpu": "700m", "ephemeral-storage": "1" }))],
+        json!({ "limits": { "memory": "1Gi" }, "requests": { "cpu": "1200m", "memory": "300Mi" } }),
+    );
+    defaulted(
+        json!({ "limits": { "cpu": "4" }, "requests": { "cpu": "3" } }),
+        &[asks(json!({ "cpu": "500m" }))],
+        json!({ "limits": { "cpu": "4" }, "requests": { "cpu": "3" } }),
+    );
+    defaulted(asks(json!({ "cpu": "3" })), &[asks(json!({ "memory": "1Gi" }))], asks(json!({ "cpu": "3" })));
+    let pages = json!({ "limits": { "hugepages-2Mi": "4Mi" }, "requests": { "hugepages-2Mi": "4Mi" } });
+    defaulted(
+        asks(json!({ "cpu": "1" })),
+        &[pages.clone(), pages],
+        json!({ "limits": { "hugepages-2Mi": "8Mi" }, "requests": { "cpu": "1", "hugepages-2Mi": "8Mi" } }),
+    );
+    let template = json!({ "metadata": {}, "spec": with(spec(json!([container("c")])),
+        json!({ "resources": { "limits": { "cpu": "4" } } })) });
+    check("v1", "PodTemplate", json!({ "template": template }), json!({ "template": template }));
+}
+
+#[test]
 fn containers() {
     let given = json!({
         "name": "c", "image": "nginx",

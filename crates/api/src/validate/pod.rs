@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::at::{At, Errors};
-use super::{container, metadata, text, volume};
+use super::{container, metadata, resources, text, volume};
 
 pub(super) const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
 const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
@@ -31,6 +31,7 @@ pub(super) fn template(template: &At, errors: &mut Errors) {
 fn spec(spec: &At, errors: &mut Errors) {
     let volumes = volume::volumes(&spec.get("volumes"), errors);
     container::containers(spec, &volumes, errors);
+    resources::of_pod(spec, errors);
     errors.one_of(&spec.get("restartPolicy"), RESTART_POLICIES);
     dns(spec, errors);
     errors.not_negative(&spec.get("terminationGracePeriodSeconds"));

@@ -1,9 +1,11 @@
 //! What may change in a pod once it exists: very little.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::at::{At, Errors};
-use super::container;
+use super::{container, resources};
 use crate::status::FieldError;
 
 const RULE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
@@ -21,11 +23,22 @@ pub(super) fn pod(new: &At, old: &At, errors: &mut Errors) {
     tolerations(&new.get("tolerations"), &old.get("tolerations"), errors);
     gates(&new.get("schedulingGates"), &old.get("schedulingGates"), errors);
     let (Some(mut frozen), Some(before)) = (new.value.as_object().cloned(), old.value.as_object()) else { return };
-    undo_allowed(&mut frozen, before);
-    let changed = changed_fields(&frozen, before);
+    let before = with_defaults(before, &frozen);
+    undo_allowed(&mut frozen, &before);
+    let changed = changed_fields(&frozen, &before);
     if !changed.is_empty() {
         errors.forbidden(&new, format!("{RULE}; changed: {}", changed.join(", ")));
     }
+}
+
+/// A pod that was stored before the pod's own requests were filled in must stay writable.
+fn with_defaults<'a>(old: &'a Map<String, Value>, new: &Map<String, Value>) -> Cow<'a, Map<String, Value>> {
+    if old.get("resources") == new.get("resources") {
+        return Cow::Borrowed(old);
+    }
+    let mut old = old.clone();
+    crate::defaults::shared_resources(&mut old);
+    Cow::Owned(old)
 }
 
 /// Puts back what an update may change, so that the rest can be compared as a whole.
@@ -131,6 +144,11 @@ pub fn resize(new: &Value, old: &Value) -> Vec<FieldError> {
     let (spec, old_spec) = (new.get("spec"), old.get("spec"));
     let volumes = spec.get("volumes").list().iter().filter_map(|v| v.get("name")?.as_str()).collect();
     container::containers(&spec, &volumes, &mut errors);
+    resources::of_pod(&spec, &mut errors);
+    let (of_pod, before) = (spec.get("resources"), old_spec.get("resources"));
+    if of_pod.value != before.value {
+        errors.forbidden(&of_pod, "resources of the pod as a whole cannot be resized, only those of its containers");
+    }
     let status = old.get("status");
     for container in status.get("containerStatuses").items() {
         if !container.get("state").get("running").is_absent() && container.get("resources").is_absent() {

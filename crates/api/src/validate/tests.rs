@@ -1,4 +1,5 @@
 mod means;
+mod resources;
 
 use serde_json::json;
 

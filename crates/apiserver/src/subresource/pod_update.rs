@@ -101,9 +101,13 @@ fn with_ephemeral_containers(present: &Value, wanted: &Value) -> Value {
     new
 }
 
-/// Containers keep their place; one that is missing or named otherwise stays as it is.
+/// Containers keep their place; one that is missing or named otherwise stays as it is. What the pod as a whole has is
+/// taken too, for the rules to refuse: who asked for it must not be told that it was done.
 fn with_resources(present: &Value, wanted: &Value) -> Value {
     let mut new = based_on(present, wanted);
+    if let Some(of_pod) = wanted.pointer("/spec/resources") {
+        new["spec"]["resources"] = of_pod.clone();
+    }
     for list in ["containers", "initContainers"] {
         let Some(containers) = new["spec"].get_mut(list).and_then(Value::as_array_mut) else { continue };
         for (index, container) in containers.iter_mut().enumerate() {
@@ -142,5 +146,9 @@ mod tests {
         assert_eq!(with_resources(&pod(), &wanted), expect);
         wanted["spec"]["containers"][0]["name"] = "b".into();
         assert_eq!(with_resources(&pod(), &wanted), pod());
+        let mut shared = pod();
+        shared["spec"]["resources"] = json!({ "limits": { "cpu": "1" } });
+        assert_eq!(with_resources(&pod(), &shared), shared);
+        assert_eq!(with_resources(&shared, &pod()), shared, "a client that does not know the field");
     }
 }

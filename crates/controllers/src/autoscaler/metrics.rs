@@ -201,6 +201,11 @@ fn requests(wanted: Wanted<'_>, pods: &[Arc<Pod>]) -> Result<BTreeMap<String, i6
     for pod in pods {
         let Some(spec) = &pod.spec else { continue };
         let name = pod.metadata.name.clone().unwrap_or_default();
+        let of_pod = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()?.get(wanted.resource));
+        if let Some(request) = of_pod.filter(|_| wanted.container.is_none()) {
+            all.insert(name, thousandths(&request.0));
+            continue;
+        }
         let sidecars = spec.init_containers.iter().flatten();
         let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
         let counts = |container: &&Container| wanted.container.is_none_or(|wanted| container.name == wanted);

@@ -165,9 +165,14 @@ fn conditions_tell_why() {
     let unasked = json!({ "metadata": { "name": "web-0" }, "spec": { "containers": [{ "name": "c" }] },
         "status": { "phase": "Running", "startTime": at(0).to_string(), "conditions": [
             { "type": "Ready", "status": "True", "lastTransitionTime": at(1).to_string() }] } });
-    requests.pods = vec![Arc::new(object(unasked))];
+    requests.pods = vec![Arc::new(object(unasked.clone()))];
     let text = decide(&requests).plan.render();
     assert!(text.contains("missing request for cpu in container c of Pod web-0"), "{text}");
+    // What the pod asks for as a whole is enough: 10m of 10m, where half is wanted.
+    let mut whole = unasked;
+    whole["spec"]["resources"] = json!({ "requests": { "cpu": "10m" } });
+    requests.pods = vec![Arc::new(object(whole))];
+    assert_eq!(outcome(&requests, "ScalingActive"), (2, "True ValidMetricFound".into()));
 }
 
 #[test]

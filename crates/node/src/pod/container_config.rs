@@ -1,17 +1,16 @@
 //! Turns a container of a pod into what a runtime is told. Pure but for what `Inputs` brings.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use api::quantity::Quantity;
 use cri::{
-    ContainerConfig, ContainerPort, DnsConfig, Mount, NetworkAttachment, PodSandboxConfig, Protocol, Resources,
-    SeccompProfile, SecurityContext, Stdio,
+    ContainerConfig, ContainerPort, DnsConfig, Mount, NetworkAttachment, PodSandboxConfig, Protocol, SeccompProfile,
+    SecurityContext, Stdio,
 };
 use k8s_openapi::api::core::v1::{self as core, Container};
 
 use super::action::CreateContainer;
 use super::backoff::Failure;
+use super::resources;
 use super::spec::PodView;
 use crate::env::expand;
 
@@ -44,7 +43,7 @@ pub fn container_config(
         working_dir: container.working_dir.clone(),
         mounts: inputs.mounts,
         ports: ports(container),
-        resources: container_resources(container),
+        resources: resources::of_container(pod, container),
         security: security(pod, container)?,
         log_path: inputs.log_path,
         termination_message: Some(inputs.termination_message),
@@ -72,43 +71,6 @@ fn ports(container: &Container) -> Vec<ContainerPort> {
         })
     };
     container.ports.iter().flatten().filter_map(port).collect()
-}
-
-fn quantity(map: Option<&BTreeMap<String, core_quantity::Quantity>>, key: &str) -> Option<Quantity> {
-    Quantity::parse(&map?.get(key)?.0).ok()
-}
-
-use k8s_openapi::apimachinery::pkg::api::resource as core_quantity;
-
-/// Limits and requests of one container.
-pub fn container_resources(container: &Container) -> Resources {
-    let resources = container.resources.as_ref();
-    let limits = resources.and_then(|r| r.limits.as_ref());
-    let requests = resources.and_then(|r| r.requests.as_ref());
-    let millis = |quantity: Quantity| u64::try_from(quantity.as_millis()).ok();
-    Resources {
-        memory_limit_bytes: quantity(limits, "memory").map(|quantity| quantity.as_bytes()),
-        cpu_limit_millis: quantity(limits, "cpu").and_then(millis),
-        cpu_request_millis: quantity(requests, "cpu").or_else(|| quantity(limits, "cpu")).and_then(millis),
-        pids_limit: None,
-    }
-}
-
-/// The whole pod: a limit only where every container has one.
-pub fn pod_resources(pod: PodView<'_>) -> Resources {
-    let all: Vec<Resources> = pod.main_containers().iter().map(container_resources).collect();
-    let init: Vec<Resources> = pod.init_containers().iter().map(container_resources).collect();
-    let total = |read: fn(&Resources) -> Option<u64>| -> Option<u64> {
-        let sum: u64 = all.iter().map(read).sum::<Option<u64>>()?;
-        let largest = init.iter().map(read).collect::<Option<Vec<u64>>>()?.into_iter().max().unwrap_or(0);
-        Some(sum.saturating_add(largest))
-    };
-    Resources {
-        memory_limit_bytes: total(|resources| resources.memory_limit_bytes),
-        cpu_limit_millis: total(|resources| resources.cpu_limit_millis),
-        cpu_request_millis: Some(all.iter().filter_map(|resources| resources.cpu_request_millis).sum()),
-        pids_limit: None,
-    }
 }
 
 fn security(pod: PodView<'_>, container: &Container) -> Result<SecurityContext, Failure> {
@@ -211,7 +173,7 @@ pub fn sandbox_config(
         network,
         dns,
         cgroup_parent: format!("knarr/pods/{}", pod.uid()),
-        resources: pod_resources(pod),
+        resources: resources::of_pod(pod),
         isolation,
         share_process_namespace: spec.and_then(|spec| spec.share_process_namespace).unwrap_or(false),
         annotations: pod.pod.metadata.annotations.clone().unwrap_or_default(),

@@ -1,5 +1,6 @@
-//! The life of one pod: `spec` reads it, `resize` has what it was granted, `state` is what is known, `lifecycle` and `plan` decide (pure),
-//! `execute` does, `status` tells, `worker` joins them in one task per pod.
+//! The life of one pod: `spec` reads it, `resources` has what it may use, `resize` what it was granted of that, `state` is
+//! what is known, `lifecycle` and `plan` decide (pure), `execute` does, `status` tells, `worker` joins them in one task
+//! per pod.
 
 pub mod action;
 pub mod backoff;
@@ -11,6 +12,7 @@ pub mod lifecycle;
 mod lifecycle_hook;
 pub mod plan;
 pub mod resize;
+pub mod resources;
 pub mod spec;
 pub mod state;
 pub mod status;

@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
 use super::action::{CreateContainer, PodAction, ResizeContainer};
-use super::container_config::{container_resources, pod_resources};
 use super::event::{PodEvent, go_duration};
 use super::lifecycle::{Lifecycle, all_collected, beside_mains, deadline, final_code, mains_ended, restarts};
 use super::resize::{self, Way};
+use super::resources;
 use super::spec::{PodView, Role, plain, pull_policy};
 use super::state::{ContainerRecord, ImageState, Observed, PodState};
 use crate::config::Handler;
@@ -204,10 +204,10 @@ impl<'a> Planner<'a> {
                 self.stop(name, running, grace, format!("Container {name} resize requires restart"));
                 continue;
             }
-            let of_container = (running.status.id.clone(), container_resources(container));
+            let of_container = (running.status.id.clone(), resources::of_container(pod, container));
             let update = ResourceUpdate {
                 sandbox: running.status.sandbox.clone(),
-                pod: pod_resources(pod),
+                pod: resources::of_pod(pod),
                 container: Some(of_container),
             };
             let (container, handler) = (name.clone(), running.handler);
@@ -281,7 +281,7 @@ impl<'a> Planner<'a> {
             attachment: attachment.clone(),
             process_namespace_of,
             granted: container.resources.clone().unwrap_or_default(),
-            pod: (attempt > 0 || self.state.resized).then(|| pod_resources(pod)),
+            pod: (attempt > 0 || self.state.resized).then(|| resources::of_pod(pod)),
         })));
     }
 

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::pod::{Amount, together};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, ContainerResizePolicy, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
 
-use super::spec::{PodView, Role};
+use super::spec::PodView;
 
 /// Why a pod waits for what it wants, as its condition says.
 pub const DEFERRED: &str = "Deferred";
@@ -31,12 +32,21 @@ pub struct Amounts {
 }
 
 impl Amounts {
-    fn of(container: &Container) -> Self {
-        let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    fn of(resources: Option<&ResourceRequirements>) -> Self {
+        let mut amounts = Self::default();
+        amounts.set(resources);
+        amounts
+    }
+
+    /// Replaces what is asked for here.
+    fn set(&mut self, resources: Option<&ResourceRequirements>) {
+        let requests = resources.and_then(|resources| resources.requests.as_ref());
         let read = |name: &str| Quantity::parse(&requests?.get(name)?.0).ok();
-        Self {
-            cpu_millis: read("cpu").and_then(|cpu| u64::try_from(cpu.as_millis()).ok()).unwrap_or(0),
-            memory_bytes: read("memory").map_or(0, |memory| memory.as_bytes()),
+        if let Some(cpu) = read("cpu") {
+            self.cpu_millis = u64::try_from(cpu.as_millis()).unwrap_or(0);
+        }
+        if let Some(memory) = read("memory") {
+            self.memory_bytes = memory.as_bytes();
         }
     }
 
@@ -47,12 +57,16 @@ impl Amounts {
             memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
         }
     }
+}
 
-    fn at_least(self, other: Self) -> Self {
-        Self {
-            cpu_millis: self.cpu_millis.max(other.cpu_millis),
-            memory_bytes: self.memory_bytes.max(other.memory_bytes),
-        }
+impl Amount for Amounts {
+    fn add(&mut self, more: &Self) {
+        *self = self.plus(*more);
+    }
+
+    fn raise_to(&mut self, least: &Self) {
+        self.cpu_millis = self.cpu_millis.max(least.cpu_millis);
+        self.memory_bytes = self.memory_bytes.max(least.memory_bytes);
     }
 }
 
@@ -111,23 +125,14 @@ fn with(pod: &Pod, grants: &Grants) -> Pod {
     pod
 }
 
-/// What the pod occupies of its node, with these resources: its running containers, or its largest step before those.
+/// What the pod occupies of its node, with these resources: what it says itself, else what its containers come to.
 pub fn requested(pod: &Pod, grants: &Grants) -> Amounts {
     let pod = with(pod, grants);
-    let (mut running, mut sidecars, mut step) = (Amounts::default(), Amounts::default(), Amounts::default());
-    for (container, role) in PodView::new(&pod).containers() {
-        let own = Amounts::of(container);
-        match role {
-            Role::Init => step = step.at_least(sidecars.plus(own)),
-            Role::Sidecar => {
-                sidecars = sidecars.plus(own);
-                running = running.plus(own);
-            }
-            Role::Main => running = running.plus(own),
-            Role::Ephemeral => {}
-        }
-    }
-    running.at_least(step)
+    let pod = PodView::new(&pod);
+    let mut total: Amounts =
+        together(pod.turns().map(|(turn, container)| (turn, Amounts::of(container.resources.as_ref()))));
+    total.set(pod.shared_resources());
+    total
 }
 
 /// An absent list and an empty one, `1` and `1000m` are the same.
@@ -200,6 +205,10 @@ mod tests {
         check(&[], &[of("a", "1", ""), of("b", "200m", "")], 1200);
         check(&[of("i", "2", "")], &[of("a", "1", "")], 2000);
         check(&[of("s", "500m", "Always"), of("i", "1", "")], &[of("a", "800m", "")], 1500);
+        let whole = json!({"metadata": {"name": "p"}, "spec": {"resources": {"requests": {"cpu": "3"}},
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "1", "memory": "9"}}}]}});
+        let whole: Pod = serde_json::from_value(whole).unwrap();
+        assert_eq!(requested(&whole, &wanted(&whole)), Amounts { cpu_millis: 3000, memory_bytes: 9 });
     }
 
     #[test]

@@ -4,8 +4,9 @@
 use std::borrow::Cow;
 
 use api::function::EXPORTS_CONDITION;
+use api::pod::{Turn, class_of};
 use cri::{Isolation, PlatformPreference};
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements};
 
 /// Annotation: `container` prefers the Linux manifest of an index.
 pub const RUNTIME_ANNOTATION: &str = "knarr.dev/runtime";
@@ -104,6 +105,20 @@ impl<'a> PodView<'a> {
     pub fn containers(self) -> impl Iterator<Item = (&'a Container, Role)> {
         let init = self.init_containers().iter().map(|container| (container, init_role(container)));
         init.chain(self.main_containers().iter().map(|container| (container, Role::Main)))
+    }
+
+    /// Those that a pod's amounts come of, and when each runs.
+    pub fn turns(self) -> impl Iterator<Item = (Turn, &'a Container)> {
+        let init = self.init_containers().iter();
+        let init = init.map(|container| (Turn::of_init(container.restart_policy.as_deref()), container));
+        init.chain(self.main_containers().iter().map(|container| (Turn::Main, container)))
+    }
+
+    /// What the pod says of itself beside its containers, if it says something.
+    pub fn shared_resources(self) -> Option<&'a ResourceRequirements> {
+        let shared = self.spec()?.resources.as_ref()?;
+        let mut sides = [&shared.limits, &shared.requests].into_iter().flatten();
+        sides.any(|amounts| !amounts.is_empty()).then_some(shared)
     }
 
     pub fn container(self, name: &str) -> Option<(&'a Container, Role)> {
@@ -264,24 +279,22 @@ pub fn pull_policy(container: &Container) -> PullPolicy {
     }
 }
 
-/// `.status.qosClass`: Guaranteed when every container limits cpu and memory and requests just
-/// that, BestEffort when none asks for anything.
+/// `.status.qosClass`
 pub fn qos_class(pod: &Pod) -> &'static str {
-    let (mut any, mut guaranteed) = (false, true);
-    for (container, _) in PodView::new(pod).containers() {
-        let resources = container.resources.as_ref();
-        for name in ["cpu", "memory"] {
-            let limit = resources.and_then(|r| r.limits.as_ref()?.get(name));
-            let request = resources.and_then(|r| r.requests.as_ref()?.get(name));
-            any |= limit.is_some() || request.is_some();
-            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
-        }
+    let pod = PodView::new(pod);
+    match pod.shared_resources() {
+        Some(shared) => class_of(bounds(Some(shared))),
+        None => class_of(pod.containers().flat_map(|(container, _)| bounds(container.resources.as_ref()))),
     }
-    match (any, guaranteed) {
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-        (false, _) => "BestEffort",
-    }
+}
+
+/// Request and limit of each of the two resources that make the class.
+fn bounds(resources: Option<&ResourceRequirements>) -> [(Option<&str>, Option<&str>); 2] {
+    ["cpu", "memory"].map(|name| {
+        let request = resources.and_then(|resources| resources.requests.as_ref()?.get(name));
+        let limit = resources.and_then(|resources| resources.limits.as_ref()?.get(name));
+        (request.map(|request| request.0.as_str()), limit.map(|limit| limit.0.as_str()))
+    })
 }
 
 #[cfg(test)]
@@ -304,6 +317,15 @@ mod tests {
         check(json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed");
         check(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), "Burstable");
         check(json!({"limits": {"cpu": "1"}}), "Burstable");
+        let whole = |of_pod: Value, expect: &str| {
+            let containers = json!([{"name": "c", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]);
+            assert_eq!(qos_class(&pod(json!({"resources": of_pod, "containers": containers}))), expect, "{of_pod}");
+        };
+        whole(json!({}), "Guaranteed");
+        whole(json!({"limits": {}}), "Guaranteed");
+        whole(json!({"limits": {"memory": "1Gi"}}), "Burstable");
+        whole(json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}}), "Burstable");
+        whole(json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "2000m"}}), "Guaranteed");
     }
 
     #[test]

@@ -159,6 +159,12 @@ fn limits_have_defaults() {
     check(Some(5), Some(9), Some("2"), (5, 2000));
     check(None, Some(9), Some("0.5s"), (9, 500));
     check(None, None, Some("soon"), (256 << 20, 30_000));
+    let cpu = |millis: Option<u64>| Resources { cpu_limit_millis: millis, ..Resources::default() };
+    for (container, pod, expect) in
+        [(None, None, None), (Some(5), Some(9), Some(5)), (None, Some(9), Some(9)), (Some(0), None, None)]
+    {
+        assert_eq!(cpu_limit(&cpu(container), &cpu(pod)), expect, "{container:?} {pod:?}");
+    }
 }
 
 #[test]

@@ -386,6 +386,25 @@ fn resizes() {
             "spec.containers[0].resources.requests[ephemeral-storage]: Forbidden: only cpu and memory resources are mutable",
         ],
     );
+    let of_whole = |of_container: Value, of_pod: Value| {
+        let mut pod = pod(of_container, json!({}));
+        pod["spec"]["resources"] = of_pod;
+        pod
+    };
+    let check = |(old, new): (Value, Value), expect: &[&str]| {
+        assert_eq!(super::texts(&crate::validate::resize(&new, &old)), expect, "{old} {new}");
+    };
+    check((of_whole(cpu("1"), cpu("3")), of_whole(cpu("2"), cpu("3"))), &[]);
+    check(
+        (of_whole(cpu("1"), cpu("3")), of_whole(cpu("4"), cpu("3"))),
+        &[
+            "spec.resources.requests[cpu]: Invalid value: \"3\": must be greater than or equal to aggregate container requests of 4",
+        ],
+    );
+    check(
+        (of_whole(cpu("1"), cpu("3")), of_whole(cpu("1"), cpu("4"))),
+        &["spec.resources: Forbidden: resources of the pod as a whole cannot be resized, only those of its containers"],
+    );
 }
 
 #[test]
