@@ -10,6 +10,7 @@ mod error;
 mod file_digests;
 mod gc;
 mod manifest;
+mod receive;
 mod reference;
 mod registry;
 mod remote;
