@@ -5,6 +5,7 @@
 //! May not know: Kubernetes objects, how a Wasm module or a Linux program is run.
 
 pub mod build;
+mod cache;
 mod digest;
 mod error;
 mod file_digests;
@@ -25,7 +26,6 @@ mod upstream;
 mod wasm;
 
 pub use digest::{Digest, DigestError};
-pub use gc::{Collected, GRACE, collect_garbage};
 pub use manifest::{Document, Platform, this_architecture};
 pub use names::{NameChange, Names, NamesError, Repository};
 pub use reference::{Reference, ReferenceError};

@@ -3,7 +3,7 @@
 //! Owns: what is asked, and what can be changed. May not know: where names are kept, which is wherever all servers see
 //! the same (the composition root decides), or where the content is that they name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 
 use async_trait::async_trait;
@@ -47,6 +47,8 @@ pub trait Names: Send + Sync {
     async fn repository(&self, repository: &str) -> Repository;
     /// Sorted.
     async fn repositories(&self) -> Vec<String>;
+    /// Of all repositories.
+    async fn manifests(&self) -> BTreeSet<Digest>;
     /// False: what should be removed was not there.
     async fn change(&self, repository: &str, change: NameChange) -> Result<bool, NamesError>;
 }

@@ -112,6 +112,7 @@ impl Remote {
         // What is pinned by its digest says nothing about where a tag points.
         let tag = Some(reference.tag_or_latest()).filter(|_| pinned.is_none());
         let failed = |e| store_error(asked, e);
+        let _named = self.store.gate().read().await;
         let media_type = selected.manifest.media_type.as_deref().unwrap_or(OCI_MANIFEST);
         let Some((index, index_type)) = selected.index else {
             return self.store.put_manifest(repository, tag, media_type, &selected.bytes).map_err(failed);

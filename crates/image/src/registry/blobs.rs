@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::error::RegistryError;
-use super::{BLOB_BYTES_MAX, BringError, Registry, digest_header, empty};
+use super::{BLOB_BYTES_MAX, Registry, digest_header, empty};
 use crate::digest::Digest;
 use crate::store::ImageStore;
 
@@ -25,10 +25,10 @@ pub(super) async fn get(
     let digest: Digest =
         digest.parse().map_err(|e: crate::digest::DigestError| RegistryError::digest_invalid(e.to_string()))?;
     match registry.content.ensure(&digest, BLOB_BYTES_MAX).await {
-        // Whoever pushes asks this way, and pushes what is not here: no server that is away may hold him up.
-        Err(BringError::Unasked { .. }) if head => Err(RegistryError::blob_unknown(digest.as_str())),
-        ensured => Ok(ensured?),
-    }?;
+        // Whoever pushes asks this way, and pushes what is not here: no other server may hold him up.
+        Err(_) if head => return Err(RegistryError::blob_unknown(digest.as_str())),
+        ensured => ensured?,
+    }
     answer(&registry.store, &digest, head, range).await
 }
 

@@ -93,6 +93,8 @@ pub(super) async fn put(
         }
     }
     let tag = Some(reference).filter(|_| by_digest.is_none());
+    let _named = registry.store.gate().read().await;
+    registry.store.check_references(&document)?;
     let digest = registry.store.put_blob(&bytes)?;
     // The content is safe before anybody hears of it. This server's node hears of it last, when all others can.
     registry.names.change(repository, names_of(tag, &named, &document)).await?;

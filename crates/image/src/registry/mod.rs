@@ -57,6 +57,14 @@ impl Registry {
         Self { store, names, content, uploads: Arc::default() }
     }
 
+    pub(crate) fn store(&self) -> &Arc<ImageStore> {
+        &self.store
+    }
+
+    pub(crate) fn names(&self) -> &Arc<dyn Names> {
+        &self.names
+    }
+
     /// The routes; `/v2/` is part of their paths.
     pub fn router(&self) -> Router {
         // Repository names hold slashes, so the paths are taken apart by hand.

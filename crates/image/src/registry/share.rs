@@ -89,7 +89,8 @@ impl Registry {
             }
             seen += 1;
             if seen > BROUGHT_MAX {
-                return Err(BringError::Busy);
+                let why = format!("it is made of more than {BROUGHT_MAX} manifests");
+                return Err(BringError::Failed { digest: manifest.clone(), why });
             }
         }
         Ok(())
@@ -97,11 +98,11 @@ impl Registry {
 
     /// Brings what a tag of the cluster is, and gives it this name for the node of this server.
     pub async fn keep(&self, repository: &str, tag: &str, manifest: &NamedManifest) -> Result<(), ShareError> {
-        if self.store.tag(repository, tag)?.as_ref() != Some(&manifest.digest) {
-            self.bring(&manifest.digest).await?;
-            let bytes = self.store.read_blob(&manifest.digest, MANIFEST_BYTES_MAX as u64)?;
-            self.store.put_manifest(repository, Some(tag), &manifest.media_type, &bytes)?;
-        }
+        // Also where the name is here: of an index a pull brings only the part that is wanted.
+        self.bring(&manifest.digest).await?;
+        let _named = self.store.gate().read().await;
+        let bytes = self.store.read_blob(&manifest.digest, MANIFEST_BYTES_MAX as u64)?;
+        self.store.put_manifest(repository, Some(tag), &manifest.media_type, &bytes)?;
         Ok(())
     }
 

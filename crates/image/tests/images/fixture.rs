@@ -1,5 +1,6 @@
 //! A store with its image service, and images of any layers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +47,10 @@ impl Names for NamesOnDisk {
 
     async fn repositories(&self) -> Vec<String> {
         self.0.repositories().unwrap()
+    }
+
+    async fn manifests(&self) -> BTreeSet<Digest> {
+        unreachable!("nobody collects")
     }
 
     async fn change(&self, _: &str, _: NameChange) -> Result<bool, NamesError> {

@@ -1,6 +1,6 @@
 //! Servers of one cluster: names that all share, a store for each, and what they ask of each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -43,6 +43,10 @@ impl Names for SharedNames {
 
     async fn repositories(&self) -> Vec<String> {
         self.0.lock().unwrap().keys().cloned().collect()
+    }
+
+    async fn manifests(&self) -> BTreeSet<Digest> {
+        self.0.lock().unwrap().values().flat_map(|repository| repository.manifests.keys().cloned()).collect()
     }
 
     async fn change(&self, repository: &str, change: NameChange) -> Result<bool, NamesError> {

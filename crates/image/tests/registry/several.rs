@@ -1,6 +1,7 @@
 //! A registry of several servers answers as one.
 
 use axum::body::Body;
+use cri::ImageService;
 use http::StatusCode;
 use image::{Digest, Registry};
 
@@ -141,4 +142,43 @@ async fn a_store_is_shared_with_the_cluster() {
     // All that an image needs.
     b.registry.bring(&digest).await.unwrap();
     assert!(image::wasm_file(&b.store, &digest).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_servers_node_removes_no_data_of_users() {
+    let servers = Server::cluster(2);
+    let [a, b] = servers.as_slice() else { unreachable!("two") };
+    let build = |server: &Server, repository: &str, wasm: &[u8]| {
+        image::build::wasm_artifact(&server.store, wasm, &image::build::BuildOptions { repository, tag: "v1" }).unwrap()
+    };
+    let data = build(a, "app", b"\0asm\x01\0\0\0");
+    a.registry.publish("app", "v1").await.unwrap();
+    let other = build(a, "docker.io/library/other", b"\0asm\x01\0\0\0\0\x02\x01a");
+    let wanted = build(a, "docker.io/library/wanted", b"\0asm\x01\0\0\0\0\x02\x01b");
+    let images = image::Images::of_server(&a.registry, vec!["registry.local".to_owned()]);
+    let cached = async |wanted: &[&str]| {
+        let wanted: Vec<String> = wanted.iter().map(|text| (*text).to_owned()).collect();
+        let mut digests: Vec<String> =
+            images.cached(&wanted).await.unwrap().into_iter().map(|image| image.digest).collect();
+        digests.sort();
+        digests
+    };
+    let mut both = vec![other.to_string(), wanted.to_string()];
+    both.sort();
+    assert_eq!(cached(&[]).await, both);
+    assert_eq!(cached(&["wanted:v1", "registry.local/app:v1", "NONE"]).await, [other.to_string()]);
+    // Whoever asks for more does not get it.
+    let everything = [&data, &other, &wanted].map(ToString::to_string).to_vec();
+    let in_use = vec![wanted.to_string()];
+    let freed = images.collect(cri::Collection { images: everything, in_use }).await.unwrap();
+    assert!(freed > 0);
+    let here = |digest: &Digest| a.store.blob_size(digest).is_some();
+    assert_eq!((here(&data), here(&other), here(&wanted)), (true, false, true));
+    assert!(image::wasm_file(&a.store, &data).await.unwrap().is_some());
+    assert!(image::wasm_file(&a.store, &wanted).await.unwrap().is_some(), "a container has it");
+    // Nobody's data any more once its name is removed, on whichever server.
+    assert_eq!(ask(&b.registry, "DELETE", &format!("/v2/app/manifests/{data}")).await.status, StatusCode::ACCEPTED);
+    assert_eq!(cached(&[]).await, [data.to_string()]);
+    let usage = images.file_system().await.unwrap();
+    assert!(usage.capacity_bytes >= usage.available_bytes && usage.available_bytes > 0, "{usage:?}");
 }

@@ -8,8 +8,8 @@ use apiserver::{
     ApiServer, ApiServerConfig, MASTERS, ObjectFacets, RequestHeader, TlsNodeConnector, UserInfo, Version,
 };
 use controllers::{Clients, ControllersConfig};
-use image::{ImageStore, Registry, Siblings};
-use store::{Alarm, Store};
+use image::{ImageStore, Images, Registry, Siblings};
+use store::{Alarm, MemberId, Store};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use super::config::{AuditConfig, ClusterConfig, KUBERNETES_SERVICE, ProxiesConfi
 use super::front_door::front_door;
 use super::image_copies;
 use super::image_names::ImageNames;
+use super::leftovers;
 use super::members_api::{self, MembersApi};
 use super::native_api::{self, NativeApi};
 use super::registry;
@@ -39,8 +40,8 @@ pub struct ControlPlane {
     server: JoinHandle<()>,
     leader: JoinHandle<()>,
     reloads: JoinHandle<()>,
-    /// Brings images from other servers. `None`: there are none.
-    copies: Option<JoinHandle<()>>,
+    /// What looks after the disk of this server.
+    upkeep: Vec<JoinHandle<()>>,
 }
 
 /// Whose certificates it signs and trusts.
@@ -77,6 +78,11 @@ impl ControlPlane {
         });
         let (registry, copies) =
             open_registry(config, authority, (&store, &api_server, &image_store), shutdown).await?;
+        let leftovers = (!config.runs_node).then(|| {
+            let images = Images::of_server(&registry, Vec::new());
+            leftovers::spawn(images, Arc::clone(&native), shutdown.clone())
+        });
+        let upkeep = copies.into_iter().chain(leftovers).collect();
         let members = members.merge(siblings::routes(&api_server, &registry)).merge(native_api::routes(NativeApi {
             api_server: api_server.clone(),
             cache: Arc::clone(&native),
@@ -89,7 +95,7 @@ impl ControlPlane {
         let server = tokio::spawn(apiserver::serve(listener, tls, router, proxies, shutdown.clone()));
         let leader = tokio::spawn(lead(api_server.clone(), store, Arc::clone(authority), shutdown.clone()));
         let reloads = tokio::spawn(reload::follow(watched, config.clone(), api_server.clone(), shutdown.clone()));
-        Ok(Self { image_store, registry, native, api_server, member, server, leader, reloads, copies })
+        Ok(Self { image_store, registry, native, api_server, member, server, leader, reloads, upkeep })
     }
 
     /// Returns, with the reason, when this member must serve nothing any more.
@@ -115,7 +121,7 @@ impl ControlPlane {
 
     /// After the shutdown token was cancelled: waits until everything ended and the store is safe.
     pub async fn stop(self) {
-        for task in [self.leader, self.server, self.reloads].into_iter().chain(self.copies) {
+        for task in [self.leader, self.server, self.reloads].into_iter().chain(self.upkeep) {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a control plane task failed");
             }
@@ -143,12 +149,19 @@ async fn open_registry(
     let registry = Registry::new(Arc::clone(images), names.clone(), others);
     // Before names were in the cluster's state, they were with the images.
     let me = store.members().me;
-    if !names.has_told(me) {
-        registry.publish_all().await.context("cannot tell the cluster what images this server has")?;
-        names.set_told(me).await.context("cannot write down that the cluster knows this server's images")?;
+    if !names.has_told(me)
+        && let Err(error) = tell(&registry, &names, me).await
+    {
+        tracing::warn!(error = format!("{error:#}"), "the cluster does not know yet what images this server has");
     }
     let copies = (!is_alone).then(|| image_copies::spawn(names, registry.clone(), shutdown.clone()));
     Ok((registry, copies))
+}
+
+/// Once in the life of a member. When it fails, the next start tries again.
+async fn tell(registry: &Registry, names: &ImageNames, me: MemberId) -> Result<()> {
+    registry.publish_all().await?;
+    Ok(names.set_told(me).await?)
 }
 
 fn server_tls(

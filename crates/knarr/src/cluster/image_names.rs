@@ -9,6 +9,7 @@
 //! Owns: these keys, and that a change is decided on the state that it changes. Neither `:` nor `@` may be in the name of a
 //! repository. May not know: images, and where their content is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use apiserver::ObjectFacets;
@@ -205,6 +206,11 @@ impl Names for ImageNames {
         find_repositories(&self.newest().await)
     }
 
+    async fn manifests(&self) -> BTreeSet<Digest> {
+        let state = self.newest().await;
+        entries(&state, MANIFESTS).filter_map(|(name, _)| name.rsplit_once('@')?.1.parse().ok()).collect()
+    }
+
     async fn change(&self, repository: &str, change: NameChange) -> Result<bool, NamesError> {
         self.try_change(repository, &change).await
     }
@@ -269,6 +275,7 @@ mod tests {
             names.change(repository, put(Some("v1"), &[content])).await.expect("a store that runs");
         }
         assert_eq!(names.repositories().await, ["a", "app", "app-1", "app/v1"]);
+        assert_eq!(names.manifests().await, ["a", "b", "c", "d"].map(|content| manifest(content).digest).into());
         for (repository, expect) in [("app", "v1=a"), ("app/v1", "v1=b"), ("app-1", "v1=c"), ("ap", "")] {
             assert_eq!(shown(&names, repository).await.0, expect, "{repository}");
         }

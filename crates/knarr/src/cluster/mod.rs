@@ -10,6 +10,7 @@ mod image_copies;
 mod image_names;
 mod join;
 mod key_value;
+mod leftovers;
 mod lock;
 mod member_record;
 mod members_api;
@@ -203,11 +204,7 @@ async fn start_node(
         node: control_plane.client(&user, &["system:nodes"]),
         proxy: control_plane.client("system:kube-proxy", &["system:node-proxier"]),
         activator: control_plane.client("system:knarr-activator", &[]),
-        images: image::Images::with_upstream(
-            Arc::clone(&control_plane.image_store),
-            config.registry_names(),
-            Arc::new(control_plane.registry.clone()),
-        ),
+        images: image::Images::of_server(&control_plane.registry, config.registry_names()),
         native: native_code(config, authority, control_plane)?,
     };
     WorkerNode::start(NodeSettings::of_server(config, authority, pod_cidr)?, clients, shutdown).await
