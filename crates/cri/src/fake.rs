@@ -16,11 +16,12 @@ use futures::stream::BoxStream;
 use futures::{SinkExt, StreamExt};
 
 use crate::{
-    Answers, AttachRequest, Attached, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats,
-    ContainerStatus, ExecOptions, ExecOutcome, ExecStream, ExitReason, ExportedFunction, ImageConfig, ImageError,
-    ImageKind, ImageService, NetworkAttachment, NetworkError, NetworkKind, PlatformPreference, PodNetwork,
-    PodSandboxConfig, PullRequest, ResolvedImage, ResourceUpdate, RuntimeError, RuntimeService, SandboxId,
-    SandboxState, SandboxStatus, StoredImage, Streams, TerminalSize,
+    Answers, AttachRequest, Attached, CachedImage, Collection, ContainerConfig, ContainerEvent, ContainerId,
+    ContainerState, ContainerStats, ContainerStatus, ExecOptions, ExecOutcome, ExecStream, ExitReason,
+    ExportedFunction, FileSystemUsage, ImageConfig, ImageError, ImageKind, ImageService, NetworkAttachment,
+    NetworkError, NetworkKind, PlatformPreference, PodNetwork, PodSandboxConfig, PullRequest, ResolvedImage,
+    ResourceUpdate, RuntimeError, RuntimeService, SandboxId, SandboxState, SandboxStatus, StoredImage, Streams,
+    TerminalSize,
 };
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -472,6 +473,9 @@ struct ImagesInner {
     local: BTreeMap<(String, bool), ResolvedImage>,
     failures: BTreeMap<String, String>,
     pulls: Vec<String>,
+    cached: Vec<CachedImage>,
+    file_system: FileSystemUsage,
+    collections: Vec<Collection>,
 }
 
 impl FakeImages {
@@ -487,6 +491,17 @@ impl FakeImages {
             Some(why) => inner.failures.insert(reference.into(), why.into()),
             None => inner.failures.remove(reference),
         };
+    }
+
+    /// What can be removed, by which names pods call it, and how full the disk is. What is removed is free then.
+    pub fn fill(&self, cached: Vec<CachedImage>, file_system: FileSystemUsage) {
+        let mut inner = locked(&self.inner);
+        (inner.cached, inner.file_system) = (cached, file_system);
+    }
+
+    /// What was removed so far, in order.
+    pub fn collections(&self) -> Vec<Collection> {
+        locked(&self.inner).collections.clone()
     }
 
     /// References pulled so far, in order.
@@ -562,6 +577,25 @@ impl ImageService for FakeImages {
     async fn remove(&self, reference: &str) -> Result<(), ImageError> {
         locked(&self.inner).local.retain(|(name, _), _| name != reference);
         Ok(())
+    }
+
+    async fn cached(&self, wanted: &[String]) -> Result<Vec<CachedImage>, ImageError> {
+        let inner = locked(&self.inner);
+        Ok(inner.cached.iter().filter(|image| !wanted.contains(&image.digest)).cloned().collect())
+    }
+
+    async fn file_system(&self) -> Result<FileSystemUsage, ImageError> {
+        Ok(locked(&self.inner).file_system)
+    }
+
+    async fn collect(&self, collection: Collection) -> Result<u64, ImageError> {
+        let mut inner = locked(&self.inner);
+        let gone = |image: &CachedImage| collection.images.contains(&image.digest);
+        let bytes = inner.cached.iter().filter(|image| gone(image)).map(|image| image.size_bytes).sum();
+        inner.cached.retain(|image| !gone(image));
+        inner.file_system.available_bytes += bytes;
+        inner.collections.push(collection);
+        Ok(bytes)
     }
 }
 

@@ -102,6 +102,34 @@ pub struct StoredImage {
     pub platforms: Vec<String>,
 }
 
+/// An image that may be removed from this node: nobody's data, only what was pulled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedImage {
+    /// `sha256:…` of a manifest or of an index.
+    pub digest: String,
+    /// The manifests by which containers know it: itself, or those of the index.
+    pub manifests: Vec<String>,
+    /// Of its blobs.
+    pub size_bytes: u64,
+}
+
+/// How full the file system is that images are on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FileSystemUsage {
+    pub capacity_bytes: u64,
+    /// For whoever is not root.
+    pub available_bytes: u64,
+}
+
+/// What to remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Collection {
+    /// Digests of [`CachedImage`]s.
+    pub images: Vec<String>,
+    /// Manifests of images that containers have. What they need stays, whatever names it.
+    pub in_use: Vec<String>,
+}
+
 /// Pulls images and knows what is on the node.
 #[async_trait]
 pub trait ImageService: Send + Sync + 'static {
@@ -117,4 +145,13 @@ pub trait ImageService: Send + Sync + 'static {
 
     /// Forgets the name; content that nothing names any more is collected.
     async fn remove(&self, reference: &str) -> Result<(), ImageError>;
+
+    /// Of the images on this node those that may be removed, but for those that a pod names so.
+    async fn cached(&self, wanted: &[String]) -> Result<Vec<CachedImage>, ImageError>;
+
+    async fn file_system(&self) -> Result<FileSystemUsage, ImageError>;
+
+    /// Removes images, and whatever else no image needs. Answers the bytes of the blobs that are gone; unpacked layers
+    /// are not counted.
+    async fn collect(&self, collection: Collection) -> Result<u64, ImageError>;
 }

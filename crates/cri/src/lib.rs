@@ -24,7 +24,8 @@ mod streams;
 
 pub use error::{ImageError, NetworkError, RuntimeError};
 pub use image::{
-    ImageConfig, ImageKind, ImageService, PlatformPreference, PullRequest, RegistryAuth, ResolvedImage, StoredImage,
+    CachedImage, Collection, FileSystemUsage, ImageConfig, ImageKind, ImageService, PlatformPreference, PullRequest,
+    RegistryAuth, ResolvedImage, StoredImage,
 };
 pub use key_value::{BucketUse, ExpectEntry, KeyValueError, KeyValueStore, Keys, Versioned};
 pub use network::{

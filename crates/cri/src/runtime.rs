@@ -342,6 +342,12 @@ pub trait RuntimeService: Send + Sync + 'static {
     /// that waits: what the machine can do at a time is shared out between namespaces.
     async fn prepare_image(&self, image: &ResolvedImage, namespace: &str) -> Result<(), RuntimeError>;
 
+    /// Removes what [`Self::prepare_image`] made and nobody has used for so long, but for what containers have. It is made
+    /// again when it is wanted. Answers the bytes that are free then.
+    async fn forget_prepared(&self, _unused_for: Duration) -> Result<u64, RuntimeError> {
+        Ok(0)
+    }
+
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxId, RuntimeError>;
     /// Kills what still runs in it. An unknown id is no error.
     async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;

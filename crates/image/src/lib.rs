@@ -5,11 +5,14 @@
 //! May not know: Kubernetes objects, how a Wasm module or a Linux program is run.
 
 pub mod build;
+mod cache;
 mod digest;
 mod error;
 mod file_digests;
 mod gc;
 mod manifest;
+mod names;
+mod receive;
 mod reference;
 mod registry;
 mod remote;
@@ -23,12 +26,12 @@ mod upstream;
 mod wasm;
 
 pub use digest::{Digest, DigestError};
-pub use gc::{Collected, GRACE, collect_garbage};
 pub use manifest::{Document, Platform, this_architecture};
+pub use names::{NameChange, Names, NamesError, Repository};
 pub use reference::{Reference, ReferenceError};
-pub use registry::registry_router;
+pub use registry::{BringError, Registry, ShareError};
 pub use resolve::wasm_file;
 pub use service::{Images, list_images};
 pub use store::{ImageStore, NamedManifest, StoreError};
-pub use upstream::{Fetched, Upstream, UpstreamError};
+pub use upstream::{Fetched, Siblings, Upstream, UpstreamError};
 pub use wasm::{WasmInfo, WasmKind, inspect};

@@ -3,15 +3,20 @@
 //! Owns: which references are local (the embedded registry's names and what is in the store) and
 //! which are pulled. May not know: how a pull speaks HTTP (`remote`), or pods.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cri::{ImageError, ImageService, PullRequest, ResolvedImage, StoredImage};
+use cri::{
+    CachedImage, Collection, FileSystemUsage, ImageError, ImageService, PullRequest, ResolvedImage, StoredImage,
+};
 
+use crate::cache::{self, NamedImages, named_images};
 use crate::digest::Digest;
 use crate::error::store_error;
 use crate::manifest::{Document, MANIFEST_BYTES_MAX};
 use crate::reference::Reference;
+use crate::registry::Registry;
 use crate::remote::Remote;
 use crate::resolve::{Wanted, resolve};
 use crate::store::{ImageStore, StoreError};
@@ -24,6 +29,8 @@ pub struct Images {
     local_names: Vec<String>,
     /// Where what has one of these names is, when that is not this machine's store.
     upstream: Option<Arc<dyn Upstream>>,
+    /// The registry that has the same store: what it names is users' data.
+    registry: Option<Registry>,
 }
 
 impl Images {
@@ -31,13 +38,21 @@ impl Images {
     /// `registry.local` and `127.0.0.1:6443`.
     pub fn new(store: Arc<ImageStore>, local_names: Vec<String>) -> Arc<Self> {
         let remote = Remote::new(Arc::clone(&store));
-        Arc::new(Self { store, remote, local_names, upstream: None })
+        Arc::new(Self { store, remote, local_names, upstream: None, registry: None })
+    }
+
+    /// On a server, whose store is that of its registry.
+    pub fn of_server(registry: &Registry, local_names: Vec<String>) -> Arc<Self> {
+        let store = Arc::clone(registry.store());
+        let remote = Remote::new(Arc::clone(&store));
+        let upstream: Option<Arc<dyn Upstream>> = Some(Arc::new(registry.clone()));
+        Arc::new(Self { store, remote, local_names, upstream, registry: Some(registry.clone()) })
     }
 
     /// On a machine without the registry, whose store keeps what was pulled from it.
     pub fn with_upstream(store: Arc<ImageStore>, local_names: Vec<String>, upstream: Arc<dyn Upstream>) -> Arc<Self> {
         let remote = Remote::new(Arc::clone(&store));
-        Arc::new(Self { store, remote, local_names, upstream: Some(upstream) })
+        Arc::new(Self { store, remote, local_names, upstream: Some(upstream), registry: None })
     }
 
     /// Asks the cluster's registry. None: it has no such image, and the name may be another registry's.
@@ -87,6 +102,19 @@ impl Images {
             }
         }
         Ok(None)
+    }
+
+    /// Those images that can be pulled again.
+    async fn named_images(&self) -> Result<NamedImages, ImageError> {
+        let store = Arc::clone(&self.store);
+        let named = tokio::task::spawn_blocking(move || named_images(&store)).await;
+        let named = named.map_err(|_| cancelled("look through the store"))?;
+        let mut images = named.map_err(|e| store_error("", e))?;
+        if let Some(registry) = &self.registry {
+            let data = registry.names().manifests().await;
+            images.retain(|_, image| image.manifests.is_disjoint(&data));
+        }
+        Ok(images)
     }
 
     async fn local(&self, request: &PullRequest) -> Result<Option<ResolvedImage>, ImageError> {
@@ -162,6 +190,39 @@ impl ImageService for Images {
         }
         Err(ImageError::NotFound { reference: reference.to_owned(), why: "it is not on this node".to_owned() })
     }
+
+    async fn cached(&self, wanted: &[String]) -> Result<Vec<CachedImage>, ImageError> {
+        let mut images = self.named_images().await?;
+        for text in wanted {
+            // What is no reference names nothing.
+            let Ok(reference) = Self::parse(text) else { continue };
+            if let Some((_, digest)) = self.find(&reference).map_err(|e| store_error(text, e))? {
+                images.retain(|_, image| !image.manifests.contains(&digest));
+            }
+        }
+        Ok(images.iter().map(|(digest, image)| image.cached(digest)).collect())
+    }
+
+    async fn file_system(&self) -> Result<FileSystemUsage, ImageError> {
+        self.store.file_system().map_err(|e| store_error("", e))
+    }
+
+    async fn collect(&self, collection: Collection) -> Result<u64, ImageError> {
+        let digests = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
+        let (removed, in_use): (BTreeSet<Digest>, _) = (digests(&collection.images), digests(&collection.in_use));
+        let _alone = self.store.gate().write().await;
+        // Somebody may have pushed one of them meanwhile.
+        let images = self.named_images().await?;
+        let store = Arc::clone(&self.store);
+        let collected = tokio::task::spawn_blocking(move || cache::remove(&store, &images, &removed, in_use)).await;
+        let collected = collected.map_err(|_| cancelled("remove images"))?.map_err(|e| store_error("", e))?;
+        Ok(collected.bytes)
+    }
+}
+
+/// The process stops, or the work panicked.
+fn cancelled(attempt: &str) -> ImageError {
+    ImageError::Io { attempt: attempt.to_owned(), source: std::io::Error::other("the task was cancelled") }
 }
 
 /// Every tagged image of the store, one row per manifest.

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::SystemTime;
 
+use cri::FileSystemUsage;
 use thiserror::Error;
 
 use crate::digest::Digest;
@@ -73,6 +74,7 @@ pub struct ImageStore {
     root: PathBuf,
     locks: KeyedLocks,
     digests: FileDigests,
+    gate: tokio::sync::RwLock<()>,
 }
 
 impl ImageStore {
@@ -87,7 +89,21 @@ impl ImageStore {
             fs::create_dir_all(&path).map_err(io_error("create", &path))?;
         }
         let (locks, digests) = (KeyedLocks::default(), FileDigests::default());
-        Ok(Arc::new(Self { root: root.to_owned(), locks, digests }))
+        Ok(Arc::new(Self { root: root.to_owned(), locks, digests, gate: tokio::sync::RwLock::default() }))
+    }
+
+    /// Held by many who give a name to content that lies here, or by one who removes what has no name.
+    pub(crate) fn gate(&self) -> &tokio::sync::RwLock<()> {
+        &self.gate
+    }
+
+    /// The file system that the store is on.
+    pub(crate) fn file_system(&self) -> Result<FileSystemUsage, StoreError> {
+        let stat = rustix::fs::statvfs(&self.root).map_err(|error| io_error("look at", &self.root)(error.into()))?;
+        Ok(FileSystemUsage {
+            capacity_bytes: stat.f_blocks * stat.f_frsize,
+            available_bytes: stat.f_bavail * stat.f_frsize,
+        })
     }
 
     /// Where a blob is, or would be.
@@ -195,10 +211,15 @@ impl ImageStore {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Digest, StoreError> {
-        let document = parse(bytes)?;
+        self.check_references(&parse(bytes)?)?;
+        self.put_partial(repository, tag, media_type, bytes)
+    }
+
+    /// Whether all is here that a manifest refers to.
+    pub(crate) fn check_references(&self, document: &Document) -> Result<(), StoreError> {
         match document.references().iter().find(|reference| self.blob_size(&reference.digest).is_none()) {
             Some(missing) => Err(StoreError::MissingReference { digest: missing.digest.clone() }),
-            None => self.put_partial(repository, tag, media_type, bytes),
+            None => Ok(()),
         }
     }
 
@@ -227,6 +248,10 @@ impl ImageStore {
     }
 
     fn write_name(&self, dir: &Path, name: &str, content: &str) -> Result<(), StoreError> {
+        // Most pulls find what they found before, and have nothing to wait for the disk for.
+        if read_optional(&dir.join(name))?.as_deref() == Some(content) {
+            return Ok(());
+        }
         fs::create_dir_all(dir).map_err(io_error("create", dir))?;
         let temporary = self.temporary();
         let mut file = fs::File::create(&temporary).map_err(io_error("create", &temporary))?;

@@ -1,12 +1,15 @@
-//! The seam to the cluster's own registry, for a node on another machine.
+//! The seams to the cluster's own registry: for a node, and for one server's registry towards the others.
 //!
-//! Owns: what a node asks of it: one path at a time, by `GET`. May not know: how servers are reached and recognized, or
-//! which of them is asked (the composition root decides).
+//! Owns: what a node asks of it, one path at a time, by `GET`; and what a server asks others, which is content by its
+//! digest and nothing else. May not know: how servers are reached and recognized, or which of them is asked (the
+//! composition root decides).
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use thiserror::Error;
+
+use crate::digest::Digest;
 
 /// What the registry answered.
 pub struct Fetched {
@@ -31,4 +34,10 @@ pub enum UpstreamError {
 pub trait Upstream: Send + Sync {
     /// `path` begins with `/v2/`. `accept` is empty or a list of media types.
     async fn get(&self, path: &str, accept: &str) -> Result<Fetched, UpstreamError>;
+}
+
+/// Whoever can ask the other servers. They answer from their own stores and ask nobody.
+#[async_trait]
+pub trait Siblings: Send + Sync {
+    async fn blob(&self, digest: &Digest) -> Result<BoxStream<'static, Result<Bytes, UpstreamError>>, UpstreamError>;
 }

@@ -43,9 +43,15 @@ pub fn backend() -> Result<Vec<u8>> {
     embedded(embedded::BACKEND)
 }
 
-/// Builds the example images into the store, tagged `v1`.
+/// Repositories of the example images.
+pub const REPOSITORIES: [&str; 5] =
+    ["examples/hello-http", "examples/hello-command", "examples/plugin-shop", "examples/backend", "examples/dual"];
+/// Their tag.
+pub const TAG: &str = "v1";
+
+/// Builds the example images into the store.
 pub fn put_images(store: &ImageStore) -> Result<()> {
-    let v1 = |repository: &'static str| BuildOptions { repository, tag: "v1" };
+    let v1 = |repository: &'static str| BuildOptions { repository, tag: TAG };
     let untagged = BuildOptions { repository: "examples/dual", tag: "" };
     let hello = hello_http()?;
     build::wasm_artifact(store, &hello, &v1("examples/hello-http"))?;

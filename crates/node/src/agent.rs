@@ -1,4 +1,4 @@
-//! Puts the agent together: supervisor, Node object, lease, endpoint, log rotation.
+//! Puts the agent together: supervisor, Node object, lease, endpoint, log rotation, removal of images.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{NodeConfig, NodeDeps, Paths, Runtimes};
 use crate::endpoint;
+use crate::image_gc::ImageCollector;
 use crate::inventory::take_inventory;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
@@ -96,6 +97,8 @@ impl Node {
         let supervisor = spawn_supervisor(Arc::clone(&context), &tracker, shutdown.clone());
         let node = node_object::Publisher::new(Arc::clone(&context), endpoint.port(), supervisor.clone());
         tracker.spawn(node.run(shutdown.clone()));
+        let collector = ImageCollector::new(Arc::clone(&context), supervisor.clone());
+        tracker.spawn(collector.run(shutdown.clone()));
         tracker.spawn(lease::renew(context.client.clone(), context.config.node_name.clone(), shutdown.clone()));
         tracker.spawn(logs::rotate_forever(context.paths.logs(), shutdown.clone()));
         tracker.spawn(endpoint::serve(listener, Arc::clone(&context), supervisor.clone(), shutdown.clone()));

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cri::{ImageService, PodNetwork, RuntimeService};
 
 /// Pods a node takes when nothing else is said.
 pub const PODS_DEFAULT: u64 = 1000;
+/// As the kubelet.
+const IMAGE_GC_EVERY: Duration = Duration::from_secs(300);
 
 /// Settings of one node.
 #[derive(Clone)]
@@ -34,6 +37,8 @@ pub struct NodeConfig {
     /// Added to the labels every node has.
     pub labels: BTreeMap<String, String>,
     pub capacity: CapacityOverrides,
+    /// How often it is looked whether images have to go.
+    pub image_gc_every: Duration,
 }
 
 /// What to report in place of what the machine has.
@@ -60,6 +65,7 @@ impl NodeConfig {
             version: concat!("v1.36.0+knarr.", env!("CARGO_PKG_VERSION_MINOR")).into(),
             labels: BTreeMap::new(),
             capacity: CapacityOverrides::default(),
+            image_gc_every: IMAGE_GC_EVERY,
         }
     }
 }

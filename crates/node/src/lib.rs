@@ -11,6 +11,7 @@ mod config;
 mod downward;
 mod endpoint;
 mod env;
+mod image_gc;
 mod inventory;
 mod lease;
 mod ledger;

@@ -39,6 +39,8 @@ pub struct Server {
     // Ends first: the machine kills what runs on it.
     pub host: Host,
     pub address: Ipv4Addr,
+    /// Name of the node that it runs; most run none.
+    pub node: Option<&'static str>,
     folder: PathBuf,
     disk: Option<Disk>,
     process: Option<Child>,
@@ -52,7 +54,7 @@ impl Server {
         create_dir_all(&folder).expect("a new folder");
         let host = Host::new(&format!("server {address}"));
         let disk = (storage == Storage::Disk).then(|| Disk::new(&host, &folder));
-        Self { host, address, folder, disk, process: None, starts: 0 }
+        Self { host, address, node: None, folder, disk, process: None, starts: 0 }
     }
 
     pub fn url(&self) -> String {
@@ -93,7 +95,11 @@ impl Server {
         let output = File::create(self.output_path()).expect("a new file");
         let errors = File::create(self.log_path()).expect("a new file");
         let mut command = self.command(args);
-        command.arg("--no-node").stdin(Stdio::null()).stdout(output).stderr(errors);
+        match self.node {
+            Some(name) => command.args(["--node-name", name]),
+            None => command.arg("--no-node"),
+        };
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
         self.process = Some(self.host.run(move || command.spawn().expect("the built knarr can be started")));
     }
 

@@ -301,6 +301,8 @@ pub fn cluster_roles() -> Vec<Value> {
             &[rule(READ, &["apps"], &["deployments"]), rule(&["get", "patch"], &["apps"], &["deployments/scale"])],
         ),
         role("system:knarr-function-triggers", &[rule(&["create"], &["knarr.dev"], &["functions/invoke"])]),
+        // Servers bring what images are made of from each other.
+        role("system:knarr-server", &[urls(&["/knarr/v1/blobs/*"])]),
         role("system:kube-scheduler", &scheduler_rules()),
         role("system:kube-controller-manager", &controller_rules()),
         role("system:kube-dns", &[rule(&["list", "watch"], &[""], &["endpoints", "services"])]),
@@ -341,6 +343,7 @@ const BINDINGS: &[(&str, &str, &str)] = &[
     ("system:node-proxier", "User", "system:kube-proxy"),
     ("system:knarr-activator", "User", "system:knarr-activator"),
     ("system:knarr-function-triggers", "User", "system:knarr-function-triggers"),
+    ("system:knarr-server", "User", "system:knarr-server"),
     ("system:kube-scheduler", "User", "system:kube-scheduler"),
     ("system:kube-controller-manager", "User", "system:kube-controller-manager"),
     ("system:kubelet-api-admin", "User", "system:apiserver"),

@@ -1,4 +1,4 @@
-//! Reading blobs, whole or in ranges, streamed from the file.
+//! Reading blobs, whole or in ranges, streamed from the file. What only another server has is brought here first.
 
 use std::io::SeekFrom;
 
@@ -9,8 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::error::RegistryError;
-use super::{Registry, digest_header, empty};
+use super::{BLOB_BYTES_MAX, Registry, digest_header, empty};
 use crate::digest::Digest;
+use crate::store::ImageStore;
 
 /// Bytes read from the file at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -23,7 +24,22 @@ pub(super) async fn get(
 ) -> Result<Response, RegistryError> {
     let digest: Digest =
         digest.parse().map_err(|e: crate::digest::DigestError| RegistryError::digest_invalid(e.to_string()))?;
-    let size = registry.store.blob_size(&digest).ok_or_else(|| RegistryError::blob_unknown(digest.as_str()))?;
+    match registry.content.ensure(&digest, BLOB_BYTES_MAX).await {
+        // Whoever pushes asks this way, and pushes what is not here: no other server may hold him up.
+        Err(_) if head => return Err(RegistryError::blob_unknown(digest.as_str())),
+        ensured => ensured?,
+    }
+    answer(&registry.store, &digest, head, range).await
+}
+
+/// A blob of this store.
+pub(super) async fn answer(
+    store: &ImageStore,
+    digest: &Digest,
+    head: bool,
+    range: Option<String>,
+) -> Result<Response, RegistryError> {
+    let size = store.blob_size(digest).ok_or_else(|| RegistryError::blob_unknown(digest.as_str()))?;
     let common = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (digest_header(), digest.to_string()),
@@ -44,7 +60,7 @@ pub(super) async fn get(
         None => (0, size, StatusCode::OK),
     };
     let io = |e: std::io::Error| RegistryError::io("read the blob", &e);
-    let mut file = tokio::fs::File::open(registry.store.blob_path(&digest)).await.map_err(io)?;
+    let mut file = tokio::fs::File::open(store.blob_path(digest)).await.map_err(io)?;
     if start > 0 {
         file.seek(SeekFrom::Start(start)).await.map_err(io)?;
     }

@@ -5,7 +5,11 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
 
+use super::BringError;
+use crate::error::chain;
+use crate::names::NamesError;
 use crate::store::StoreError;
+use crate::upstream::UpstreamError;
 
 /// An answer that says no.
 #[derive(Debug)]
@@ -78,6 +82,35 @@ impl RegistryError {
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, "UNKNOWN", format!("cannot {attempt}: {error}"))
+    }
+}
+
+impl From<BringError> for RegistryError {
+    fn from(error: BringError) -> Self {
+        match &error {
+            BringError::Nowhere { digest } => Self::blob_unknown(digest.as_str()),
+            BringError::Busy => Self::too_many(error.to_string()),
+            BringError::Unasked { .. } | BringError::Late { .. } | BringError::Failed { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN", error.to_string())
+            }
+        }
+    }
+}
+
+impl From<NamesError> for RegistryError {
+    fn from(error: NamesError) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN", chain(&error))
+    }
+}
+
+/// For the node of this server.
+impl From<RegistryError> for UpstreamError {
+    fn from(error: RegistryError) -> Self {
+        match error.status {
+            StatusCode::NOT_FOUND => Self::NotFound,
+            status if status.is_server_error() => Self::Unreachable { why: error.message },
+            _ => Self::Refused { why: error.message },
+        }
     }
 }
 

@@ -1,47 +1,105 @@
 //! The embedded registry: OCI distribution spec v1.1 over the content store.
 //!
-//! Owns: the routes under `/v2/`. May not know: who is asking (the caller puts authentication and
-//! authorisation in front), TLS, images as runtimes see them.
+//! Owns: the routes under `/v2/`, and that each server answers for all: names are those of the cluster ([`Names`]), and
+//! content that another server has is brought here when it is asked for (`content`). May not know: who is asking (the
+//! caller puts authentication and authorisation in front), TLS, images as runtimes see them.
 //!
 //! Blobs are shared by all repositories, so a cross-repository mount is always granted: access is
 //! decided for the registry as a whole.
 
 mod blobs;
+mod content;
 mod error;
 mod manifests;
+mod share;
 mod uploads;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use http::{Method, StatusCode, header};
 use serde::Deserialize;
 
+use crate::names::Names;
 use crate::reference::is_repository;
 use crate::store::ImageStore;
+use crate::upstream::{Fetched, Siblings, Upstream, UpstreamError};
+use content::Content;
 use error::RegistryError;
 use uploads::Uploads;
+
+pub use content::BringError;
+pub use share::ShareError;
 
 /// Most names in one page of a listing.
 pub const PAGE_MAX: usize = 1000;
 /// Largest blob that may be pushed, in bytes.
 pub const BLOB_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
-/// What every route works on.
+/// What every route works on. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Registry {
+pub struct Registry {
     store: Arc<ImageStore>,
+    names: Arc<dyn Names>,
+    content: Arc<Content>,
     uploads: Arc<Uploads>,
 }
 
-/// The routes; `/v2/` is part of their paths.
-pub fn registry_router(store: Arc<ImageStore>) -> Router {
-    let registry = Registry { store, uploads: Arc::new(Uploads::default()) };
-    // Repository names hold slashes, so the paths are taken apart by hand.
-    Router::new().fallback(dispatch).with_state(registry)
+impl Registry {
+    /// Without `siblings` this is the only server.
+    pub fn new(store: Arc<ImageStore>, names: Arc<dyn Names>, siblings: Option<Arc<dyn Siblings>>) -> Self {
+        let content = Content::new(Arc::clone(&store), siblings);
+        Self { store, names, content, uploads: Arc::default() }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<ImageStore> {
+        &self.store
+    }
+
+    pub(crate) fn names(&self) -> &Arc<dyn Names> {
+        &self.names
+    }
+
+    /// The routes; `/v2/` is part of their paths.
+    pub fn router(&self) -> Router {
+        // Repository names hold slashes, so the paths are taken apart by hand.
+        Router::new().fallback(dispatch).with_state(self.clone())
+    }
+
+    /// A blob for another server: of this store, or none.
+    pub async fn own_blob(&self, digest: &str) -> Response {
+        let Ok(digest) = digest.parse() else {
+            return RegistryError::digest_invalid(format!("{digest:?} is no digest")).into_response();
+        };
+        blobs::answer(&self.store, &digest, false, None).await.unwrap_or_else(IntoResponse::into_response)
+    }
+}
+
+/// For the node of this server, which has the same store.
+#[async_trait]
+impl Upstream for Registry {
+    async fn get(&self, path: &str, _accept: &str) -> Result<Fetched, UpstreamError> {
+        match parse(path) {
+            Some(Target::Manifest { repository, reference }) => {
+                let (named, bytes) = manifests::read(self, repository, reference).await.map_err(UpstreamError::from)?;
+                let body = futures::stream::once(async move { Ok(bytes.into()) }).boxed();
+                Ok(Fetched { media_type: named.media_type, body })
+            }
+            // Whoever asks puts it into the store himself.
+            Some(Target::Blob { digest, .. }) => match (self.content.siblings(), digest.parse()) {
+                (Some(siblings), Ok(digest)) => {
+                    Ok(Fetched { media_type: String::new(), body: siblings.blob(&digest).await? })
+                }
+                _ => Err(UpstreamError::NotFound),
+            },
+            _ => Err(UpstreamError::NotFound),
+        }
+    }
 }
 
 /// The parameters of listings and uploads.
@@ -141,19 +199,19 @@ async fn route(
     let method = request.method().clone();
     match (target, &method) {
         (Target::Base, &Method::GET | &Method::HEAD) => Ok((StatusCode::OK, "{}").into_response()),
-        (Target::Catalog, &Method::GET) => manifests::catalog(registry, parameters),
-        (Target::Tags { repository }, &Method::GET) => manifests::tags(registry, repository, parameters),
+        (Target::Catalog, &Method::GET) => manifests::catalog(registry, parameters).await,
+        (Target::Tags { repository }, &Method::GET) => manifests::tags(registry, repository, parameters).await,
         (Target::Referrers { repository, digest }, &Method::GET) => {
-            manifests::referrers(registry, repository, digest, parameters)
+            manifests::referrers(registry, repository, digest, parameters).await
         }
         (Target::Manifest { repository, reference }, &Method::GET | &Method::HEAD) => {
-            manifests::get(registry, repository, reference, method == Method::HEAD)
+            manifests::get(registry, repository, reference, method == Method::HEAD).await
         }
         (Target::Manifest { repository, reference }, &Method::PUT) => {
             manifests::put(registry, repository, reference, request).await
         }
         (Target::Manifest { repository, reference }, &Method::DELETE) => {
-            manifests::delete(registry, repository, reference)
+            manifests::delete(registry, repository, reference).await
         }
         (Target::Blob { digest, .. }, &Method::GET | &Method::HEAD) => {
             let range = request.headers().get(header::RANGE).and_then(|v| v.to_str().ok()).map(str::to_owned);

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use cri::{ImageKind, ImageService, PlatformPreference};
+use cri::{Collection, ImageKind, ImageService, PlatformPreference};
+use image::Digest;
 use image::build::{self, BuildOptions};
-use image::{Digest, GRACE, collect_garbage};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, WASM, fixture, is_root, layer, layered, request, with_config};
@@ -95,21 +95,21 @@ async fn a_merged_root_is_made_once_and_costs_no_content() {
     let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
     assert_eq!(inode(roots[0].join("big")), inode(layer.join("big")));
     // It goes with the last image that has these layers, unless a guest has it open.
-    let key: Digest = format!("sha256:{}", roots[0].file_name().unwrap().display()).parse().unwrap();
-    let collect = |in_use: &[Digest]| {
-        let later = std::time::SystemTime::now() + GRACE * 2;
-        let collected = collect_garbage(&f.store, later, GRACE, &in_use.iter().cloned().collect()).unwrap();
-        (collected.roots, collected.layers)
+    let manifest = |name: &str| f.store.tag(name, "v1").unwrap().unwrap().to_string();
+    let (one, two) = (manifest("one"), manifest("two"));
+    let collect = async |images: &[&String], in_use: &[&String]| {
+        let texts = |texts: &[&String]| texts.iter().map(|text| (*text).clone()).collect();
+        f.images.collect(Collection { images: texts(images), in_use: texts(in_use) }).await.unwrap();
+        (names("roots"), names("layers"))
     };
     f.images.remove("registry.local/one:v1").await.unwrap();
-    for name in ["one", "two"] {
-        assert_eq!(collect(&[]), (0, 0), "{name} still needs them");
-        let [manifest] = f.store.manifests(name).unwrap().try_into().unwrap();
-        f.store.remove_manifest(name, &manifest).unwrap();
-    }
-    assert_eq!(collect(std::slice::from_ref(&key)), (0, 2));
-    assert_eq!(fs::read(roots[0].join("app.wasm")).unwrap(), b"app", "links outlive the layers");
-    assert_eq!(collect(&[]), (1, 0));
+    assert_eq!(collect(&[], &[]).await, (1, 2), "a manifest without a tag is an image too");
+    assert_eq!(collect(&[&one], &[]).await, (1, 2), "two still needs them");
+    assert_eq!(collect(&[&two], &[&two]).await, (1, 2), "a guest has it open");
+    assert!(f.store.manifests("two").unwrap().is_empty());
+    assert_eq!(fs::read(roots[0].join("app.wasm")).unwrap(), b"app");
+    layered(&f.store, "two:v1", WASI, &layers, &json!({ "Entrypoint": ["/app.wasm"], "Env": ["two:v1"] }));
+    assert_eq!(collect(&[&two], &[]).await, (0, 0));
     assert_eq!(names("tmp"), 0);
 }
 

@@ -1,12 +1,15 @@
 //! A store with its image service, and images of any layers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use axum::Router;
 use cri::{PlatformPreference, PullRequest};
-use image::{Digest, ImageStore, Images};
+use image::{Digest, ImageStore, Images, NameChange, NamedManifest, Names, NamesError, Registry, Repository};
 use serde_json::{Value, json};
 
 pub const WASM: &[u8] = b"\0asm\x01\0\0\0";
@@ -22,6 +25,42 @@ pub fn fixture() -> Fixture {
     let store = ImageStore::open(dir.path()).unwrap();
     let images = Images::new(Arc::clone(&store), vec!["registry.local".into()]);
     Fixture { dir, store, images }
+}
+
+/// The names that a store has itself.
+struct NamesOnDisk(Arc<ImageStore>);
+
+#[async_trait]
+impl Names for NamesOnDisk {
+    async fn tagged(&self, repository: &str, tag: &str) -> Option<NamedManifest> {
+        let digest = self.0.tag(repository, tag).unwrap()?;
+        self.named(repository, &digest).await
+    }
+
+    async fn named(&self, repository: &str, digest: &Digest) -> Option<NamedManifest> {
+        self.0.manifest(repository, digest).unwrap()
+    }
+
+    async fn repository(&self, _: &str) -> Repository {
+        unreachable!("nobody lists")
+    }
+
+    async fn repositories(&self) -> Vec<String> {
+        self.0.repositories().unwrap()
+    }
+
+    async fn manifests(&self) -> BTreeSet<Digest> {
+        unreachable!("nobody collects")
+    }
+
+    async fn change(&self, _: &str, _: NameChange) -> Result<bool, NamesError> {
+        unreachable!("nobody pushes")
+    }
+}
+
+/// A registry of what was built into a store.
+pub fn router_of(store: &Arc<ImageStore>) -> Router {
+    Registry::new(Arc::clone(store), Arc::new(NamesOnDisk(Arc::clone(store))), None).router()
 }
 
 pub fn is_root() -> bool {

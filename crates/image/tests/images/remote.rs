@@ -8,9 +8,9 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use cri::{ImageError, ImageKind, ImageService, PlatformPreference};
 use image::build::{self, BuildOptions, ImageFile, StartConfig};
-use image::{Digest, Platform, registry_router, this_architecture};
+use image::{Digest, Platform, this_architecture};
 
-use crate::fixture::{Fixture, WASM, fixture, flip_a_byte, is_root, request};
+use crate::fixture::{Fixture, WASM, fixture, flip_a_byte, is_root, request, router_of};
 
 use PlatformPreference::{ContainerOnly, WasmFirst};
 
@@ -36,12 +36,11 @@ impl Elsewhere {
         let (upstream, node) = (fixture(), fixture());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
-        let router =
-            registry_router(Arc::clone(&upstream.store)).layer(from_fn(move |request: Request, next: Next| {
-                let path = request.uri().path().to_owned();
-                log.lock().unwrap().push(path.clone());
-                async move { change(next.run(request).await, &path, lie).await }
-            }));
+        let router = router_of(&upstream.store).layer(from_fn(move |request: Request, next: Next| {
+            let path = request.uri().path().to_owned();
+            log.lock().unwrap().push(path.clone());
+            async move { change(next.run(request).await, &path, lie).await }
+        }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, router).await });

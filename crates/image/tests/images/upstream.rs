@@ -10,10 +10,10 @@ use cri::{ImageError, ImageKind, ImageService, PlatformPreference};
 use futures::StreamExt;
 use http::StatusCode;
 use image::build::{self, BuildOptions};
-use image::{Fetched, Images, Upstream, UpstreamError, registry_router};
+use image::{Fetched, Images, Upstream, UpstreamError};
 use tower::ServiceExt;
 
-use crate::fixture::{Fixture, WASM, fixture, request};
+use crate::fixture::{Fixture, WASM, fixture, request, router_of};
 
 /// The registry of a store, or of none that answers.
 struct Server(Option<Router>);
@@ -50,7 +50,7 @@ async fn a_node_pulls_what_was_pushed_to_a_server() {
         build::wasm_artifact(&server.store, content, &BuildOptions { repository: "team/app", tag: "v1" }).unwrap()
     };
     let digest = push(WASM);
-    let (node, images) = node_of(Some(registry_router(Arc::clone(&server.store))));
+    let (node, images) = node_of(Some(router_of(&server.store)));
     let ask = request("registry.local/team/app:v1", PlatformPreference::WasmFirst);
     assert!(images.resolve_local(&ask).await.unwrap().is_none());
     let image = images.pull(ask.clone()).await.unwrap();

@@ -10,8 +10,8 @@ pub mod native_code;
 mod record;
 pub mod registration;
 pub mod servers;
-mod upkeep;
-mod upstream;
+pub mod upkeep;
+pub mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;

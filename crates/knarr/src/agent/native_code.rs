@@ -3,10 +3,8 @@
 //! Owns: which server is asked first. Every node puts the servers in the same order for one image, another for each image,
 //! so that one of them compiles for all and the work is spread. May not know: how code is compiled or kept.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +15,7 @@ use rustls::ClientConfig;
 use sha2::{Digest, Sha256};
 use wasm_runtime::{CodeSource, FoundCode, NotFound, Wanted};
 
-use super::servers::{Servers, causes};
+use super::servers::{Servers, Unreached, causes};
 use super::upkeep::server_addresses;
 use super::upstream::chunks;
 use crate::cluster::wire::{CODE_SHA256, NATIVE};
@@ -36,7 +34,7 @@ pub struct ClusterCode {
     tls: ClientConfig,
     /// On a server: itself, and who says which others there are.
     here: Option<(String, kube::Client)>,
-    unreached: Mutex<BTreeMap<String, Instant>>,
+    unreached: Unreached,
 }
 
 /// What one server says.
@@ -51,12 +49,12 @@ enum Answer {
 impl ClusterCode {
     /// For a node on a machine of its own.
     pub fn of_node(servers: Servers, tls: ClientConfig) -> Self {
-        Self { servers, tls, here: None, unreached: Mutex::default() }
+        Self { servers, tls, here: None, unreached: Unreached::new(AVOIDED_FOR) }
     }
 
     /// For the node of the server at `here`; `client` lists the servers.
     pub fn of_server(servers: Servers, tls: ClientConfig, here: String, client: kube::Client) -> Self {
-        Self { servers, tls, here: Some((here, client)), unreached: Mutex::default() }
+        Self { servers, tls, here: Some((here, client)), unreached: Unreached::new(AVOIDED_FOR) }
     }
 
     async fn ask(&self, server: &str, path: &str) -> Answer {
@@ -66,11 +64,11 @@ impl ClusterCode {
         let one = self.servers.alone(server);
         let answer = match tokio::time::timeout(ANSWER_WITHIN, one.send(&self.tls, request)).await {
             Err(_) => {
-                self.avoid(server);
+                self.unreached.note(server);
                 return Answer::TooSlow(format!("no answer within {ANSWER_WITHIN:?}"));
             }
             Ok(Err(error)) => {
-                self.avoid(server);
+                self.unreached.note(server);
                 return Answer::No(causes(&*error));
             }
             Ok(Ok(answer)) => answer,
@@ -88,17 +86,6 @@ impl ClusterCode {
                 if status == StatusCode::GATEWAY_TIMEOUT { Answer::TooSlow(why) } else { Answer::No(why) }
             }
         }
-    }
-
-    fn avoid(&self, server: &str) {
-        let mut unreached = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
-        unreached.retain(|_, when| when.elapsed() < AVOIDED_FOR);
-        unreached.insert(server.to_owned(), Instant::now());
-    }
-
-    fn avoided(&self) -> Vec<String> {
-        let unreached = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
-        unreached.iter().filter(|(_, when)| when.elapsed() < AVOIDED_FOR).map(|(server, _)| server.clone()).collect()
     }
 }
 
@@ -121,7 +108,7 @@ impl CodeSource for ClusterCode {
         let Wanted { digest, manifest, compatibility, namespace } = wanted;
         let path = format!("{NATIVE}/{compatibility}/{digest}?manifest={manifest}&namespace={namespace}");
         let mut said = Vec::new();
-        for server in order(&self.servers.known(), digest, here, &self.avoided()) {
+        for server in order(&self.servers.known(), digest, here, &self.unreached.list()) {
             match self.ask(&server, &path).await {
                 Answer::Code(code) => return Ok(code),
                 Answer::No(why) => said.push(format!("{server}: {why}")),

@@ -4,13 +4,14 @@
 //! of one name, so that it is the same to TLS which of them answers. All connections leave from the node's own address.
 //! May not know: what is asked.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -141,6 +142,29 @@ impl Servers {
             }
         }
         Err(failed)
+    }
+}
+
+/// Servers that could not be reached lately, and are left for last.
+pub struct Unreached {
+    avoided_for: Duration,
+    since: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Unreached {
+    pub fn new(avoided_for: Duration) -> Self {
+        Self { avoided_for, since: Mutex::default() }
+    }
+
+    pub fn note(&self, server: &str) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.retain(|_, when| when.elapsed() < self.avoided_for);
+        since.insert(server.to_owned(), Instant::now());
+    }
+
+    pub fn list(&self) -> Vec<String> {
+        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.iter().filter(|(_, when)| when.elapsed() < self.avoided_for).map(|(server, _)| server.clone()).collect()
     }
 }
 

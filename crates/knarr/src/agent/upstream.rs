@@ -1,7 +1,7 @@
 //! Images of the cluster's registry, for this node.
 //!
-//! Each server keeps what was pushed to it, so they are asked one after another, with the node's certificate. Owns: that,
-//! and how long a server may stay silent. May not know: images.
+//! Any server answers for all, if it can reach the one that has the content: they are asked one after another, with the
+//! node's certificate. Owns: that, and how long a server may stay silent. May not know: images.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl Upstream for ClusterRegistry {
     async fn get(&self, path: &str, accept: &str) -> Result<Fetched, UpstreamError> {
         let mut unanswered = None;
         for server in self.servers.each() {
-            match self.ask(&server, path, accept).await {
+            match ask(&server, &self.tls, path, accept).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(UpstreamError::NotFound) => {}
                 Err(error) => unanswered = Some(error),
@@ -41,28 +41,27 @@ impl Upstream for ClusterRegistry {
     }
 }
 
-impl ClusterRegistry {
-    async fn ask(&self, server: &Servers, path: &str, accept: &str) -> Result<Fetched, UpstreamError> {
-        let unreachable = |why: String| UpstreamError::Unreachable { why };
-        let mut request = Request::get(path);
-        if !accept.is_empty() {
-            request = request.header(header::ACCEPT, accept);
+/// Asks one server.
+pub async fn ask(server: &Servers, tls: &ClientConfig, path: &str, accept: &str) -> Result<Fetched, UpstreamError> {
+    let unreachable = |why: String| UpstreamError::Unreachable { why };
+    let mut request = Request::get(path);
+    if !accept.is_empty() {
+        request = request.header(header::ACCEPT, accept);
+    }
+    let request = request.body(Full::<Bytes>::default()).map_err(|error| unreachable(error.to_string()))?;
+    let answer = tokio::time::timeout(SILENCE_MAX, server.send(tls, request)).await;
+    let answer = answer.map_err(|_| unreachable(format!("no answer within {SILENCE_MAX:?}")))?;
+    let answer = answer.map_err(|error| unreachable(causes(&*error)))?;
+    match answer.status() {
+        StatusCode::OK => {
+            let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            let media_type = media_type.unwrap_or_default().to_owned();
+            let body = chunks(answer.into_body()).map(move |chunk| chunk.map_err(unreachable)).boxed();
+            Ok(Fetched { media_type, body })
         }
-        let request = request.body(Full::<Bytes>::default()).map_err(|error| unreachable(error.to_string()))?;
-        let answer = tokio::time::timeout(SILENCE_MAX, server.send(&self.tls, request)).await;
-        let answer = answer.map_err(|_| unreachable(format!("no answer within {SILENCE_MAX:?}")))?;
-        let answer = answer.map_err(|error| unreachable(causes(&*error)))?;
-        match answer.status() {
-            StatusCode::OK => {
-                let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-                let media_type = media_type.unwrap_or_default().to_owned();
-                let body = chunks(answer.into_body()).map(move |chunk| chunk.map_err(unreachable)).boxed();
-                Ok(Fetched { media_type, body })
-            }
-            StatusCode::NOT_FOUND => Err(UpstreamError::NotFound),
-            status if status.is_server_error() => Err(unreachable(format!("it answered {status}"))),
-            status => Err(UpstreamError::Refused { why: format!("it answered {status}") }),
-        }
+        StatusCode::NOT_FOUND => Err(UpstreamError::NotFound),
+        status if status.is_server_error() => Err(unreachable(format!("it answered {status}"))),
+        status => Err(UpstreamError::Refused { why: format!("it answered {status}") }),
     }
 }
 

@@ -180,6 +180,11 @@ impl ClusterConfig {
         format!("https://{}", SocketAddr::new(self.reachable_ip(), self.listen.port()))
     }
 
+    /// `host:port` by which others know this server.
+    pub fn own_address(&self) -> String {
+        SocketAddr::new(self.reachable_ip(), self.listen.port()).to_string()
+    }
+
     /// A listener on every address is reached by loopback from here.
     pub fn reachable_ip(&self) -> IpAddr {
         reachable(self.listen)

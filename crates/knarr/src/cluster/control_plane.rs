@@ -8,8 +8,8 @@ use apiserver::{
     ApiServer, ApiServerConfig, MASTERS, ObjectFacets, RequestHeader, TlsNodeConnector, UserInfo, Version,
 };
 use controllers::{Clients, ControllersConfig};
-use image::ImageStore;
-use store::{Alarm, Store};
+use image::{ImageStore, Images, Registry, Siblings};
+use store::{Alarm, MemberId, Store};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +17,14 @@ use wasm_runtime::{NativeCache, NativeConfig};
 
 use super::config::{AuditConfig, ClusterConfig, KUBERNETES_SERVICE, ProxiesConfig};
 use super::front_door::front_door;
+use super::image_copies;
+use super::image_names::ImageNames;
+use super::leftovers;
 use super::members_api::{self, MembersApi};
 use super::native_api::{self, NativeApi};
 use super::registry;
 use super::reload;
+use super::siblings::{self, OtherServers};
 use super::store_member::StoreMember;
 use crate::pki::{Authority, FrontProxyCertificates, Identity};
 use crate::version;
@@ -28,6 +32,7 @@ use crate::version;
 /// A running control plane.
 pub struct ControlPlane {
     pub image_store: Arc<ImageStore>,
+    pub registry: Registry,
     /// Native code of Wasm images, for this server's node and for others.
     pub native: Arc<NativeCache>,
     api_server: ApiServer,
@@ -35,6 +40,8 @@ pub struct ControlPlane {
     server: JoinHandle<()>,
     leader: JoinHandle<()>,
     reloads: JoinHandle<()>,
+    /// What looks after the disk of this server.
+    upkeep: Vec<JoinHandle<()>>,
 }
 
 /// Whose certificates it signs and trusts.
@@ -69,16 +76,26 @@ impl ControlPlane {
             cluster_authority: authority.clone(),
             peer_authority: authorities.peers.clone(),
         });
-        let registry = registry::routes(&api_server, Arc::clone(&image_store));
-        let (cache, images) = (Arc::clone(&native), Arc::clone(&image_store));
-        let members = members.merge(native_api::routes(NativeApi { api_server: api_server.clone(), cache, images }));
-        let router = front_door(api_server.router(), registry, members);
+        let (registry, copies) =
+            open_registry(config, authority, (&store, &api_server, &image_store), shutdown).await?;
+        let leftovers = (!config.runs_node).then(|| {
+            let images = Images::of_server(&registry, Vec::new());
+            leftovers::spawn(images, Arc::clone(&native), shutdown.clone())
+        });
+        let upkeep = copies.into_iter().chain(leftovers).collect();
+        let members = members.merge(siblings::routes(&api_server, &registry)).merge(native_api::routes(NativeApi {
+            api_server: api_server.clone(),
+            cache: Arc::clone(&native),
+            images: Arc::clone(&image_store),
+            registry: registry.clone(),
+        }));
+        let router = front_door(api_server.router(), registry::routes(&api_server, &registry), members);
         let proxies = config.proxies.as_ref().map(ProxiesConfig::open).transpose()?.map(Arc::new);
         let tls = server_tls(config, authority, proxies.as_deref())?;
         let server = tokio::spawn(apiserver::serve(listener, tls, router, proxies, shutdown.clone()));
         let leader = tokio::spawn(lead(api_server.clone(), store, Arc::clone(authority), shutdown.clone()));
         let reloads = tokio::spawn(reload::follow(watched, config.clone(), api_server.clone(), shutdown.clone()));
-        Ok(Self { image_store, native, api_server, member, server, leader, reloads })
+        Ok(Self { image_store, registry, native, api_server, member, server, leader, reloads, upkeep })
     }
 
     /// Returns, with the reason, when this member must serve nothing any more.
@@ -104,13 +121,47 @@ impl ControlPlane {
 
     /// After the shutdown token was cancelled: waits until everything ended and the store is safe.
     pub async fn stop(self) {
-        for task in [self.leader, self.server, self.reloads] {
+        for task in [self.leader, self.server, self.reloads].into_iter().chain(self.upkeep) {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a control plane task failed");
             }
         }
         self.member.stop().await;
     }
+}
+
+/// The registry, and what keeps this server's store like those of others.
+async fn open_registry(
+    config: &ClusterConfig,
+    authority: &Authority,
+    (store, api_server, images): (&Store<ObjectFacets>, &ApiServer, &Arc<ImageStore>),
+    shutdown: &CancellationToken,
+) -> Result<(Registry, Option<JoinHandle<()>>)> {
+    let names = Arc::new(ImageNames::new(store.clone()));
+    let others: Option<Arc<dyn Siblings>> = match &config.peers {
+        None => None,
+        Some(_) => {
+            let client = client(api_server, "system:apiserver", &[MASTERS]);
+            Some(Arc::new(OtherServers::new(config, authority, client)?))
+        }
+    };
+    let is_alone = others.is_none();
+    let registry = Registry::new(Arc::clone(images), names.clone(), others);
+    // Before names were in the cluster's state, they were with the images.
+    let me = store.members().me;
+    if !names.has_told(me)
+        && let Err(error) = tell(&registry, &names, me).await
+    {
+        tracing::warn!(error = format!("{error:#}"), "the cluster does not know yet what images this server has");
+    }
+    let copies = (!is_alone).then(|| image_copies::spawn(names, registry.clone(), shutdown.clone()));
+    Ok((registry, copies))
+}
+
+/// Once in the life of a member. When it fails, the next start tries again.
+async fn tell(registry: &Registry, names: &ImageNames, me: MemberId) -> Result<()> {
+    registry.publish_all().await?;
+    Ok(names.set_told(me).await?)
 }
 
 fn server_tls(

@@ -6,8 +6,11 @@
 mod config;
 mod control_plane;
 mod front_door;
+mod image_copies;
+mod image_names;
 mod join;
 mod key_value;
+mod leftovers;
 mod lock;
 mod member_record;
 mod members_api;
@@ -17,12 +20,12 @@ mod peers;
 mod registry;
 mod reload;
 mod restore;
+mod siblings;
 mod state_api;
 mod store_member;
 pub mod wire;
 pub mod worker_node;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,6 +129,12 @@ impl Cluster {
         &self.control_plane.image_store
     }
 
+    /// Tells all servers of an image that was put into [`Self::image_store`].
+    pub async fn publish_image(&self, repository: &str, tag: &str) -> Result<()> {
+        let published = self.control_plane.registry.publish(repository, tag).await;
+        published.with_context(|| format!("cannot publish {repository}:{tag}"))
+    }
+
     async fn node_ready(&self) -> Result<()> {
         let api: Api<NodeObject> = Api::all(self.admin());
         let ready = kube::runtime::wait::await_condition(api, &self.config.node_name, is_ready);
@@ -195,7 +204,7 @@ async fn start_node(
         node: control_plane.client(&user, &["system:nodes"]),
         proxy: control_plane.client("system:kube-proxy", &["system:node-proxier"]),
         activator: control_plane.client("system:knarr-activator", &[]),
-        images: image::Images::new(Arc::clone(&control_plane.image_store), config.registry_names()),
+        images: image::Images::of_server(&control_plane.registry, config.registry_names()),
         native: native_code(config, authority, control_plane)?,
     };
     WorkerNode::start(NodeSettings::of_server(config, authority, pod_cidr)?, clients, shutdown).await
@@ -211,8 +220,7 @@ fn native_code(config: &ClusterConfig, authority: &Authority, control_plane: &Co
     let leaf = authority.client(&Identity { user: &user, groups: &["system:nodes"] })?;
     let client = control_plane.client(&user, &["system:nodes"]);
     let servers = Servers::new(Vec::new(), config.reachable_ip());
-    let here = SocketAddr::new(config.reachable_ip(), config.listen.port()).to_string();
-    let source = ClusterCode::of_server(servers, authority.client_config(&leaf)?, here, client);
+    let source = ClusterCode::of_server(servers, authority.client_config(&leaf)?, config.own_address(), client);
     Ok(NodeCode { cache, source: Some(Arc::new(source)) })
 }
 

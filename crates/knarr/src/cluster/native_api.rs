@@ -1,7 +1,7 @@
 //! Gives nodes native code, so that the cluster compiles an image once.
 //!
 //! Owns: the handler of `wire::NATIVE`: who may ask how much, how long an answer takes, and that nothing is compiled but
-//! what an image of this server's registry has. Code goes from servers to nodes and never back: a node that was taken
+//! what an image has that some server has. Code goes from servers to nodes and never back: a node that was taken
 //! over gives nobody code. May not know: how code is compiled and kept (`wasm_runtime`), which server a node asks.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use futures::Stream;
 use http::header;
-use image::{Digest, ImageStore};
+use image::{Digest, ImageStore, Registry};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use wasm_runtime::{CODE_BYTES_MAX, NativeCache, NativeCode, WasmFile};
@@ -45,6 +45,8 @@ pub struct NativeApi {
     pub api_server: ApiServer,
     pub cache: Arc<NativeCache>,
     pub images: Arc<ImageStore>,
+    /// Brings those that were pushed to another server.
+    pub registry: Registry,
 }
 
 struct Served {
@@ -176,6 +178,9 @@ impl NativeApi {
         let known = tokio::task::spawn_blocking(move || cache.find(&digest)).await;
         if let Some(code) = known.map_err(Status::internal)? {
             return Ok(code);
+        }
+        if let Err(error) = self.registry.bring(&wanted.manifest).await {
+            tracing::debug!(%error, manifest = %wanted.manifest, "an image is not brought from another server");
         }
         let found = image::wasm_file(&self.images, &wanted.manifest).await;
         let found = found.map_err(|error| Status::unavailable(one_line(error)))?;

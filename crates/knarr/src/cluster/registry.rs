@@ -4,21 +4,19 @@
 //! ClusterRole with `nonResourceURLs: ["/v2/*"]` and verbs `get`, `head`, `post`, `patch`, `put`,
 //! `delete` grants access. May not know: what the registry stores.
 
-use std::sync::Arc;
-
 use apiserver::ApiServer;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
-use image::{ImageStore, registry_router};
+use image::Registry;
 
 use super::front_door::permit;
 
 /// The registry's routes, for those who may.
-pub fn routes(api_server: &ApiServer, store: Arc<ImageStore>) -> Router {
-    registry_router(store).layer(from_fn_with_state(api_server.clone(), authorize))
+pub fn routes(api_server: &ApiServer, registry: &Registry) -> Router {
+    registry.router().layer(from_fn_with_state(api_server.clone(), authorize))
 }
 
 async fn authorize(State(api_server): State<ApiServer>, request: Request, next: Next) -> Response {

@@ -25,6 +25,9 @@ pub const NATIVE: &str = "/knarr/v1/native";
 /// Of an answer below [`NATIVE`]: the SHA-256 of the body, 64 hex digits.
 pub const CODE_SHA256: &str = "knarr-code-sha256";
 
+/// `GET …/DIGEST`: a blob of an image, for other servers; none that is not in the asked one's own store.
+pub const BLOBS: &str = "/knarr/v1/blobs";
+
 /// `GET`: the whole state as one file.
 pub const BACKUP: &str = "/knarr/v1/backup";
 /// `GET`: [`KeyList`].

@@ -70,7 +70,7 @@ pub async fn run(args: DemoArgs) -> Result<()> {
 async fn show(cluster: &Cluster, steps: &Steps) -> Result<()> {
     let client = cluster.admin();
     steps
-        .run("example images in the registry", async { examples::put_images(cluster.image_store()) })
+        .run("example images in the registry", put_images(cluster))
         .await
         .context("cannot put the example images into the registry")?;
     for (name, text) in examples::MANIFESTS {
@@ -97,6 +97,14 @@ async fn show(cluster: &Cluster, steps: &Steps) -> Result<()> {
         if answer != expected {
             bail!("shop answered {answer} to {call}");
         }
+    }
+    Ok(())
+}
+
+async fn put_images(cluster: &Cluster) -> Result<()> {
+    examples::put_images(cluster.image_store())?;
+    for repository in examples::REPOSITORIES {
+        cluster.publish_image(repository, examples::TAG).await?;
     }
     Ok(())
 }

@@ -24,10 +24,16 @@ pub struct Harness {
     pub pki: Pki,
     pub dir: tempfile::TempDir,
     pub node: Option<NodeHandle>,
+    image_gc_every: Option<Duration>,
 }
 
 impl Harness {
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// An agent that looks after images this often.
+    pub async fn start_with(image_gc_every: Option<Duration>) -> Self {
         let mut harness = Self {
             api: FakeApi::new(),
             wasm: FakeRuntime::new("wasm"),
@@ -37,6 +43,7 @@ impl Harness {
             pki: Pki::new(),
             dir: tempfile::tempdir().unwrap(),
             node: None,
+            image_gc_every,
         };
         harness.images.offer("wasm:v1", true, false);
         harness.images.offer("linux:v1", false, true);
@@ -48,6 +55,7 @@ impl Harness {
     pub async fn spawn(&mut self) {
         let mut config = NodeConfig::new("n1", self.dir.path(), self.pki.server_config());
         config.endpoint_listen = "127.0.0.1:0".parse().unwrap();
+        config.image_gc_every = self.image_gc_every.unwrap_or(config.image_gc_every);
         let deps = NodeDeps {
             client: self.api.client(),
             images: Arc::new(self.images.clone()),

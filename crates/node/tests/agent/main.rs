@@ -5,6 +5,7 @@
 mod endpoint;
 mod fake_api;
 mod harness;
+mod image_gc;
 mod pki;
 mod running_pods;
 mod streams;

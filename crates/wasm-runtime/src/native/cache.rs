@@ -4,11 +4,12 @@
 //! temporary name, synced, renamed; the `.json` goes last, so a code file without one is garbage.
 //! What is not in it is had from elsewhere, if there is somebody to ask, or compiled.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -19,6 +20,7 @@ use crate::confine::Confinement;
 use crate::keyed_locks::KeyedLocks;
 use crate::native::compile::{self, CompileError, CompilerProcess};
 use crate::native::elsewhere::{self, CODE_BYTES_MAX, CodeSource, Wanted};
+use crate::native::expiry;
 use crate::native::seal::SealKey;
 use crate::native::slots::FairSlots;
 use crate::{engine, offer};
@@ -221,7 +223,7 @@ impl NativeCache {
     /// The sealed code if it is whole; anything else is treated as absent and compiled anew.
     pub fn find(&self, digest: &str) -> Option<NativeCode> {
         let (code_path, sidecar_path) = self.paths(digest);
-        let sidecar: Sidecar = serde_json::from_slice(&std::fs::read(sidecar_path).ok()?).ok()?;
+        let sidecar: Sidecar = serde_json::from_slice(&std::fs::read(&sidecar_path).ok()?).ok()?;
         let mut file = File::open(&code_path).ok()?;
         let mut code = Vec::new();
         file.read_to_end(&mut code).ok()?;
@@ -232,12 +234,19 @@ impl NativeCache {
             return None;
         }
         file.rewind().ok()?;
+        expiry::note_use(&sidecar_path, SystemTime::now());
         Some(NativeCode {
             file,
             description: sidecar.description,
             bytes: code.len() as u64,
             sha256: hex::encode(found),
         })
+    }
+
+    /// Removes code that was not used for so long, but for that of these Wasm files (`sha256:…`). Answers the bytes that
+    /// are free then. Blocking.
+    pub fn expire(&self, in_use: &BTreeSet<String>, unused_for: Duration) -> io::Result<u64> {
+        expiry::expire(&self.dir, in_use, unused_for, SystemTime::now())
     }
 
     fn paths(&self, digest: &str) -> (PathBuf, PathBuf) {

@@ -6,6 +6,7 @@
 mod cache;
 pub(crate) mod compile;
 mod elsewhere;
+mod expiry;
 mod seal;
 mod slots;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -206,6 +207,21 @@ impl RuntimeService for WasmRuntime {
         let key = id.0.clone();
         self.state.with(move |state| state.records.remove_container(&key)).await;
         Ok(())
+    }
+
+    async fn forget_prepared(&self, unused_for: Duration) -> Result<u64, RuntimeError> {
+        let in_use = self.state.with(|state| -> BTreeSet<String> {
+            let images = state.records.containers.values().map(|container| &container.config.image.kind);
+            let digests = images.filter_map(|kind| match kind {
+                ImageKind::Wasm { digest, .. } => Some(digest.clone()),
+                ImageKind::Rootfs { .. } => None,
+            });
+            digests.collect()
+        });
+        let (in_use, cache) = (in_use.await, Arc::clone(&self.cache));
+        let failed = |source| RuntimeError::Io { attempt: "remove native code".to_owned(), source };
+        let expired = tokio::task::spawn_blocking(move || cache.expire(&in_use, unused_for)).await;
+        expired.map_err(|error| failed(std::io::Error::other(error)))?.map_err(failed)
     }
 
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>, RuntimeError> {

@@ -2,14 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+mod servers;
+mod several;
+
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use http::{Request, StatusCode};
-use image::{Digest, ImageStore, registry_router};
+use image::{Digest, ImageStore, Registry};
 use serde_json::{Value, json};
 use tower::ServiceExt;
+
+use servers::SharedNames;
 
 struct Answer {
     status: StatusCode,
@@ -30,8 +35,8 @@ impl Answer {
 fn registry() -> (tempfile::TempDir, Arc<ImageStore>, Router) {
     let dir = tempfile::tempdir().unwrap();
     let store = ImageStore::open(dir.path()).unwrap();
-    let router = registry_router(Arc::clone(&store));
-    (dir, store, router)
+    let registry = Registry::new(Arc::clone(&store), Arc::new(SharedNames::default()), None);
+    (dir, store, registry.router())
 }
 
 async fn send(router: &Router, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
