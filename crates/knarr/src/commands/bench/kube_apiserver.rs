@@ -61,7 +61,7 @@ impl KubeApiserver {
             file("client-ca-file", "ca.crt"),
             file("tls-cert-file", "server.crt"),
             file("tls-private-key-file", "server.key"),
-            file("service-account-key-file", "accounts.key"),
+            file("service-account-key-file", "accounts.pub"),
             file("service-account-signing-key-file", "accounts.key"),
         ]);
         let log = std::fs::File::create(dir.path().join("log")).context("cannot make kube-apiserver's log")?;
@@ -113,12 +113,13 @@ fn certify(dir: &Path, address: IpAddr, server: &str) -> Result<PathBuf> {
     let authority = Authority::open(dir, AuthorityName::Cluster)?;
     let leaf = authority.server("kube-apiserver", &[], &[address])?;
     let admin = authority.client(&Identity { user: "admin", groups: &["system:masters"] })?;
-    // It signs tokens with nothing newer, so it cannot be a key like the others.
+    // It signs tokens with nothing newer, so it cannot be a key like the others; and it wants the public half by itself.
     let accounts = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot make a key for tokens")?;
     let text = Kubeconfig { server, user: "admin", ca_pem: authority.certificate_pem(), leaf: &admin }.render();
     let kubeconfig = dir.join("admin.kubeconfig");
     write_private(&dir.join("server.crt"), leaf.certificate_pem.as_bytes())?;
     write_private(&dir.join("server.key"), leaf.key_pem.as_bytes())?;
+    write_private(&dir.join("accounts.pub"), accounts.public_key_pem().as_bytes())?;
     write_private(&dir.join("accounts.key"), accounts.serialize_pem().as_bytes())?;
     write_private(&kubeconfig, text.as_bytes())?;
     Ok(kubeconfig)
