@@ -4,21 +4,23 @@
 //! what is compared.
 
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use http::StatusCode;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::Settings;
+use super::api::Endpoint;
 use super::etcd::Etcd;
+use super::load;
 use super::own_cluster::{data_dir, free_port};
 use super::session::{Session, create};
 use crate::access::Access;
@@ -68,7 +70,7 @@ impl KubeApiserver {
         command.stdin(std::process::Stdio::null()).stderr(log).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let mut started = Self { kubeconfig, child, etcd, dir };
-        let ready = tokio::time::timeout(READY_TIMEOUT, started.until_ready(address)).await;
+        let ready = tokio::time::timeout(READY_TIMEOUT, started.until_ready()).await;
         let Ok(Ok(())) = ready else {
             let log = std::fs::read_to_string(started.dir.path().join("log")).unwrap_or_default();
             let last = log.lines().last().unwrap_or_default();
@@ -77,12 +79,14 @@ impl KubeApiserver {
         Ok(started)
     }
 
-    async fn until_ready(&mut self, address: SocketAddr) -> Result<()> {
+    async fn until_ready(&mut self) -> Result<()> {
         let access = Access::load(&AccessArgs { kubeconfig: Some(self.kubeconfig.clone()) }).await?;
-        let client = access.client()?;
-        let ready = || http::Request::get("/readyz").body(Vec::new()).expect("a path is a request");
-        // First without the client, which writes down every failure.
-        while TcpStream::connect(address).await.is_err() || client.request_text(ready()).await.is_err() {
+        let endpoint = Endpoint::new(&access)?;
+        let readyz = || async {
+            let mut sender = endpoint.connect().await?;
+            load::exchange(&mut sender, load::get(&endpoint.host, "/readyz")).await
+        };
+        while !matches!(readyz().await, Ok(StatusCode::OK)) {
             ensure!(self.child.try_wait().context("cannot wait for kube-apiserver")?.is_none(), "it ended");
             tokio::time::sleep(POLL).await;
         }

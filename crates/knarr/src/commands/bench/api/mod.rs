@@ -10,7 +10,7 @@ mod watchers;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 pub use load::{COLUMNS, Endpoint, Load, Work, figures, prepare_reads};
 
@@ -52,15 +52,22 @@ pub async fn measure(session: &Session<'_>) -> Result<Section> {
         section.note(INSTALL);
         return Ok(section);
     };
-    let peer = KubeApiserver::start(&program, &etcd, settings).await.context("a kube-apiserver to compare with")?;
-    let measured = measure_peer(&peer, settings, &mut section).await;
-    peer.stop().await?;
-    measured?;
+    if let Err(error) = measure_peer((&program, &etcd), settings, &mut section).await {
+        // What was measured of ours is still worth something.
+        section.error = Some(format!("a kube-apiserver to compare with: {error:#}"));
+    }
     compare(&mut section);
     Ok(section)
 }
 
-async fn measure_peer(peer: &KubeApiserver, settings: &Settings, section: &mut Section) -> Result<()> {
+async fn measure_peer((program, etcd): (&PathBuf, &PathBuf), settings: &Settings, section: &mut Section) -> Result<()> {
+    let peer = KubeApiserver::start(program, etcd, settings).await?;
+    let measured = peer_rows(&peer, settings, section).await;
+    peer.stop().await?;
+    measured
+}
+
+async fn peer_rows(peer: &KubeApiserver, settings: &Settings, section: &mut Section) -> Result<()> {
     let session = Session::open(settings, &peer.kubeconfig).await?;
     KubeApiserver::prepare(&session).await?;
     rows(&session, &PEER, Some(peer), section).await
