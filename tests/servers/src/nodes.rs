@@ -55,6 +55,18 @@ impl Cluster {
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
+    /// Who is nobody in particular may not ask a server for `path`.
+    pub fn refuses_a_stranger(&self, path: &str) {
+        // The paths of servers know no impersonation: a token is of somebody else.
+        self.kubectl("create serviceaccount nosy").ok();
+        let token = self.kubectl("create token nosy").ok();
+        let url = self.servers.servers[0].url();
+        let as_nosy =
+            ["--server", &url, "--token", token.trim(), "--insecure-skip-tls-verify", "--kubeconfig", "/dev/null"];
+        let said = self.kubectl_args(&[&["get", "--raw", path], as_nosy.as_slice()].concat(), "").refused();
+        assert!(["must be logged in", "Unauthorized", "orbidden"].iter().any(|word| said.contains(word)), "{said}");
+    }
+
     /// Runs a command in the shell of a node.
     pub fn shell(&self, node: &str, line: &str) -> Said {
         self.kubectl_args(&["exec", &format!("shell-{node}"), "--", "/bin/busybox", "sh", "-c", line], "")

@@ -64,13 +64,7 @@ fn a_node_of_another_server_runs_it(scene: &Cluster) {
 /// What servers ask of each other is for servers.
 fn nobody_else_gives_content(scene: &Cluster) {
     let path = format!("/knarr/v1/blobs/sha256:{}", "0".repeat(64));
-    scene.kubectl("create serviceaccount nosy").ok();
-    let token = scene.kubectl("create token nosy").ok();
-    let url = scene.servers.servers[0].url();
-    let as_nosy =
-        ["--server", &url, "--token", token.trim(), "--insecure-skip-tls-verify", "--kubeconfig", "/dev/null"];
-    let said = scene.kubectl_args(&[&["get", "--raw", &path], as_nosy.as_slice()].concat(), "").refused();
-    assert!(["must be logged in", "Unauthorized", "orbidden"].iter().any(|word| said.contains(word)), "{said}");
+    scene.refuses_a_stranger(&path);
 }
 
 fn the_last_push_wins(scene: &Cluster) {

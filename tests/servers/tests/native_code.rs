@@ -66,14 +66,7 @@ fn two_nodes_need_the_same(scene: &Cluster) {
 fn only_nodes_may_ask(scene: &Cluster) {
     let digest = format!("sha256:{}", "0".repeat(64));
     let path = format!("/knarr/v1/native/0123456789abcdef/{digest}?manifest={digest}&namespace=default");
-    // The paths of servers know no impersonation: a token is of somebody else.
-    scene.kubectl("create serviceaccount nosy").ok();
-    let token = scene.kubectl("create token nosy").ok();
-    let url = scene.servers.servers[0].url();
-    let as_nosy =
-        ["--server", &url, "--token", token.trim(), "--insecure-skip-tls-verify", "--kubeconfig", "/dev/null"];
-    let said = scene.kubectl_args(&[&["get", "--raw", &path], as_nosy.as_slice()].concat(), "").refused();
-    assert!(["must be logged in", "Unauthorized", "orbidden"].iter().any(|word| said.contains(word)), "{said}");
+    scene.refuses_a_stranger(&path);
     // An administrator may, and is told what is wrong.
     let said = scene.kubectl(&format!("get --raw {path}")).refused();
     assert!(said.contains("its version or processor differs"), "{said}");

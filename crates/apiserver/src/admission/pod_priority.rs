@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Operation, Plugin, Review};
 use crate::core::{key, prefix};
-use crate::object::encode::decode;
+use crate::object::encode::{decode, decode_as};
 
 pub struct PodPriority;
 
@@ -49,15 +49,9 @@ struct Class {
     value: Option<i64>,
 }
 
-impl Class {
-    fn read(stored: &[u8]) -> Self {
-        serde_json::from_slice(stored).expect("stored classes are of their type")
-    }
-}
-
 fn default_class(review: &Review<'_>) -> Option<Value> {
     let prefix = prefix(priority_classes(), "");
-    let classes = review.view.range(&prefix, None).map(|entry| (Class::read(&entry.value), entry));
+    let classes = review.view.range(&prefix, None).map(|entry| (decode_as::<Class>(&entry.value), entry));
     let defaults = classes.filter(|(class, _)| class.global_default == Some(true));
     defaults.min_by_key(|(class, _)| class.value).map(|(_, entry)| decode(&entry.value))
 }

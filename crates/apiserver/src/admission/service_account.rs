@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Operation, Plugin, Review};
 use crate::core::{core_kind, key};
+use crate::object::encode::decode_as;
 use crate::registry::meta::generated_name;
 
 const DEFAULT: &str = "default";
@@ -35,7 +36,7 @@ impl Plugin for ServiceAccount {
         let namespace = &review.request.namespace;
         let entry = review.view.get(&key(core_kind("serviceaccounts"), namespace, &name));
         let account = match entry {
-            Some(entry) => Account::read(&entry.value),
+            Some(entry) => decode_as(&entry.value),
             // Made a moment after its namespace; the node waits for it before it starts the pod.
             None if name == DEFAULT => Account::default(),
             None => {
@@ -58,12 +59,6 @@ impl Plugin for ServiceAccount {
 struct Account {
     image_pull_secrets: Option<Vec<Value>>,
     automount_service_account_token: Option<bool>,
-}
-
-impl Account {
-    fn read(stored: &[u8]) -> Self {
-        serde_json::from_slice(stored).expect("stored service accounts are of their type")
-    }
 }
 
 /// The account's name, which the pod names after this.
@@ -153,7 +148,7 @@ mod tests {
     fn a_token_is_wanted_unless_somebody_says_no() {
         let check = |pod: Value, account: Value, expect: bool| {
             let automount = |value: Value| json!({ "automountServiceAccountToken": value });
-            let account = Account::read(automount(account).to_string().as_bytes());
+            let account: Account = decode_as(automount(account).to_string().as_bytes());
             assert_eq!(wants_token(&json!({ "spec": automount(pod) }), &account), expect);
         };
         check(Value::Null, Value::Null, true);
@@ -189,7 +184,7 @@ mod tests {
 
     #[test]
     fn pull_secrets_come_from_the_account() {
-        let account = Account::read(br#"{ "kind": "ServiceAccount", "imagePullSecrets": [{ "name": "a" }] }"#);
+        let account: Account = decode_as(br#"{ "kind": "ServiceAccount", "imagePullSecrets": [{ "name": "a" }] }"#);
         let check = |spec: Value, expect: &str| {
             let mut pod = json!({ "spec": spec });
             take_pull_secrets(&mut pod, &account);

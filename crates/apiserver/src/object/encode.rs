@@ -6,6 +6,7 @@
 
 use api::status::Status;
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// Largest stored form of an object: that of a request's body.
@@ -93,7 +94,15 @@ pub fn with_revision(stored: &[u8], revision: u64) -> Bytes {
 /// # Panics
 /// Never on bytes made by [`encode`]; the store checks its records against corruption.
 pub fn decode(stored: &[u8]) -> Value {
-    serde_json::from_slice(stored).expect("stored objects are canonical JSON")
+    decode_as(stored)
+}
+
+/// [`decode`] of the fields that `T` has, which is cheaper than the whole.
+///
+/// # Panics
+/// When a field of `T` does not take what validation lets through.
+pub fn decode_as<T: DeserializeOwned>(stored: &[u8]) -> T {
+    serde_json::from_slice(stored).expect("stored objects are canonical JSON, and of their kind")
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ impl ClusterConfig {
 
     /// Where clients on this machine reach the API server.
     pub fn server_url(&self) -> String {
-        format!("https://{}", SocketAddr::new(self.reachable_ip(), self.listen.port()))
+        format!("https://{}", self.own_address())
     }
 
     /// `host:port` by which others know this server.

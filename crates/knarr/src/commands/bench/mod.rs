@@ -197,10 +197,11 @@ async fn unless_interrupted(measured: BoxFuture<'_, Result<Section>>) -> Result<
     }
 }
 
-/// A program on the PATH.
-fn program(name: &str) -> Option<PathBuf> {
+/// A peer's program: the named one, or the first on the PATH.
+fn program(named: Option<&PathBuf>, name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+    let on_path = || std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
+    named.cloned().or_else(on_path)
 }
 
 /// What was measured, and on what.

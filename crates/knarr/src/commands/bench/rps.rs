@@ -34,7 +34,7 @@ pub async fn measure(session: &Session<'_>) -> Result<Section> {
     let title = format!("a Wasm component that serves HTTP, keep-alive, median of {ROUNDS} turns of {seconds} s");
     let mut section = Section::new("rps", title, columns);
     let mut servers = vec![Server { name: "knarr", address: start_pod(session).await?, pids: Pids::Knarr }];
-    let peer = match find_wasmtime(session.settings.wasmtime.clone()) {
+    let peer = match super::program(session.settings.wasmtime.as_ref(), "wasmtime") {
         Some(program) => Some(Peer::start(program).await?),
         None => None,
     };
@@ -118,11 +118,6 @@ fn figures(turns: &[Turn]) -> [Option<f64>; 5] {
     ]
 }
 
-/// The named one, or the first on the PATH.
-fn find_wasmtime(named: Option<PathBuf>) -> Option<PathBuf> {
-    named.or_else(|| super::program("wasmtime"))
-}
-
 /// `wasmtime serve` with the example component.
 struct Peer {
     address: SocketAddr,
@@ -196,6 +191,7 @@ mod tests {
 
     #[test]
     fn the_named_wasmtime_wins() {
-        assert_eq!(find_wasmtime(Some("/opt/wasmtime".into())), Some(PathBuf::from("/opt/wasmtime")));
+        let named = PathBuf::from("/opt/wasmtime");
+        assert_eq!(crate::commands::bench::program(Some(&named), "wasmtime"), Some(PathBuf::from("/opt/wasmtime")));
     }
 }

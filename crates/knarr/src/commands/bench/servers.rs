@@ -32,7 +32,7 @@ pub async fn measure(settings: &Settings) -> Result<Section> {
     let title = format!("durable writes of {VALUE_BYTES} bytes to {SERVERS} servers on this machine, {seconds} s each");
     let mut section = Section::new("servers", title, &COLUMNS);
     let ours = knarr(settings, &mut section).await?;
-    let Some(program) = settings.etcd.clone().or_else(|| super::program("etcd")) else {
+    let Some(program) = super::program(settings.etcd.as_ref(), "etcd") else {
         section.note(INSTALL);
         return Ok(section);
     };

@@ -29,26 +29,25 @@ const INSTALL: &str =
     "no `kube-apiserver` and `etcd` on the PATH to compare with; name them with --kube-apiserver and --etcd";
 
 /// Whose API is measured.
-struct Subject {
+struct Subject<'a> {
     name: &'static str,
     /// Whose memory counts.
-    pids: fn(Option<&KubeApiserver>) -> Vec<u32>,
+    pids: &'a (dyn Fn() -> Vec<u32> + Sync),
 }
 
-const KNARR: Subject =
-    Subject { name: "knarr", pids: |_| processes::of_knarr().into_iter().map(|process| process.pid).collect() };
-const PEER: Subject =
-    Subject { name: "kube-apiserver", pids: |peer| peer.map(KubeApiserver::pids).unwrap_or_default() };
+const KNARR: &str = "knarr";
+const PEER: &str = "kube-apiserver";
 
 pub async fn measure(session: &Session<'_>) -> Result<Section> {
     let seconds = session.settings.load.as_secs();
     let title = format!("requests over TLS, ConfigMaps of {VALUE_BYTES} bytes, {seconds} s each");
     let mut section = Section::new("api", title, &COLUMNS);
-    rows(session, &KNARR, None, &mut section).await?;
+    let pids = || processes::of_knarr().into_iter().map(|process| process.pid).collect();
+    rows(session, &Subject { name: KNARR, pids: &pids }, &mut section).await?;
     let settings = session.settings;
-    let named = |named: &Option<PathBuf>, name: &str| named.clone().or_else(|| super::program(name));
-    let programs = (named(&settings.kube_apiserver, "kube-apiserver"), named(&settings.etcd, "etcd"));
-    let (Some(program), Some(etcd)) = programs else {
+    let (Some(program), Some(etcd)) =
+        (super::program(settings.kube_apiserver.as_ref(), PEER), super::program(settings.etcd.as_ref(), "etcd"))
+    else {
         section.note(INSTALL);
         return Ok(section);
     };
@@ -70,19 +69,14 @@ async fn measure_peer((program, etcd): (&PathBuf, &PathBuf), settings: &Settings
 async fn peer_rows(peer: &KubeApiserver, settings: &Settings, section: &mut Section) -> Result<()> {
     let session = Session::open(settings, &peer.kubeconfig).await?;
     KubeApiserver::prepare(&session).await?;
-    rows(&session, &PEER, Some(peer), section).await
+    rows(&session, &Subject { name: PEER, pids: &|| peer.pids() }, section).await
 }
 
-async fn rows(
-    session: &Session<'_>,
-    subject: &Subject,
-    peer: Option<&KubeApiserver>,
-    section: &mut Section,
-) -> Result<()> {
+async fn rows(session: &Session<'_>, subject: &Subject<'_>, section: &mut Section) -> Result<()> {
     let endpoint = Endpoint::new(&session.access)?;
     let name = subject.name;
     let memory = |section: &mut Section, when: &str| {
-        let pss = processes::usage_of((subject.pids)(peer)).pss_bytes;
+        let pss = processes::usage_of((subject.pids)()).pss_bytes;
         section.note(format!("{name}: memory {when} {:.0} MiB, all its processes", pss as f64 / MIB));
     };
     memory(section, "before");
@@ -109,11 +103,11 @@ async fn rows(
 /// Says how often ours is theirs, row by row.
 fn compare(section: &mut Section) {
     let per_s = |row: &Row| row.figures.first().copied().flatten();
-    let theirs = |label: &str| section.rows.iter().find(|row| row.label == format!("{}, {label}", PEER.name));
+    let theirs = |label: &str| section.rows.iter().find(|row| row.label == format!("{}, {label}", PEER));
     let ratio = |row: &Row| {
-        let label = row.label.strip_prefix(KNARR.name)?.strip_prefix(", ")?;
+        let label = row.label.strip_prefix(KNARR)?.strip_prefix(", ")?;
         let ratio = per_s(row)? / per_s(theirs(label)?)?;
-        Some(format!("{label}: {ratio:.1} times {}", PEER.name))
+        Some(format!("{label}: {ratio:.1} times {}", PEER))
     };
     let ratios: Vec<String> = section.rows.iter().filter_map(ratio).collect();
     ratios.into_iter().for_each(|ratio| section.note(ratio));
