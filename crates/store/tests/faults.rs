@@ -51,6 +51,23 @@ fn only_segment(dir: &Path) -> PathBuf {
     std::fs::read_dir(dir.join("log")).unwrap().next().unwrap().unwrap().path()
 }
 
+const FRAME_HEADER_BYTES: usize = 40;
+
+fn frame_starts(bytes: &[u8]) -> Vec<usize> {
+    bytes.windows(4).enumerate().filter(|(_, window)| *window == b"kNr\xf1").map(|(at, _)| at).collect()
+}
+
+/// A segment without the room for what comes next.
+fn written(dir: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(only_segment(dir)).unwrap();
+    let last = *frame_starts(&bytes).last().unwrap();
+    let payload = u32::from_le_bytes(bytes[last + 8..last + 12].try_into().unwrap()) as usize;
+    let end = last + FRAME_HEADER_BYTES + payload;
+    assert!(bytes.len() > end && bytes[end..].iter().all(|byte| *byte == 0), "a killed process leaves room");
+    bytes.truncate(end);
+    bytes
+}
+
 /// Error chain as one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -71,10 +88,13 @@ async fn open(dir: &Path) -> Result<Store<()>, String> {
 async fn a_torn_last_record_is_cut() {
     let dir = tempfile::tempdir().unwrap();
     let left = killed(dir.path()).await;
-    let whole = std::fs::read(only_segment(&left)).unwrap();
+    let whole = written(&left);
     // What follows the last record was never acknowledged: half a header, half a payload, a page of zeros, noise.
     let half = whole[whole.len() - 70..whole.len() - 20].to_vec();
-    for (case, tail) in [whole[16..40].to_vec(), half, vec![0; 4096], vec![0xa5; 777]].into_iter().enumerate() {
+    let tails = [whole[16..40].to_vec(), half, vec![0; 4096], vec![0xa5; 777]];
+    let rooms = [0, 50_000];
+    let cases = tails.iter().flat_map(|tail| rooms.map(|room| [tail.clone(), vec![0; room]].concat()));
+    for (case, tail) in cases.enumerate() {
         let again = dir.path().join(format!("torn-{case}"));
         copy_tree(&left, &again);
         std::fs::write(only_segment(&again), [whole.as_slice(), tail.as_slice()].concat()).unwrap();
@@ -92,13 +112,13 @@ async fn a_torn_last_record_is_cut() {
 async fn a_cut_anywhere_in_the_last_record_loses_that_record_only() {
     let dir = tempfile::tempdir().unwrap();
     let left = killed(dir.path()).await;
-    let whole = std::fs::read(only_segment(&left)).unwrap();
-    let start =
-        whole.windows(4).enumerate().collect::<Vec<_>>().into_iter().rfind(|(_, w)| *w == b"kNr\xf1").unwrap().0;
-    for (case, cut) in (start..whole.len()).step_by(13).enumerate() {
+    let whole = written(&left);
+    let start = *frame_starts(&whole).last().unwrap();
+    let cuts = (start..whole.len()).step_by(13).flat_map(|cut| [(cut, 0), (cut, 10_000)]);
+    for (case, (cut, room)) in cuts.enumerate() {
         let again = dir.path().join(format!("cut-{case}"));
         copy_tree(&left, &again);
-        std::fs::write(only_segment(&again), &whole[..cut]).unwrap();
+        std::fs::write(only_segment(&again), [&whole[..cut], &vec![0; room]].concat()).unwrap();
         let store = open(&again).await.unwrap();
         assert_eq!(store.view().revision(), Revision(9), "cut at {cut} of {}", whole.len());
         store.shutdown().await;
@@ -110,7 +130,7 @@ async fn damage_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let left = killed(dir.path()).await;
     let whole = std::fs::read(only_segment(&left)).unwrap();
-    let starts: Vec<usize> = whole.windows(4).enumerate().filter(|(_, w)| *w == b"kNr\xf1").map(|(at, _)| at).collect();
+    let starts = frame_starts(&whole);
     // Every record but the last two is followed by one that knows it was synced.
     let vouched = starts[starts.len() - 2];
     for (case, at) in (0..vouched).step_by(29).enumerate() {
@@ -126,6 +146,28 @@ async fn damage_is_an_error() {
         let error = open(&again).await.err().unwrap_or_else(|| panic!("a flip at {at} was not noticed"));
         assert!(error.contains("damaged") || error.contains("newer version"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_log_that_was_closed_has_no_room_and_neither_has_a_complete_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let value: bytes::Bytes = vec![7; 1_000_000].into();
+    for i in 0..20 {
+        let op = Op::Put { key: format!("/k/{i}").into(), value: value.clone(), stamp_at: None };
+        store.propose(Txn { guards: vec![], ops: vec![op], durability: Durability::Synced }).await.unwrap();
+    }
+    store.shutdown().await;
+    let mut segments = 0;
+    for file in std::fs::read_dir(dir.path().join("log")).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.ends_with(&[0; 512]), "{} bytes", bytes.len());
+        segments += 1;
+    }
+    assert!(segments > 1, "{segments}");
+    let store = open(dir.path()).await.unwrap();
+    assert_eq!(store.view().count(b"/k/"), 20);
+    store.shutdown().await;
 }
 
 #[tokio::test]

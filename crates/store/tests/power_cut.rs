@@ -15,6 +15,16 @@ use store::{
 struct SimFile {
     bytes: Vec<u8>,
     synced: usize,
+    /// Where zeros end that follow the bytes.
+    room_end: usize,
+}
+
+impl SimFile {
+    fn content(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes.resize(self.room_end.max(bytes.len()), 0);
+        bytes
+    }
 }
 
 #[derive(Clone, Default)]
@@ -33,12 +43,27 @@ impl DiskFile for Handle {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        self.with(|file| file.synced = file.bytes.len());
+        Ok(())
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        self.with(|file| file.room_end = file.bytes.len() + bytes as usize);
+        Ok(())
+    }
+
+    fn trim(&mut self) -> io::Result<()> {
+        self.with(|file| (file.synced, file.room_end) = (file.bytes.len(), 0));
+        Ok(())
+    }
+}
+
+impl Handle {
+    fn with(&self, change: impl FnOnce(&mut SimFile)) {
         let mut files = self.disk.0.lock().unwrap();
         // A file synced before its rename keeps its handle; the log does that with new segments.
         let name = if files.contains_key(&self.name) { &self.name } else { self.name.strip_suffix(".tmp").unwrap() };
-        let file = files.get_mut(name).unwrap();
-        file.synced = file.bytes.len();
-        Ok(())
+        change(files.get_mut(name).unwrap());
     }
 }
 
@@ -56,13 +81,13 @@ impl Disk for SimDisk {
         let mut files = self.0.lock().unwrap();
         let file = files.get_mut(name).ok_or_else(missing)?;
         file.bytes.truncate(length as usize);
-        file.synced = file.bytes.len();
+        (file.synced, file.room_end) = (file.bytes.len(), 0);
         Ok(Box::new(Handle { disk: self.clone(), name: name.to_owned() }))
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
-        let bytes = self.0.lock().unwrap().get(name).ok_or_else(missing)?.bytes.clone();
-        Ok(Box::new(Cursor::new(bytes)))
+        let content = self.0.lock().unwrap().get(name).ok_or_else(missing)?.content();
+        Ok(Box::new(Cursor::new(content)))
     }
 
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
@@ -107,6 +132,14 @@ impl DiskFile for Renamed {
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync()
     }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        self.0.reserve(bytes)
+    }
+
+    fn trim(&mut self) -> io::Result<()> {
+        self.0.trim()
+    }
 }
 
 /// Small and good enough to choose faults with; the seed is in every message.
@@ -141,7 +174,14 @@ impl SimDisk {
                 }
                 _ => {}
             }
-            file.synced = file.bytes.len();
+            // Of the room behind that as much as the file system knows of; what was lost before it reads as zeros.
+            let room = file.room_end.saturating_sub(file.bytes.len()) as u64;
+            if rng.below(2) == 0 {
+                file.bytes.resize(file.bytes.len() + rng.below(room + 1) as usize, 0);
+            } else {
+                file.bytes = file.content();
+            }
+            (file.synced, file.room_end) = (file.bytes.len(), 0);
         }
         SimDisk(Arc::new(Mutex::new(files)))
     }

@@ -15,6 +15,16 @@ const PAGE_BYTES: usize = 512;
 struct File {
     bytes: Vec<u8>,
     synced: usize,
+    /// Where zeros end that follow the bytes.
+    room_end: usize,
+}
+
+impl File {
+    fn content(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes.resize(self.room_end.max(bytes.len()), 0);
+        bytes
+    }
 }
 
 /// A change of the directory that a power cut may undo.
@@ -140,7 +150,13 @@ fn tear(file: &mut File, chance: &mut Chance) {
         }
         _ => {}
     }
-    file.synced = file.bytes.len();
+    // Of the room behind that as much as the file system knows of; what was lost before it reads as zeros.
+    let room = file.room_end.saturating_sub(file.bytes.len());
+    match chance.below(2) {
+        0 => file.bytes.resize(file.bytes.len() + chance.below(room as u64 + 1) as usize, 0),
+        _ => file.bytes = file.content(),
+    }
+    (file.synced, file.room_end) = (file.bytes.len(), 0);
 }
 
 impl DiskFile for Open {
@@ -165,6 +181,23 @@ impl DiskFile for Open {
         }
         Ok(())
     }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let mut state = self.disk.on()?;
+        if state.fault == DiskFault::Full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let file = state.files.get_mut(&self.name).ok_or_else(|| missing(&self.name))?;
+        file.room_end = file.bytes.len() + bytes as usize;
+        Ok(())
+    }
+
+    fn trim(&mut self) -> io::Result<()> {
+        self.sync()?;
+        let mut state = self.disk.on()?;
+        state.files.get_mut(&self.name).ok_or_else(|| missing(&self.name))?.room_end = 0;
+        Ok(())
+    }
 }
 
 /// A file that was renamed while it is open goes on under its new name.
@@ -181,6 +214,16 @@ impl DiskFile for Renamed {
     fn sync(&mut self) -> io::Result<()> {
         self.follow()?;
         self.file.sync()
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        self.follow()?;
+        self.file.reserve(bytes)
+    }
+
+    fn trim(&mut self) -> io::Result<()> {
+        self.follow()?;
+        self.file.trim()
     }
 }
 
@@ -209,6 +252,7 @@ impl Disk for SimDisk {
         let file = state.files.get_mut(name).ok_or_else(|| missing(name))?;
         file.bytes.truncate(length as usize);
         file.synced = file.synced.min(file.bytes.len());
+        file.room_end = 0;
         drop(state);
         Ok(Box::new(Open { disk: self.clone(), name: name.to_owned() }))
     }
@@ -216,7 +260,7 @@ impl Disk for SimDisk {
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
         let state = self.on()?;
         let file = state.files.get(name).ok_or_else(|| missing(name))?;
-        Ok(Box::new(io::Cursor::new(file.bytes.clone())))
+        Ok(Box::new(io::Cursor::new(file.content())))
     }
 
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! The file operations the store is built on, below one directory. The only place that touches files.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +32,16 @@ pub trait DiskFile: Send {
     /// Everything appended so far is durable when it returns. After an error nothing is known, and nobody asks
     /// again.
     fn sync(&mut self) -> io::Result<()>;
+    /// Makes the file longer by so many zero bytes, whose place the next appends take. It makes their syncs cheap and
+    /// nothing else, so a disk may do without.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let _ = bytes;
+        Ok(())
+    }
+    /// The file ends where the appends ended. Durable when it returns, with all of them.
+    fn trim(&mut self) -> io::Result<()> {
+        self.sync()
+    }
 }
 
 /// Writes a small file so that it is there whole or not at all.
@@ -61,8 +71,8 @@ impl OsDisk {
         Ok(Self { root: root.to_owned(), syncs: Arc::default(), _lock: lock })
     }
 
-    fn file(&self, file: File) -> Box<dyn DiskFile> {
-        Box::new(OsFile { file, syncs: Arc::clone(&self.syncs) })
+    fn file(&self, file: File, length: u64) -> Box<dyn DiskFile> {
+        Box::new(OsFile { file, length, syncs: Arc::clone(&self.syncs) })
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -86,17 +96,17 @@ impl Disk for OsDisk {
             self.sync_directory(&self.root)?;
         }
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(self.root.join(name))?;
-        Ok(self.file(file))
+        Ok(self.file(file, 0))
     }
 
     fn reopen(&self, name: &str, length: u64) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().append(true).open(self.root.join(name))?;
+        let file = OpenOptions::new().write(true).open(self.root.join(name))?;
         if file.metadata()?.len() != length {
             file.set_len(length)?;
             self.syncs.fetch_add(1, Ordering::Relaxed);
             file.sync_all()?;
         }
-        Ok(self.file(file))
+        Ok(self.file(file, length))
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
@@ -142,17 +152,40 @@ impl Disk for OsDisk {
 
 struct OsFile {
     file: File,
+    /// What was appended; the file itself may be longer.
+    length: u64,
     /// Of the whole disk.
     syncs: Arc<AtomicU64>,
 }
 
 impl DiskFile for OsFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)
+        self.file.write_all_at(bytes, self.length)?;
+        self.length += bytes.len() as u64;
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.file.sync_data()
+    }
+
+    /// Zeros are written and not only allocated: the file system notes for each block whether it was ever written, so
+    /// that the first write to one changes what a sync has to bring to the disk (`fallocate(2)`, unwritten extents).
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        let (mut at, end) = (self.length, self.length + bytes);
+        while at < end {
+            let piece = &ZEROS[..ZEROS.len().min((end - at) as usize)];
+            self.file.write_all_at(piece, at)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self) -> io::Result<()> {
+        self.file.set_len(self.length)?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.file.sync_all()
     }
 }

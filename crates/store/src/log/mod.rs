@@ -9,6 +9,7 @@
 //! synced: there the log simply ends. Anywhere else an unreadable frame is damage, and opening fails. Each frame
 //! therefore names the offset up to which its segment was durable when it was written: an unreadable frame before
 //! such an offset had been synced. Sealed segments are synced whole, and so is the log at a clean shutdown.
+//! In the newest segment zeros may follow the last frame ([`writer`]): room that the next ones take.
 //!
 //! - [`disk`]: the file operations used; a simulator brings its own
 //! - [`frame`]: the bytes of one record

@@ -78,11 +78,11 @@ pub(super) fn begin_segment(number: u64, keys: &KeyRing) -> io::Result<(Option<F
 pub(super) fn recover(disk: &dyn Disk, keys: &KeyRing) -> Result<Recovered, LogError> {
     let numbers = segment_numbers(disk)?;
     let mut recovered = Recovered::default();
+    if let Some(gap) = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
+        return Err(damaged(&segment_name(gap[1]), 0, "the segment before it is missing"));
+    }
     for (at, &number) in numbers.iter().enumerate() {
         let name = segment_name(number);
-        if at > 0 && numbers[at - 1] + 1 != number {
-            return Err(damaged(&name, 0, "the segment before it is missing"));
-        }
         let mut bytes = Vec::new();
         disk.read(&name).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|source| LogError::Io {
             attempt: "read",
@@ -135,10 +135,13 @@ impl Recovered {
                 if !newest {
                     return Err(damaged(&name, offset, "an unreadable frame in a sealed segment"));
                 }
-                if later_frame_vouches(&bytes[offset..], number, offset as u64) {
+                let rest = &bytes[offset..];
+                // Nothing but room: the usual end of a log that was not closed.
+                let Some(last) = rest.iter().rposition(|byte| *byte != 0) else { break };
+                if later_frame_vouches(rest, number, offset as u64) {
                     return Err(damaged(&name, offset, "an unreadable frame that had been synced"));
                 }
-                tracing::warn!(segment = %name, offset, lost_bytes = bytes.len() - offset, "the log has a torn tail");
+                tracing::warn!(segment = %name, offset, lost_bytes = last + 1, "the log has a torn tail");
                 break;
             };
             let position = Position { segment: number, offset: offset as u64, length: frame.length() as u32 };

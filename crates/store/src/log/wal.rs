@@ -11,7 +11,7 @@ use super::disk::Disk;
 use super::frame::{self, CELLS, Cell, Frame, Kind, Place};
 use super::outbox::Outbox;
 use super::recover::{LogError, Position, Segment, begin_segment, recover, segment_name};
-use super::writer::{Command, Done, Writer, create_segment};
+use super::writer::{Command, Done, ROOM_BYTES_MAX, Writer, create_segment};
 use crate::config::FatalHook;
 use crate::seal::{FileKey, KeyId, KeyRing};
 use crate::workers::Workers;
@@ -81,7 +81,15 @@ impl Wal {
         // What a killed process had written need not be on the disk yet, but is relied on from here on.
         file.sync().map_err(io_error("sync", number))?;
         let synced = Arc::new(AtomicU64::new(length));
-        let writer = Writer { disk: disk.clone(), file, length, synced: synced.clone(), fatal: Some(fatal) };
+        let writer = Writer {
+            disk: disk.clone(),
+            file,
+            length,
+            room_end: 0,
+            room_bytes: ROOM_BYTES_MAX.min(segment_bytes),
+            synced: synced.clone(),
+            fatal: Some(fatal),
+        };
         let outbox = Outbox::start(writer, workers).map_err(io_error("start the thread for", number))?;
         let index = Index { first: recovered.first, positions: recovered.positions, segments: recovered.segments };
         let mut this = Self {

@@ -1,7 +1,11 @@
 //! What writes the log, on a thread or inline: one write and at most one fsync for everything that waits (group commit).
 //!
 //! What need not be synced at once is synced with the next batch that must, or after [`SYNC_DELAY_MAX`]. An idle
-//! log is never synced. The first failed write or fsync is the last: what the file holds is unknown from then on,
+//! log is never synced.
+//!
+//! A file that grows makes every fsync write its length too, which takes as long again as the data. So the writer keeps
+//! room of zeros ahead of what it writes ([`ROOM_BYTES_MAX`]); it is cut off when the segment is complete, and at a
+//! clean shutdown. The first failed write or fsync is the last: what the file holds is unknown from then on,
 //! so the fatal hook is called (it ends the process) and everything later is refused.
 
 use std::io;
@@ -16,6 +20,9 @@ use crate::config::FatalHook;
 
 /// The longest a relaxed write waits for its fsync.
 pub(crate) const SYNC_DELAY_MAX: Duration = Duration::from_secs(1);
+/// Zeros ahead of what is written. One sync in so many bytes pays for them: twice this makes it slow, half makes it
+/// frequent.
+pub(super) const ROOM_BYTES_MAX: u64 = 512 * 1024;
 /// Bytes taken together for one write.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -46,7 +53,11 @@ pub(super) struct Writer {
     pub file: Box<dyn DiskFile>,
     /// Bytes in the current segment.
     pub length: u64,
-    /// How many of them are durable; read by the side that encodes frames.
+    /// Where the room ends that was made in it; less than `length` when there is none.
+    pub room_end: u64,
+    /// Made at a time.
+    pub room_bytes: u64,
+    /// How many of the current segment's bytes are durable; read by the side that encodes frames.
     pub synced: Arc<AtomicU64>,
     /// Taken when it is called.
     pub fatal: Option<FatalHook>,
@@ -102,7 +113,7 @@ impl Writer {
                 }
                 Command::Rotate { number, bytes, synced } => self.rotate(number, &bytes, synced)?,
                 Command::Remove { numbers } => self.remove(&numbers)?,
-                Command::Stop => return self.sync().map(|()| Flow::Stop),
+                Command::Stop => return self.complete().map(|()| Flow::Stop),
             }
         }
         Ok(Flow::Continue)
@@ -151,6 +162,10 @@ impl Writer {
         if !bytes.is_empty() {
             self.file.append(bytes)?;
             self.length += bytes.len() as u64;
+            if self.length > self.room_end {
+                self.file.reserve(self.room_bytes)?;
+                self.room_end = self.length + self.room_bytes;
+            }
         }
         if sync { self.sync() } else { Ok(()) }
     }
@@ -163,10 +178,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Nothing is written to the segment after this, or nothing soon: all of it is durable, and it ends where its
+    /// frames end.
+    fn complete(&mut self) -> io::Result<()> {
+        if self.room_end <= self.length {
+            return self.sync();
+        }
+        self.file.trim()?;
+        self.room_end = 0;
+        self.synced.store(self.length, Ordering::Release);
+        Ok(())
+    }
+
     fn rotate(&mut self, number: u64, bytes: &[u8], synced: Arc<AtomicU64>) -> io::Result<()> {
-        self.sync()?;
+        self.complete()?;
         let (file, length) = create_segment(self.disk.as_ref(), number, bytes)?;
-        (self.file, self.length, self.synced) = (file, length, synced);
+        (self.file, self.length, self.room_end, self.synced) = (file, length, 0, synced);
         self.synced.store(length, Ordering::Release);
         Ok(())
     }
