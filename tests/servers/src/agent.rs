@@ -14,6 +14,7 @@ use e2e::needs::binary;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::fabric;
 use crate::host::Host;
 
 /// What an agent says when it is ready.
@@ -74,6 +75,12 @@ impl Agent {
         let complaints: Vec<&str> = said.stderr.lines().filter(|line| line.starts_with("knarr: ")).collect();
         assert_eq!(complaints.len(), 1, "one line says why: {}", said.stderr);
         complaints[0].to_owned()
+    }
+
+    /// The machine gets another address.
+    pub fn move_to(&mut self, address: Ipv4Addr) {
+        fabric::move_to(&self.host, address);
+        self.address = address;
     }
 
     pub fn data_dir(&self) -> PathBuf {

@@ -1,11 +1,13 @@
 //! Servers with nodes on machines of their own, as tests of nodes use them.
 //!
-//! Owns: how nodes join, and asking through `kubectl`. May not know: what runs.
+//! Owns: how nodes join, the images that run on them, and asking through `kubectl`. May not know: what is tested.
 
+use std::path::Path;
 use std::process::Command;
 
 use e2e::Said;
-use serde_json::Value;
+use e2e::needs::example;
+use serde_json::{Value, json};
 
 use crate::agent::Agent;
 use crate::servers::Servers;
@@ -13,11 +15,13 @@ use crate::servers::Servers;
 pub struct Cluster {
     pub agents: Vec<Agent>,
     pub servers: Servers,
+    /// The server that is asked.
+    pub asked: usize,
 }
 
 impl Cluster {
     pub fn of(servers: Servers) -> Self {
-        Self { agents: Vec::new(), servers }
+        Self { agents: Vec::new(), servers, asked: 0 }
     }
 
     /// Makes a token for nodes; the arguments by which an agent joins with it.
@@ -43,7 +47,54 @@ impl Cluster {
     }
 
     pub fn kubectl_args(&self, args: &[&str], stdin: &str) -> Said {
-        Said::by(Command::new("kubectl").args(args).env("KUBECONFIG", self.servers.servers[0].kubeconfig()), stdin)
+        Said::by(
+            Command::new("kubectl").args(args).env("KUBECONFIG", self.servers.servers[self.asked].kubeconfig()),
+            stdin,
+        )
+    }
+
+    fn build(&self, path: &Path, args: &[&str]) {
+        let path = path.display().to_string();
+        self.servers.knarr(self.asked, &[&["image", "build", &path], args].concat()).ok();
+    }
+
+    /// `hello` (Wasm), `backend` (a container) and `busybox`, all with the tag `v1`.
+    pub fn push_images(&self, busybox: &Path) {
+        self.build(&example("hello-http.wasm"), &["--tag", "hello:v1"]);
+        self.build(&example("backend"), &["--tag", "backend:v1"]);
+        let root = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir_all(root.path().join("bin")).expect("a new folder");
+        std::fs::create_dir_all(root.path().join("tmp")).expect("a new folder");
+        std::fs::copy(busybox, root.path().join("bin/busybox")).expect("busybox can be copied");
+        self.build(root.path(), &["--tag", "busybox:v1", "--entrypoint", "/bin/busybox"]);
+    }
+
+    /// Deployments of `hello` and `backend`, each with a Service that has a port on the nodes.
+    pub fn deploy(&self, replicas: usize) {
+        for name in ["hello", "backend"] {
+            let image = format!("registry.local/{name}:v1");
+            self.kubectl(&format!("create deployment {name} --image={image} --replicas={replicas}")).ok();
+            self.kubectl(&format!("expose deployment {name} --port=80 --target-port=8080 --type=NodePort")).ok();
+        }
+    }
+
+    /// The pod in which [`Cluster::shell`] runs; `env` is that of its container.
+    pub fn start_shell(&self, node: &str, env: Value) {
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": format!("shell-{node}"), "labels": { "app": "shell", "shell": node } },
+            "spec": { "nodeName": node, "containers": [{ "name": "main", "image": "registry.local/busybox:v1",
+                "command": ["/bin/busybox", "sh", "-c", "echo my word is $WORD; exec /bin/busybox sleep 100000"],
+                "env": env }] },
+        }));
+    }
+
+    /// Until everything of [`Cluster::deploy`] and [`Cluster::start_shell`] runs.
+    pub fn wait_deployed(&self) {
+        for name in ["hello", "backend"] {
+            self.kubectl(&format!("rollout status deployment/{name} --timeout=120s")).ok();
+        }
+        self.kubectl("wait --for=condition=Ready pod -l app=shell --timeout=120s").ok();
     }
 
     pub fn apply(&self, object: &Value) {

@@ -2,10 +2,9 @@
 //! missed.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
-use e2e::needs::{example, missing, program, skip};
+use e2e::needs::{missing, program, skip};
 use e2e::{eventually, within};
 use serde_json::{Value, json};
 use servers::nodes::{Cluster, text};
@@ -26,7 +25,7 @@ fn pods_run_on_machines_that_joined() {
     servers.start_server(server, &[]);
     let mut scene = Cluster::of(servers);
     nodes_join(&mut scene);
-    push(&scene, &busybox);
+    scene.push_images(&busybox);
     deploy(&scene);
     they_are_spread(&scene);
     they_reach_each_other(&scene);
@@ -65,41 +64,15 @@ fn nodes_join(scene: &mut Cluster) {
     assert_eq!(ranges, ["10.32.128.0/24", "10.32.129.0/24"]);
 }
 
-fn push(scene: &Cluster, busybox: &Path) {
-    let build = |path: &Path, more: &[&str]| {
-        let path = path.display().to_string();
-        scene.servers.knarr(0, &[&["image", "build", &path], more].concat()).ok();
-    };
-    build(&example("hello-http.wasm"), &["--tag", "hello:v1"]);
-    build(&example("backend"), &["--tag", "backend:v1"]);
-    let root = tempfile::tempdir().expect("a temporary folder");
-    std::fs::create_dir_all(root.path().join("bin")).expect("a new folder");
-    std::fs::create_dir_all(root.path().join("tmp")).expect("a new folder");
-    std::fs::copy(busybox, root.path().join("bin/busybox")).expect("busybox can be copied");
-    build(root.path(), &["--tag", "busybox:v1", "--entrypoint", "/bin/busybox"]);
-}
-
 fn deploy(scene: &Cluster) {
-    for (name, replicas) in [("hello", 4), ("backend", 4)] {
-        let image = format!("registry.local/{name}:v1");
-        scene.kubectl(&format!("create deployment {name} --image={image} --replicas={replicas}")).ok();
-        scene.kubectl(&format!("expose deployment {name} --port=80 --target-port=8080 --type=NodePort")).ok();
-    }
+    scene.deploy(4);
     scene.kubectl("create secret generic named --from-literal=word=sesame").ok();
     scene.kubectl("create secret generic other --from-literal=word=none").ok();
+    let env = json!([{ "name": "WORD", "valueFrom": { "secretKeyRef": { "name": "named", "key": "word" } } }]);
     for node in NODES {
-        scene.apply(&json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": { "name": format!("shell-{node}"), "labels": { "app": "shell" } },
-            "spec": { "nodeName": node, "containers": [{ "name": "main", "image": "registry.local/busybox:v1",
-                "command": ["/bin/busybox", "sh", "-c", "echo my word is $WORD; exec /bin/busybox sleep 100000"],
-                "env": [{ "name": "WORD", "valueFrom": { "secretKeyRef": { "name": "named", "key": "word" } } }] }] },
-        }));
+        scene.start_shell(node, env.clone());
     }
-    for name in ["hello", "backend"] {
-        scene.kubectl(&format!("rollout status deployment/{name} --timeout=120s")).ok();
-    }
-    scene.kubectl("wait --for=condition=Ready pod -l app=shell --timeout=120s").ok();
+    scene.wait_deployed();
 }
 
 fn they_are_spread(scene: &Cluster) {

@@ -50,12 +50,12 @@ impl AgentConfig {
         self.node_name.clone().map_or_else(host_name, Ok)
     }
 
-    /// By which address this machine reaches the first server; nothing is sent for that.
-    pub fn own_address(&self) -> Result<IpAddr> {
+    /// The address that was named, or by which this machine reaches the first of the servers; nothing is sent for that.
+    pub fn own_address(&self, servers: &[String]) -> Result<IpAddr> {
         if let Some(address) = self.address {
             return Ok(address);
         }
-        let server = self.servers.first().context("name a server of the cluster to join: --server URL")?;
+        let server = servers.first().context("name a server of the cluster to join: --server URL")?;
         let found = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
             socket.connect(server.as_str())?;
             socket.local_addr()

@@ -28,7 +28,7 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Joins with the token of the configuration.
 pub async fn join(config: &AgentConfig) -> Result<AgentRecord> {
     let token = config.token.as_ref().context("a machine becomes a node with a token: --token-file FILE")?;
-    let address = config.own_address()?;
+    let address = config.own_address(&config.servers)?;
     if config.servers.is_empty() {
         bail!("name a server of the cluster to join: --server URL");
     }

@@ -13,6 +13,7 @@ pub mod servers;
 pub mod upkeep;
 pub mod upstream;
 
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,14 +192,26 @@ fn is_another(record: &AgentRecord, config: &AgentConfig) -> bool {
 
 /// A machine that is somewhere else now needs another certificate for its endpoint.
 async fn moved(record: AgentRecord, config: &AgentConfig, steps: &Steps) -> Result<AgentRecord> {
-    let Some(address) = config.address.filter(|address| *address != record.address) else { return Ok(record) };
     let known = if config.servers.is_empty() { record.servers.clone() } else { config.servers.clone() };
+    // One that was not named is kept as long as the machine has it, also when it has others.
+    let address = match config.address {
+        None if is_own(record.address) => record.address,
+        _ => config.own_address(&known)?,
+    };
+    if address == record.address {
+        return Ok(record);
+    }
     let identity = Identity::of(&record)?;
     let servers = Servers::new(known, address);
     let renewed = enrol::renew(&servers, &identity.tls, &record, address);
     let renewed = steps.run("certificates for the new address", renewed).await?;
     renewed.write(&config.data_dir)?;
     Ok(renewed)
+}
+
+/// Whether this machine has the address now.
+fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 fn images(config: &AgentConfig, servers: &Servers, tls: &ClientConfig) -> Result<Arc<Images>> {
