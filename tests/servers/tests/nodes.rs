@@ -35,6 +35,56 @@ fn pods_run_on_machines_that_joined() {
     a_node_that_stays_away_is_missed(&mut scene);
 }
 
+/// As tools for machines know it from kubeadm: a Secret, a binding, and the certificate of the cluster.
+#[test]
+fn a_bootstrap_token_makes_a_node() {
+    if let Some(missing) = missing(&["kubectl"]) {
+        return skip(&missing).unwrap_or_default();
+    }
+    let Some(mut servers) = Servers::none(Storage::Folder) else { return };
+    let server = servers.add();
+    servers.start_server(server, &[]);
+    let scene = Cluster::of(servers);
+    let secret = |expiration: &str| {
+        scene.apply(&json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+            "metadata": { "name": "bootstrap-token-abcdef", "namespace": "kube-system" },
+            "stringData": { "token-id": "abcdef", "token-secret": "0123456789abcdef", "expiration": expiration,
+                "usage-bootstrap-authentication": "true" },
+        }));
+    };
+    secret("2100-01-01T00:00:00Z");
+    let folder = scene.servers.servers[0].folder().to_owned();
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("a new file");
+        path.display().to_string()
+    };
+    let token = file("bootstrap-token", "abcdef.0123456789abcdef\n");
+    let authority = scene.kubectl("get configmap kube-root-ca.crt -o jsonpath={.data.ca\\.crt}").ok();
+    let authority = file("ca.crt", &authority);
+    let url = scene.servers.servers[0].url();
+    let join = ["--server", &url, "--token-file", &token, "--ca-file", &authority];
+
+    let mut agent = scene.servers.add_node("booted", 0);
+    let said = agent.refused(&join);
+    assert!(said.contains("forbidden"), "nobody said that it may: {said}");
+    scene
+        .kubectl("create clusterrolebinding joiners --clusterrole=knarr:node-joiner --group=system:bootstrappers")
+        .ok();
+    agent.start(&join);
+    scene.kubectl("wait --for=condition=Ready node/booted --timeout=60s").ok();
+
+    // A token that is over admits nobody, and the node that it made stays one.
+    secret("2020-01-01T00:00:00Z");
+    let late = scene.servers.add_node("late", 1);
+    let said = late.refused(&join);
+    assert!(said.contains("401") || said.contains("nauthorized"), "{said}");
+    agent.kill();
+    agent.start(&[]);
+    scene.kubectl("wait --for=condition=Ready node/booted --timeout=60s").ok();
+}
+
 fn nodes_join(scene: &mut Cluster) {
     let args = scene.join_args();
     let args @ [_, url, _, token] = args.each_ref().map(String::as_str);
