@@ -4,6 +4,7 @@
 //! server, pulls from other registries and from the cluster's own, builds without a daemon.
 //! May not know: Kubernetes objects, how a Wasm module or a Linux program is run.
 
+mod blob_file;
 pub mod build;
 mod cache;
 mod digest;

@@ -9,10 +9,9 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
 
+use crate::blob_file::BlobFile;
 use crate::digest::Digest;
 use crate::store::{ImageStore, StoreError};
 
@@ -54,38 +53,19 @@ pub(crate) async fn receive(
     let unfinished = Unfinished(store.temporary());
     let path = &unfinished.0;
     let failed = |source| ReceiveError::Write { path: path.clone(), source };
-    let file = tokio::fs::File::create(path).await.map_err(failed)?;
-    let mut out = Limited { file, hasher: Sha256::new(), left: bytes_max };
+    let (mut file, mut left) = (BlobFile::create(path).await.map_err(failed)?, bytes_max);
     while let Some(chunk) = body.next().await {
-        if !out.write(&chunk.map_err(ReceiveError::Broken)?).await.map_err(failed)? {
-            return Err(ReceiveError::TooLong { digest: digest.clone(), bytes_max });
-        }
+        let chunk = chunk.map_err(ReceiveError::Broken)?;
+        let too_long = || ReceiveError::TooLong { digest: digest.clone(), bytes_max };
+        left = left.checked_sub(chunk.len() as u64).ok_or_else(too_long)?;
+        file.write(&chunk).await.map_err(failed)?;
     }
-    // tokio's file keeps a write in flight; an error of it would otherwise be lost.
-    out.file.flush().await.map_err(failed)?;
-    out.file.sync_all().await.map_err(failed)?;
-    let seen = Digest::from_hasher(out.hasher);
+    file.sync().await.map_err(failed)?;
+    let seen = file.digest();
     if &seen != digest {
         return Err(ReceiveError::Another { seen, expected: digest.clone() });
     }
     Ok(store.adopt(path, digest)?)
-}
-
-/// Writes, hashes and refuses more than was announced.
-struct Limited {
-    file: tokio::fs::File,
-    hasher: Sha256,
-    left: u64,
-}
-
-impl Limited {
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        let Some(left) = self.left.checked_sub(bytes.len() as u64) else { return Ok(false) };
-        self.left = left;
-        self.hasher.update(bytes);
-        self.file.write_all(bytes).await?;
-        Ok(true)
-    }
 }
 
 #[cfg(test)]

@@ -13,11 +13,10 @@ use axum::extract::Request;
 use axum::response::Response;
 use futures::StreamExt;
 use http::{StatusCode, header};
-use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt;
 
 use super::error::RegistryError;
 use super::{BLOB_BYTES_MAX, Parameters, Registry, digest_header, empty};
+use crate::blob_file::BlobFile;
 use crate::digest::Digest;
 
 /// Most uploads at one time.
@@ -39,8 +38,7 @@ struct Slot {
 /// One upload, owned by whoever holds its lock.
 struct Upload {
     path: PathBuf,
-    file: tokio::fs::File,
-    hasher: Sha256,
+    file: BlobFile,
     size: u64,
 }
 
@@ -53,8 +51,8 @@ impl Drop for Upload {
 
 impl Upload {
     async fn new(path: PathBuf) -> Result<Self, RegistryError> {
-        let file = tokio::fs::File::create(&path).await.map_err(|e| RegistryError::io("start the upload", &e))?;
-        Ok(Self { path, file, hasher: Sha256::new(), size: 0 })
+        let file = BlobFile::create(&path).await.map_err(|e| RegistryError::io("start the upload", &e))?;
+        Ok(Self { path, file, size: 0 })
     }
 
     async fn append(&mut self, body: Body) -> Result<(), RegistryError> {
@@ -65,10 +63,8 @@ impl Upload {
             if self.size > BLOB_BYTES_MAX {
                 return Err(RegistryError::too_large(format!("a blob may have {BLOB_BYTES_MAX} bytes")));
             }
-            self.hasher.update(&chunk);
-            self.file.write_all(&chunk).await.map_err(|e| RegistryError::io("write the upload", &e))?;
+            self.file.write(&chunk).await.map_err(|e| RegistryError::io("write the upload", &e))?;
         }
-        // tokio's file keeps a write in flight; an error of it would otherwise be lost.
         self.file.flush().await.map_err(|e| RegistryError::io("write the upload", &e))
     }
 }
@@ -191,11 +187,11 @@ async fn complete(
     upload: &mut Upload,
     digest: &Digest,
 ) -> Result<Response, RegistryError> {
-    let seen = Digest::from_hasher(upload.hasher.clone());
+    let seen = upload.file.digest();
     if &seen != digest {
         return Err(RegistryError::digest_invalid(format!("the blob has digest {seen}, not {digest}")));
     }
-    upload.file.sync_all().await.map_err(|e| RegistryError::io("sync the upload", &e))?;
+    upload.file.sync().await.map_err(|e| RegistryError::io("sync the upload", &e))?;
     registry.store.adopt(&upload.path, digest)?;
     Ok(created(repository, digest))
 }

@@ -12,6 +12,9 @@ use super::header::{FileKey, NONCE_BYTES, SEAL_BYTES, SealError};
 use crate::log::disk::DiskFile;
 
 const PIECE_BYTES: usize = 64 * 1024;
+/// What waits for the disk at most. A large file that is synced at its end alone keeps the disk busy until then, and the
+/// log's syncs wait behind it: beside one of 80 MB, one in a hundred took half a second.
+const UNSYNCED_BYTES_MAX: usize = 1024 * 1024;
 /// Set in the length of the last piece.
 const LAST: u32 = 1 << 31;
 const LENGTH_BYTES: usize = 4;
@@ -25,8 +28,27 @@ fn place(number: u64, length: u32) -> [u8; 12] {
 
 /// A file being written. Whoever does not finish it leaves something that is not read as one.
 pub(crate) struct StoredFile {
-    file: Box<dyn DiskFile>,
+    file: Paced,
     sealer: Option<Sealer>,
+}
+
+/// Syncs as it goes.
+struct Paced {
+    file: Box<dyn DiskFile>,
+    unsynced: usize,
+}
+
+impl Paced {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.append(bytes)?;
+        self.unsynced += bytes.len();
+        if self.unsynced >= UNSYNCED_BYTES_MAX { self.sync() } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.unsynced = 0;
+        self.file.sync()
+    }
 }
 
 struct Sealer {
@@ -55,10 +77,11 @@ impl Sealer {
 
 impl StoredFile {
     pub fn plain(file: Box<dyn DiskFile>) -> Self {
-        Self { file, sealer: None }
+        Self { file: Paced { file, unsynced: 0 }, sealer: None }
     }
 
-    pub fn sealed(mut file: Box<dyn DiskFile>, key: FileKey, header: &[u8]) -> io::Result<Self> {
+    pub fn sealed(file: Box<dyn DiskFile>, key: FileKey, header: &[u8]) -> io::Result<Self> {
+        let mut file = Paced { file, unsynced: 0 };
         file.append(header)?;
         Ok(Self { file, sealer: Some(Sealer { key, number: 0, piece: Sealer::ROOM.to_vec() }) })
     }
