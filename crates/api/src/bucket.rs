@@ -84,7 +84,7 @@ impl JsonSchema for Bucket {
             "type": "object",
             "required": ["metadata"],
             "properties": {
-                "apiVersion": { "description": "The versioned schema of this representation of an object.",
+                "apiVersion": { "description": "APIVersion defines the versioned schema of this representation of an object.",
                     "type": "string" },
                 "kind": { "description": "The REST resource this object represents.", "type": "string" },
                 "metadata": metadata,

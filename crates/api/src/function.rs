@@ -44,7 +44,7 @@ pub const CALLS_AT_ONCE_MAX: i32 = 1000;
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "dev.knarr.v1alpha1.Function")]
 pub struct Function {
-    /// The versioned schema of this representation of an object.
+    /// APIVersion defines the versioned schema of this representation of an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub api_version: Option<String>,

@@ -148,8 +148,8 @@ impl Label<'_> {
         validation: FieldValidation,
         duplicates: Vec<String>,
     ) -> Result<Vec<String>, Status> {
-        let mut complaints = duplicates;
-        complaints.extend(walk::walk(&TREE, root, object).map_err(|error| self.refuse(&error.why))?);
+        let mut complaints = walk::walk(&TREE, root, object).map_err(|error| self.refuse(&error.why))?;
+        complaints.extend(duplicates);
         match validation {
             FieldValidation::Ignore => Ok(Vec::new()),
             FieldValidation::Warn => Ok(complaints),

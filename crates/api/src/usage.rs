@@ -17,7 +17,7 @@ pub const VERSION: &str = "v1beta1";
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics")]
 pub struct NodeMetrics {
-    /// The versioned schema of this representation of an object.
+    /// APIVersion defines the versioned schema of this representation of an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub api_version: Option<String>,
@@ -41,7 +41,7 @@ pub struct NodeMetrics {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics")]
 pub struct PodMetrics {
-    /// The versioned schema of this representation of an object.
+    /// APIVersion defines the versioned schema of this representation of an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub api_version: Option<String>,

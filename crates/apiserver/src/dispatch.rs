@@ -187,7 +187,7 @@ async fn non_resource(core: &Core, user: &UserInfo, parts: Parts, record: &mut R
         return response;
     }
     // What is no object of a kind is JSON, whatever else is accepted.
-    let accepted = negotiate(&parts.headers, || false).unwrap_or(Accepted::PLAIN);
+    let accepted = negotiate(&parts.headers, true, || false).unwrap_or(Accepted::PLAIN);
     discovery::answer(path, accepted.form, core)
 }
 
@@ -237,7 +237,7 @@ impl Exchange {
         if connect::is_connection(&self.path.subresource) {
             return self.connect(kind, method, verb, body).await;
         }
-        let accepted = match negotiate(&self.headers, || kind.has_message()) {
+        let accepted = match negotiate(&self.headers, !kind.list_kind.is_empty(), || kind.has_message()) {
             Some(accepted) => accepted,
             None if subresource::negotiates(&self.path) => Accepted::PLAIN,
             None => return Err(not_acceptable(kind)),

@@ -226,8 +226,8 @@ impl Custom {
             let (name, version) = (kind.kind, kind.version);
             Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {why}"))
         };
-        let mut complaints = duplicates;
-        complaints.extend(prune(schema, object).map_err(|why| refuse(&why))?);
+        let mut complaints = prune(schema, object).map_err(|why| refuse(&why))?;
+        complaints.extend(duplicates);
         default(schema, object);
         let mut warnings: Vec<String> = deprecation.iter().cloned().collect();
         match validation {

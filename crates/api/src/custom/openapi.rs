@@ -17,6 +17,7 @@ pub fn document(of: &[Custom]) -> Bytes {
     assemble(&kinds, schemas.collect())
 }
 
+const GROUP_VERSION_KIND: &str = "x-kubernetes-group-version-kind";
 const DEFINITIONS_PREFIX: &str = "#/definitions/";
 
 /// Schemas for `/openapi/v2`.
@@ -24,6 +25,10 @@ pub fn v2_definitions(of: &[&Custom]) -> Map<String, Value> {
     of.iter()
         .map(|custom| {
             let mut schema = published(custom, DEFINITIONS_PREFIX);
+            if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
+                // A client takes the properties that are named for all that may be there, even those of every object.
+                schema = json!({ "type": "object", GROUP_VERSION_KIND: schema[GROUP_VERSION_KIND] });
+            }
             downgrade(&mut schema);
             (custom.kind().type_name().into_owned(), schema)
         })
@@ -42,15 +47,14 @@ fn published(custom: &Custom, prefix: &str) -> Value {
     if !properties.is_object() {
         *properties = json!({});
     }
-    properties["apiVersion"] = text("The versioned schema of this representation of an object.");
+    properties["apiVersion"] = text("APIVersion defines the versioned schema of this representation of an object.");
     properties["kind"] = text("The REST resource this object represents.");
     properties["metadata"] = if prefix == COMPONENTS_PREFIX {
         json!({ "description": "Standard object's metadata.", "allOf": [reference] })
     } else {
         json!({ "description": "Standard object's metadata.", "$ref": reference["$ref"] })
     };
-    schema["x-kubernetes-group-version-kind"] =
-        json!([{ "group": kind.group, "version": kind.version, "kind": kind.kind }]);
+    schema[GROUP_VERSION_KIND] = json!([{ "group": kind.group, "version": kind.version, "kind": kind.kind }]);
     if let Some(scope) = schema.as_object_mut() {
         scope.remove("x-kubernetes-validations");
     }
@@ -69,9 +73,7 @@ fn downgrade(schema: &mut Value) {
             return;
         }
     }
-    if fields.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true))
-        && !fields.contains_key("x-kubernetes-group-version-kind")
-    {
+    if fields.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
         fields.remove("properties");
         fields.remove("items");
     }

@@ -89,7 +89,7 @@ fn list(kind: &Kind) -> Value {
         "type": "object",
         "required": ["items"],
         "properties": {
-            "apiVersion": text("The versioned schema of this representation of an object."),
+            "apiVersion": text("APIVersion defines the versioned schema of this representation of an object."),
             "kind": text("The REST resource this object represents."),
             "metadata": reference(&format!("{META}.ListMeta")),
             "items": { "description": "The objects.", "type": "array", "items": reference(&kind.type_name()) },

@@ -64,6 +64,13 @@ fn merge_object(
         let names: BTreeSet<&str> = strings(retain, RETAIN_KEYS)?.into_iter().collect();
         original.retain(|key, _| names.contains(key.as_str()));
     }
+    let orders: Vec<(&str, &Value, Vec<Value>)> = patch
+        .iter()
+        .filter_map(|(key, order)| {
+            let field = key.strip_prefix(ORDER)?;
+            Some((field, order, original.get(field).and_then(Value::as_array).cloned().unwrap_or_default()))
+        })
+        .collect();
     for (key, value) in patch {
         if let Some(field) = key.strip_prefix(DELETE_FROM) {
             delete_from(&mut original, field, value)?;
@@ -71,10 +78,14 @@ fn merge_object(
             merge_field(&mut original, key, value, at.and_then(|c| c.field(key)), depth)?;
         }
     }
-    for (key, order) in patch {
-        if let Some(field) = key.strip_prefix(ORDER) {
-            set_order(&mut original, field, order, at.and_then(|c| c.field(field)))?;
-        }
+    for (field, order, before) in orders {
+        let named = order.as_array().ok_or_else(|| bad(format!("{ORDER}{field} is no list")))?;
+        let Some(Value::Array(items)) = original.get_mut(field) else { continue };
+        let by = match at.and_then(|c| c.field(field)).and_then(Cursor::rule).map(|rule| rule.patch) {
+            Some(Patch::MergeByKey { key, .. }) => Some(key),
+            _ => None,
+        };
+        *items = in_order(std::mem::take(items), named, &before, by);
     }
     Ok(original)
 }
@@ -134,13 +145,14 @@ fn merge_field(
     Ok(())
 }
 
-fn unite(mut existing: Vec<Value>, patch: &[Value]) -> Vec<Value> {
+fn unite(existing: Vec<Value>, patch: &[Value]) -> Vec<Value> {
+    let mut merged = existing.clone();
     for item in patch {
-        if !existing.contains(item) {
-            existing.push(item.clone());
+        if !merged.contains(item) {
+            merged.push(item.clone());
         }
     }
-    existing
+    in_order(merged, patch, &existing, None)
 }
 
 fn merge_list(
@@ -156,7 +168,7 @@ fn merge_list(
     if patch.iter().any(|item| is_replace(item) && item.get(by).is_none()) {
         return Ok(patch.iter().filter(|item| item.get(by).is_some()).map(strip).collect());
     }
-    let mut items = existing;
+    let mut items = existing.clone();
     for item in patch {
         let Value::Object(fields) = item else {
             return Err(bad(format!("a list that merges by {by:?} holds {item}, expected objects")));
@@ -177,45 +189,32 @@ fn merge_list(
             }
         }
     }
-    Ok(items)
+    Ok(in_order(items, patch, &existing, Some(by)))
 }
 
 fn strip(item: &Value) -> Value {
     item.as_object().map_or_else(|| item.clone(), |fields| Value::Object(without_directives(fields)))
 }
 
-/// Orders a merged list: items named in the order come in that order; each other item keeps its
-/// place after the named item it followed.
-fn set_order(
-    original: &mut Map<String, Value>,
-    field: &str,
-    order: &Value,
-    at: Option<Cursor>,
-) -> Result<(), PatchError> {
-    let order = order.as_array().ok_or_else(|| bad(format!("{ORDER}{field} is no list")))?;
-    let Some(Value::Array(items)) = original.get_mut(field) else { return Ok(()) };
-    let by = match at.and_then(Cursor::rule).map(|rule| rule.patch) {
-        Some(Patch::MergeByKey { key, .. }) => Some(key),
-        _ => None,
-    };
-    let identity = |item: &Value| by.map_or_else(|| item.clone(), |key| item.get(key).cloned().unwrap_or_default());
-    let rank = |item: &Value| order.iter().position(|named| identity(named) == identity(item));
-    let mut last = 0;
-    // (rank of the named item this one follows, 0 for the named one itself, original place)
-    let mut ranked: Vec<((usize, u8, usize), Value)> = Vec::with_capacity(items.len());
-    for (place, item) in std::mem::take(items).into_iter().enumerate() {
-        let key = match rank(&item) {
-            Some(rank) => {
-                last = rank + 1;
-                (rank + 1, 0, place)
-            }
-            None => (last, 1, place),
-        };
-        ranked.push((key, item));
+/// The order of a merged list: items that are `named` come as they are named there, the others as they were `before`. Of
+/// one of each kind the named one comes first, unless both were there before, the other way round.
+fn in_order(merged: Vec<Value>, named: &[Value], before: &[Value], by: Option<&str>) -> Vec<Value> {
+    let same = |one: &Value, other: &Value| by.map_or(one == other, |key| one.get(key) == other.get(key));
+    let place = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item));
+    let (mut first, rest): (Vec<Value>, Vec<Value>) = merged.into_iter().partition(|item| place(named, item).is_some());
+    first.sort_by_key(|item| place(named, item));
+    let (mut ordered, mut rest) = (Vec::with_capacity(first.len() + rest.len()), rest.into_iter().peekable());
+    for item in first {
+        let was = place(before, &item);
+        let came_earlier =
+            |other: &Value| matches!((place(before, other), was), (Some(other), Some(was)) if other < was);
+        while let Some(other) = rest.next_if(came_earlier) {
+            ordered.push(other);
+        }
+        ordered.push(item);
     }
-    ranked.sort_by_key(|(key, _)| *key);
-    items.extend(ranked.into_iter().map(|(_, item)| item));
-    Ok(())
+    ordered.extend(rest);
+    ordered
 }
 
 #[cfg(test)]
@@ -241,10 +240,19 @@ mod tests {
             pod(json!([{ "name": "a", "image": "x:1", "env": [{ "name": "E", "value": "1" }] }, { "name": "b" }])),
             pod(json!([{ "name": "a", "image": "x:2", "env": [{ "name": "F", "value": "2" }] }, { "name": "c" }])),
             pod(json!([
-                { "name": "a", "image": "x:2", "env": [{ "name": "E", "value": "1" }, { "name": "F", "value": "2" }] },
-                { "name": "b" }, { "name": "c" },
+                { "name": "a", "image": "x:2", "env": [{ "name": "F", "value": "2" }, { "name": "E", "value": "1" }] },
+                { "name": "c" }, { "name": "b" },
             ])),
         );
+        let names = |names: &[&str]| names.iter().map(|name| json!({ "name": name })).collect::<Value>();
+        let of = |before: &[&str], patch: &[&str], expect: &[&str]| {
+            check("Pod", pod(names(before)), pod(names(patch)), pod(names(expect)));
+        };
+        // What is new comes first, what was there stays in its order.
+        of(&["a", "b"], &["z"], &["z", "a", "b"]);
+        of(&["a", "b", "c"], &["b"], &["a", "b", "c"]);
+        of(&["a", "b", "c"], &["c", "a"], &["b", "c", "a"]);
+        of(&["a", "b", "c"], &["b", "z"], &["a", "b", "z", "c"]);
     }
 
     #[test]
@@ -263,7 +271,7 @@ mod tests {
             "Pod",
             json!({ "metadata": { "finalizers": ["a", "b", "c"] } }),
             json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["b"], "finalizers": ["d"] } }),
-            json!({ "metadata": { "finalizers": ["a", "c", "d"] } }),
+            json!({ "metadata": { "finalizers": ["d", "a", "c"] } }),
         );
     }
 
@@ -282,7 +290,7 @@ mod tests {
                 "$setElementOrder/containers": [{ "name": "b" }, { "name": "a" }],
                 "containers": [{ "name": "b", "image": "i" }],
             } }),
-            pod(json!([{ "name": "b", "image": "i" }, { "name": "a" }, { "name": "x" }])),
+            pod(json!([{ "name": "x" }, { "name": "b", "image": "i" }, { "name": "a" }])),
         );
     }
 

@@ -3,9 +3,11 @@
 //!
 //! Follows `plugin/pkg/admission/noderestriction`; the role `system:node` is wider than one node.
 
+use std::collections::BTreeSet;
+
 use api::idle::AFTER as IDLE_AFTER;
 use api::status::Status;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Consequences, Operation, Plugin, Review};
 
@@ -19,6 +21,8 @@ impl Plugin for NodeRestriction {
             ("", "nodes") if review.name != node => {
                 Err(format!("node {node:?} is not allowed to modify node {:?}", review.name))
             }
+            ("", "nodes") if review.operation == Operation::Delete => Ok(()),
+            ("", "nodes") => own_node(node, review.old, object),
             ("coordination.k8s.io", "leases") if request.namespace != "kube-node-lease" || review.name != node => {
                 Err(format!("node {node:?} can only access the node lease with the same name as the requesting node"))
             }
@@ -45,10 +49,69 @@ fn pod(node: &str, review: &Review<'_>, object: Option<&Value>) -> Result<(), St
         }
         // Connections are not asked about here.
         Operation::Connect => Ok(()),
-        Operation::Update | Operation::Delete if bound_to(review.old) => Ok(()),
+        Operation::Update | Operation::Delete if bound_to(review.old) => match (review.old, object) {
+            (Some(old), Some(new)) if changed_labels(old, new).next().is_some() => {
+                Err(format!("node {node:?} cannot update labels through pod status"))
+            }
+            _ => Ok(()),
+        },
         Operation::Update | Operation::Delete => {
             Err(format!("node {node:?} can only change pods with spec.nodeName set to itself"))
         }
+    }
+}
+
+/// What would bring other pods to it (labels that say what kind of node it is, taints, owners) a node does not change.
+fn own_node(node: &str, old: Option<&Value>, new: Option<&Value>) -> Result<(), String> {
+    let (none, new) = (Value::Null, new.unwrap_or(&Value::Null));
+    let forbidden: Vec<&str> = changed_labels(old.unwrap_or(&none), new).filter(|key| !may_set(key)).collect();
+    if !forbidden.is_empty() {
+        return Err(format!("node {node:?} is not allowed to modify labels: {}", forbidden.join(", ")));
+    }
+    let Some(old) = old else { return Ok(()) };
+    for (what, pointer) in [("taints", "/spec/taints"), ("ownerReferences", "/metadata/ownerReferences")] {
+        if old.pointer(pointer) != new.pointer(pointer) {
+            return Err(format!("node {node:?} is not allowed to modify {what}"));
+        }
+    }
+    Ok(())
+}
+
+/// Keys of labels that are there once, or with another value.
+fn changed_labels<'a>(old: &'a Value, new: &'a Value) -> impl Iterator<Item = &'a str> {
+    let labels = |object: &'a Value| object.pointer("/metadata/labels").and_then(Value::as_object);
+    let differ = |one: Option<&'a Map<String, Value>>, other: Option<&'a Map<String, Value>>| {
+        let differs = move |(key, value): &(&String, &Value)| other.and_then(|other| other.get(*key)) != Some(*value);
+        one.into_iter().flatten().filter(differs).map(|(key, _)| key.as_str()).collect::<BTreeSet<_>>()
+    };
+    let (old, new) = (labels(old), labels(new));
+    let mut changed = differ(old, new);
+    changed.extend(differ(new, old));
+    changed.into_iter()
+}
+
+/// Labels that an agent may set on its own Node, after `k8s.io/kubelet/pkg/apis`.
+fn may_set(key: &str) -> bool {
+    const OWN: [&str; 11] = [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+        "beta.kubernetes.io/instance-type",
+        "node.kubernetes.io/instance-type",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+    ];
+    let Some((prefix, _)) = key.split_once('/') else { return true };
+    let is_of = |domain: &str| prefix.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    match prefix {
+        _ if is_of("node-restriction.kubernetes.io") => false,
+        _ if is_of("kubelet.kubernetes.io") || is_of("node.kubernetes.io") => true,
+        _ if is_of("kubernetes.io") || is_of("k8s.io") => OWN.contains(&key),
+        _ => true,
     }
 }
 
@@ -92,6 +155,29 @@ mod tests {
         check(of(0, true), of(2, true), false);
         check(of(1, true), of(0, true), false);
         assert!(deployment("n1", Some(&of(0, true)), None).is_err());
+    }
+
+    #[test]
+    fn a_node_says_what_it_is_and_not_what_it_is_for() {
+        let of = |label: &str, value: &str| json!({ "metadata": { "labels": { label: value } } });
+        let check = |label: &str, expect: bool| {
+            let (old, new) = (of(label, "a"), of(label, "b"));
+            assert!(own_node("n", Some(&old), Some(&old)).is_ok(), "{label} stays");
+            for (old, new) in [(Some(&old), &new), (None, &new), (Some(&old), &json!({}))] {
+                assert_eq!(own_node("n", old, Some(new)).is_ok(), expect, "{label} {old:?} {new}");
+            }
+        };
+        check("kubernetes.io/hostname", true);
+        check("node.kubernetes.io/anything", true);
+        check("example.com/disk", true);
+        check("disk", true);
+        check("node-role.kubernetes.io/control-plane", false);
+        check("node-restriction.kubernetes.io/pci", false);
+        check("x.node-restriction.kubernetes.io/pci", false);
+        check("app.k8s.io/x", false);
+        let tainted = json!({ "spec": { "taints": [{ "key": "a", "effect": "NoSchedule" }] } });
+        let complaint = own_node("n", Some(&tainted), Some(&json!({ "spec": {} }))).unwrap_err();
+        assert!(complaint.contains("taints"), "{complaint}");
     }
 
     #[test]

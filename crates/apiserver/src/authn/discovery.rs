@@ -30,9 +30,11 @@ pub async fn answer(core: &Core, path: &str) -> Option<Result<Response, Status>>
 
 fn configuration(core: &Core) -> Value {
     let (address, port) = (core.config.advertise_address, core.config.advertise_port);
+    // Nobody but this machine gets to a server that listens on its loopback; pods get to the Service of that name.
+    let keys = if address.is_loopback() { ISSUER.to_owned() } else { format!("https://{address}:{port}") };
     json!({
         "issuer": ISSUER,
-        "jwks_uri": format!("https://{address}:{port}{KEY_SET}"),
+        "jwks_uri": format!("{keys}{KEY_SET}"),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],

@@ -2,8 +2,10 @@
 //!
 //! May not know: what is asked, how the place is reached (`reach`).
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::{Request, Uri, header};
+use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use serde_json::Value;
@@ -48,7 +50,7 @@ impl WebhookClient {
         Ok(Self { client: pooled(Reach::new(place, &host, &trust, dialer)?), uri })
     }
 
-    /// Posts a question; the caller bounds how long it may take, which the webhook is told.
+    /// Posts a question. It may take so many seconds, which the webhook is told.
     ///
     /// # Errors
     /// `Post "https://…": …`, as Kubernetes words it.
@@ -58,20 +60,27 @@ impl WebhookClient {
             .parse()
             .map_err(|error| format!("the URL of the webhook: {error}"))?;
         let shown = uri.to_string();
+        let asked = tokio::time::timeout(Duration::from_secs(seconds), self.exchange(uri, question)).await;
+        let asked = asked.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
+        let (code, body) = asked.map_err(|why| format!("Post {shown:?}: {why}"))?;
+        if !code.is_success() {
+            return Err(format!("the server answered {code} to Post {shown:?}"));
+        }
+        serde_json::from_slice(&body).map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))
+    }
+
+    async fn exchange(&self, uri: Uri, question: Bytes) -> Result<(StatusCode, Bytes), String> {
         let request = Request::post(uri)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
             .body(Full::new(question))
             .map_err(|error| error.to_string())?;
         let answer = self.client.request(request).await;
-        let answer = answer.map_err(|error| format!("Post {shown:?}: {}", chain(&error)))?;
+        let answer = answer.map_err(|error| chain(&error))?;
         let code = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| format!("Post {shown:?}: reading the answer: {error}"))?.to_bytes();
-        if !code.is_success() {
-            return Err(format!("the server answered {code} to Post {shown:?}"));
-        }
-        serde_json::from_slice(&body).map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))
+        let body = body.map_err(|error| format!("reading the answer: {error}"))?;
+        Ok((code, body.to_bytes()))
     }
 }
 

@@ -157,14 +157,14 @@ impl Webhook {
         let asked = question(version, request(review, kind, &uid), object, old);
         let called = self.called.as_ref().map_err(|why| format!("could not get REST client: {why}"))?;
         let limit = Duration::from_secs(self.timeout_seconds);
-        let asking = async {
-            match called {
-                Called::Server(client) => client.post(Bytes::from(asked.to_string()), self.timeout_seconds).await,
-                Called::Function(function) => function.ask(&review.request.core, (version, &uid), &asked).await,
+        let answer = match called {
+            Called::Server(client) => client.post(Bytes::from(asked.to_string()), self.timeout_seconds).await,
+            Called::Function(function) => {
+                let asking = function.ask(&review.request.core, (version, &uid), &asked);
+                let answer = tokio::time::timeout(limit, asking).await;
+                answer.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
             }
         };
-        let answer = tokio::time::timeout(limit, asking).await;
-        let answer = answer.map_err(|_| "failed to call webhook: context deadline exceeded".to_owned())?;
         let answer = answer.map_err(|why| format!("failed to call webhook: {why}"))?;
         read(&self.name, self.mutating, (version, &uid), &answer)
             .map_err(|why| format!("received invalid webhook response: {why}"))

@@ -53,8 +53,8 @@ impl Strategy for CertificateRequests {
     }
 
     /// A signer's answer does not decide.
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        Plain.prepare_for_status_update(new, old);
+    fn prepare_for_status_update(&self, kind: &Kind, new: &mut Value, old: &Value) {
+        Plain.prepare_for_status_update(kind, new, old);
         let is_decision = |condition: &&Value| DECISIONS.iter().any(|kind| condition["type"] == *kind);
         let mut conditions: Vec<Value> = conditions(old).iter().filter(is_decision).cloned().collect();
         conditions.extend(self::conditions(new).iter().filter(|condition| !is_decision(condition)).cloned());
@@ -64,7 +64,7 @@ impl Strategy for CertificateRequests {
     fn unowned(&self, _kind: &Kind, part: Part) -> &'static [&'static [&'static str]] {
         match part {
             Part::Main => &[&["spec"], &["status"]],
-            Part::Status => &[&["spec"], &["metadata"]],
+            Part::Status => &[&["spec"]],
             Part::Whole => &[],
         }
     }
@@ -169,7 +169,8 @@ mod tests {
             "lastUpdateTime": "1970-01-01T00:00:00Z", "lastTransitionTime": "1970-01-01T00:00:00Z" }] } });
         let mut new =
             json!({ "status": { "certificate": "eA==", "conditions": [{ "type": "Denied" }, { "type": "Failed" }] } });
-        CertificateRequests.prepare_for_status_update(&mut new, &old);
+        let kind = api::kinds::lookup("certificates.k8s.io", "v1", "certificatesigningrequests").unwrap();
+        CertificateRequests.prepare_for_status_update(kind, &mut new, &old);
         let kinds: Vec<&Value> = conditions(&new).iter().map(|condition| &condition["type"]).collect();
         assert_eq!(kinds, ["Approved", "Failed"]);
         assert_eq!(conditions(&new)[0], conditions(&old)[0]);

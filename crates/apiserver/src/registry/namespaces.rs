@@ -45,7 +45,7 @@ impl Strategy for Namespaces {
     fn unowned(&self, _kind: &Kind, part: Part) -> &'static [&'static [&'static str]] {
         match part {
             Part::Main => &[&["spec"], &["status"]],
-            Part::Status => &[&["spec"], &["metadata"]],
+            Part::Status => &[&["spec"]],
             Part::Whole => &[],
         }
     }

@@ -6,8 +6,7 @@ use api::status::Status;
 use serde_json::{Value, json};
 
 use super::Strategy;
-use super::strategy::{Allocation, copy_member};
-use super::write::Part;
+use super::strategy::{Allocation, Plain};
 use crate::core::{Core, Snapshot};
 
 /// `spec.terminationGracePeriodSeconds` when unset.
@@ -28,26 +27,12 @@ impl Strategy for Pods {
         Ok(Allocation::default())
     }
 
-    /// Labels and annotations may ride along with a status; the rest stays.
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        copy_member(new, old, "spec");
-        let old_owners = old.pointer("/metadata/ownerReferences").cloned();
-        match old_owners {
-            Some(owners) => api::meta::set(new, "ownerReferences", owners),
-            None => api::meta::unset(new, "ownerReferences"),
-        }
+    fn prepare_for_status_update(&self, kind: &Kind, new: &mut Value, old: &Value) {
+        Plain.prepare_for_status_update(kind, new, old);
         if new.pointer("/status/qosClass").is_none()
             && let Some(class) = old.pointer("/status/qosClass")
         {
             new["status"]["qosClass"] = class.clone();
-        }
-    }
-
-    fn unowned(&self, _kind: &Kind, part: Part) -> &'static [&'static [&'static str]] {
-        match part {
-            Part::Main => &[&["status"]],
-            Part::Status => &[&["spec"], &["metadata", "ownerReferences"], &["metadata", "deletionTimestamp"]],
-            Part::Whole => &[],
         }
     }
 

@@ -1,6 +1,7 @@
 //! The per-kind part of the registry, after Kubernetes' `pkg/registry/<group>/<kind>/strategy.go`.
 
 use api::kinds::Kind;
+use api::meta;
 use api::status::Status;
 use serde_json::{Value, json};
 use store::{Durability, Guard, Op};
@@ -40,14 +41,27 @@ pub trait Strategy: Sync {
         }
     }
 
-    /// An update through `/status`: everything but the status stays.
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        let status = new.get("status").cloned();
-        let resource_version = new.pointer("/metadata/resourceVersion").cloned();
+    /// An update through `/status`: everything but the status stays, and what of the metadata may go along with it.
+    fn prepare_for_status_update(&self, kind: &Kind, new: &mut Value, old: &Value) {
+        let (status, sent) = (new.get("status").cloned(), new.get("metadata").cloned());
         *new = old.clone();
         set_member(new, "status", status);
-        if let Some(resource_version) = resource_version {
-            new["metadata"]["resourceVersion"] = resource_version;
+        let Some(sent) = sent else { return };
+        match metadata_beside_status(kind) {
+            Beside::Nothing => {
+                if let Some(resource_version) = sent.get("resourceVersion") {
+                    new["metadata"]["resourceVersion"] = resource_version.clone();
+                }
+            }
+            Beside::AllBut(kept) => {
+                new["metadata"] = sent;
+                for field in kept {
+                    match old["metadata"].get(field) {
+                        Some(value) => meta::set(new, field, value.clone()),
+                        None => meta::unset(new, field),
+                    }
+                }
+            }
         }
     }
 
@@ -55,7 +69,7 @@ pub trait Strategy: Sync {
     fn unowned(&self, kind: &Kind, part: Part) -> &'static [&'static [&'static str]] {
         match part {
             Part::Main if kind.has_status() => &[&["status"]],
-            Part::Status => &[&["spec"], &["metadata"]],
+            Part::Status => unowned_by_status(kind),
             Part::Main | Part::Whole => &[],
         }
     }
@@ -96,6 +110,35 @@ pub trait Strategy: Sync {
 
     fn durability(&self) -> Durability {
         Durability::Synced
+    }
+}
+
+/// What of its metadata a write of an object's status changes.
+enum Beside {
+    Nothing,
+    AllBut(&'static [&'static str]),
+}
+
+/// As each kind's status strategy in Kubernetes has it: the older kinds let labels, annotations and finalizers pass.
+fn metadata_beside_status(kind: &Kind) -> Beside {
+    match (kind.group, kind.resource) {
+        _ if kind.is_custom() => Beside::Nothing,
+        ("", "pods") => Beside::AllBut(&["ownerReferences", "deletionTimestamp"]),
+        ("apps", "deployments") => Beside::AllBut(&["labels"]),
+        ("" | "apps" | "autoscaling" | "batch" | "policy", _)
+        | ("certificates.k8s.io", "certificatesigningrequests")
+        | ("networking.k8s.io", "ingresses") => Beside::AllBut(&[]),
+        _ => Beside::Nothing,
+    }
+}
+
+/// What [`metadata_beside_status`] leaves as it is, and the rest of the object.
+fn unowned_by_status(kind: &Kind) -> &'static [&'static [&'static str]] {
+    match metadata_beside_status(kind) {
+        Beside::Nothing => &[&["spec"], &["metadata"]],
+        Beside::AllBut([]) => &[&["spec"]],
+        Beside::AllBut(["labels"]) => &[&["spec"], &["metadata", "labels"]],
+        Beside::AllBut(_) => &[&["spec"], &["metadata", "ownerReferences"], &["metadata", "deletionTimestamp"]],
     }
 }
 
@@ -153,10 +196,19 @@ mod tests {
 
     #[test]
     fn the_status_endpoint_keeps_the_rest() {
-        let old = json!({ "metadata": { "resourceVersion": "1", "labels": { "a": "b" } }, "spec": 1, "status": 1 });
-        let mut new = json!({ "metadata": { "resourceVersion": "0" }, "spec": 2, "status": 2 });
-        Plain.prepare_for_status_update(&mut new, &old);
-        let expect = json!({ "metadata": { "resourceVersion": "0", "labels": { "a": "b" } }, "spec": 1, "status": 2 });
-        assert_eq!(new, expect);
+        let meta = |version: &str, label: &str| json!({ "resourceVersion": version, "labels": { "l": label }, "annotations": { "a": label } });
+        let check = |(group, resource): (&str, &str), expect: Value| {
+            let kind = api::kinds::lookup(group, "v1", resource);
+            let old = json!({ "metadata": meta("1", "old"), "spec": 1, "status": 1 });
+            let mut new = json!({ "metadata": meta("0", "new"), "spec": 2, "status": 2 });
+            Plain.prepare_for_status_update(kind.unwrap(), &mut new, &old);
+            assert_eq!(new, json!({ "metadata": expect, "spec": 1, "status": 2 }), "{resource}");
+        };
+        check(("", "namespaces"), meta("0", "new"));
+        check(("batch", "jobs"), meta("0", "new"));
+        let mut half = meta("0", "new");
+        half["labels"]["l"] = "old".into();
+        check(("apps", "deployments"), half);
+        check(("storage.k8s.io", "volumeattachments"), meta("0", "old"));
     }
 }

@@ -249,7 +249,7 @@ fn prepare_update(
     let managed_fields = meta::metadata_mut(&mut new).remove("managedFields");
     match part {
         Part::Main => strategy.prepare_for_update(kind, &mut new, old),
-        Part::Status => strategy.prepare_for_status_update(&mut new, old),
+        Part::Status => strategy.prepare_for_status_update(kind, &mut new, old),
         Part::Whole => {}
     }
     api::defaults::apply(kind, &mut new);

@@ -3,7 +3,6 @@
 //! Follows the admission plugins `CertificateApproval` and `CertificateSigning`: both need a right on the signer that
 //! the request names, beside that on the subresource.
 
-use api::meta;
 use api::status::Status;
 use axum::response::Response;
 use http::StatusCode;
@@ -49,14 +48,12 @@ pub async fn approval(request: &Request, verb: Verb, input: Input) -> Result<Res
     written(request, StatusCode::OK, &done).await
 }
 
-/// The present request with the wanted conditions.
+/// The present request with the wanted conditions and metadata.
 fn decided(request: &Request, present: &Value, wanted: &Value) -> Result<Value, Status> {
     permitted(request, "approve", present)?;
     let mut new = present.clone();
-    for field in ["uid", "resourceVersion", "managedFields"] {
-        if let Some(value) = wanted.pointer(&format!("/metadata/{field}")) {
-            meta::set(&mut new, field, value.clone());
-        }
+    if let Some(metadata) = wanted.get("metadata") {
+        new["metadata"] = metadata.clone();
     }
     let conditions = wanted.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     set_conditions(&mut new, conditions, Timestamp::now());

@@ -125,8 +125,9 @@ fn offers(accept: &str) -> Vec<Offer<'_>> {
 }
 
 /// The best offer of the client that can be met; `None` when there is none (406). Every kind's metadata can be answered
-/// as protobuf, its objects if there is a message for them.
-pub fn negotiate(headers: &HeaderMap, has_message: impl Fn() -> bool) -> Option<Accepted> {
+/// as protobuf, its objects if there is a message for them. What `is_listed` nowhere (a review) has neither columns nor
+/// metadata to show.
+pub fn negotiate(headers: &HeaderMap, is_listed: bool, has_message: impl Fn() -> bool) -> Option<Accepted> {
     let accept = headers.get(header::ACCEPT).map_or(Some(""), |v| v.to_str().ok())?;
     if accept.trim().is_empty() {
         return Some(Accepted::PLAIN);
@@ -134,6 +135,7 @@ pub fn negotiate(headers: &HeaderMap, has_message: impl Fn() -> bool) -> Option<
     offers(accept).iter().find_map(|offer| {
         let (media, form) = (offer.encoding()?, offer.form()?);
         let is_met = match (media, form) {
+            (_, Form::Table | Form::Partial | Form::PartialList) if !is_listed => false,
             (Media::Json, _) | (Media::Protobuf, Form::Partial | Form::PartialList) => true,
             (Media::Protobuf, Form::Object) => has_message(),
             (Media::Protobuf, Form::Table | Form::Discovery) => false,
@@ -163,7 +165,7 @@ mod tests {
         let check = |accept: &str, has_message: bool, expect: Option<(Form, Media)>| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, accept.parse().unwrap());
-            let found = negotiate(&headers, || has_message).map(|accepted| (accepted.form, accepted.media));
+            let found = negotiate(&headers, true, || has_message).map(|accepted| (accepted.form, accepted.media));
             assert_eq!(found, expect, "{accept} {has_message}");
         };
         check("", true, Some((Form::Object, Json)));
@@ -192,7 +194,12 @@ mod tests {
         let discovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                          application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
         check(discovery, true, Some((Form::Discovery, Json)));
-        assert_eq!(negotiate(&HeaderMap::new(), || true), Some(Accepted::PLAIN));
+        let mut tables = HeaderMap::new();
+        tables.insert(header::ACCEPT, "application/json;as=Table;v=v1;g=meta.k8s.io".parse().unwrap());
+        assert_eq!(negotiate(&tables, false, || true), None, "a review is no row");
+        tables.insert(header::ACCEPT, "application/json;as=Table;v=v1;g=meta.k8s.io, */*".parse().unwrap());
+        assert_eq!(negotiate(&tables, false, || true), Some(Accepted::PLAIN));
+        assert_eq!(negotiate(&HeaderMap::new(), true, || true), Some(Accepted::PLAIN));
     }
 
     #[test]

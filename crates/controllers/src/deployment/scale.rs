@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 
 use super::rolling::Limits;
-use super::sets::{DESIRED_REPLICAS, Sets, Working, scale_to};
+use super::sets::{DESIRED_REPLICAS, MAX_REPLICAS, Sets, Working, scale_to};
 
 /// Whether an active set was sized for another replica count than the present one.
 pub fn is_scaling(sets: &Sets, limits: &Limits) -> bool {
@@ -52,7 +52,7 @@ fn is_saturated(sets: &Sets, limits: &Limits) -> bool {
     })
 }
 
-/// Spreads the difference over the active sets by size, the rest to the largest.
+/// Spreads the difference over the active sets by size, the rest to the largest, as Kubernetes rounds it.
 fn proportionally(deployment: &Deployment, sets: &mut Sets, limits: &Limits) {
     let allowed = if limits.desired > 0 { limits.total_max() } else { 0 };
     let total: i32 = sets.all().map(Working::replicas).sum();
@@ -64,15 +64,34 @@ fn proportionally(deployment: &Deployment, sets: &mut Sets, limits: &Limits) {
         // Of equals the older shrinks first.
         active.sort_by_key(|set| (std::cmp::Reverse(set.replicas()), set.created_at()));
     }
-    let share = |set: &Working| {
-        let exact = i64::from(set.replicas()) * i64::from(difference) / i64::from(total.max(1));
-        i32::try_from(exact).unwrap_or(0)
-    };
-    let shares: Vec<i32> = active.iter().map(|set| share(set)).collect();
-    let rest = difference - shares.iter().sum::<i32>();
+    let before = deployment.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
+    let mut added = 0;
+    let mut shares = Vec::with_capacity(active.len());
+    for set in &active {
+        let share = share(set, before, limits);
+        let left = difference - added;
+        let share = if difference > 0 { share.min(left) } else { share.max(left) };
+        added += share;
+        shares.push(share);
+    }
+    let rest = difference - added;
     for (at, set) in active.into_iter().enumerate() {
         let more = shares[at] + if at == 0 { rest } else { 0 };
         scale_to(set, (set.replicas() + more).max(0), limits, &mut events, deployment);
     }
     sets.events.append(&mut events);
+}
+
+/// What a set gets or loses: its size by the count that it was sized for (else `before`), to the nearest whole.
+fn share(set: &Working, before: i32, limits: &Limits) -> i32 {
+    if limits.desired == 0 {
+        return -set.replicas();
+    }
+    let sized_for = set.annotation(MAX_REPLICAS).and_then(|text| text.parse().ok()).filter(|count| *count > 0);
+    let before = i64::from(sized_for.unwrap_or(before));
+    if before <= 0 {
+        return 0;
+    }
+    let scaled = i64::from(set.replicas()) * i64::from(limits.total_max());
+    i32::try_from((2 * scaled + before) / (2 * before)).map_or(0, |size| size - set.replicas())
 }

@@ -243,7 +243,7 @@ fn scaling_in_the_middle_of_a_rollout_keeps_proportions() {
     assert_eq!(sizes(&world), [Some(5), Some(8)]);
     change(&mut world, |spec| spec["replicas"] = 30.into());
     assert!(round(&mut world).starts_with("scaled: all sets in proportion"));
-    assert_eq!(sizes(&world), [Some(12), Some(21)], "33 in all, the remainder to the larger");
+    assert_eq!(sizes(&world), [Some(13), Some(20)], "33 in all, each to the nearest whole");
     settle(&mut world);
     assert_eq!(world.all::<Pod>().len(), 30);
 }

@@ -95,7 +95,11 @@ impl GarbageCollector {
 
     fn dependents(&self, uid: &str) -> Vec<Dependent> {
         let graph = self.graph();
-        let dependent = |key: &ItemKey| Some(Dependent { key: key.clone(), owners: graph.get(key)?.owners.clone() });
+        let dependent = |key: &ItemKey| {
+            let item = graph.get(key)?;
+            let (owners, leaving) = (item.owners.clone(), item.waits_for_dependents());
+            Some(Dependent { key: key.clone(), owners, leaving })
+        };
         graph.dependents_of(uid).filter_map(dependent).collect()
     }
 }

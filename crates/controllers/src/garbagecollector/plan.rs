@@ -6,6 +6,7 @@
 //! | deleted, finalizer `foregroundDeletion` | the finalizer goes once no dependent blocks it |
 //! | owned by somebody who lives | references to absent and leaving owners go |
 //! | owned only by leaving owners, has dependents | is deleted in the foreground |
+//! | the same, and a dependent is leaving too | blocks its owners no more, and is deleted in the foreground |
 //! | owned only by leaving or absent owners | is deleted |
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -29,6 +30,8 @@ pub enum Owner {
 pub struct Dependent {
     pub key: ItemKey,
     pub owners: Vec<OwnerReference>,
+    /// It is being deleted in the foreground itself.
+    pub leaving: bool,
 }
 
 pub struct Observed {
@@ -70,13 +73,22 @@ pub fn plan(observed: &Observed) -> Plan {
         Propagation::Background
     };
     let delete = ApiAction::Delete {
-        target,
+        target: target.clone(),
         uid: meta.uid.clone(),
         propagation: Some(propagation),
         grace_period_seconds: None,
         narration: None,
     };
-    Plan::of(vec![delete], format!("no owner lives: {leaving} leave, {absent} are gone"))
+    let mut actions = vec![delete];
+    if leaving > 0 && observed.dependents.iter().any(|dependent| dependent.leaving) {
+        // It may own its owner by way of others: each would wait for the next for ever.
+        let free =
+            |reference: &OwnerReference| OwnerReference { block_owner_deletion: Some(false), ..reference.clone() };
+        let owners = meta.owner_references.iter().flatten().map(free).collect();
+        let body = PatchBody::Merge(owners_patch(meta, owners));
+        actions.insert(0, ApiAction::Patch { target, subresource: None, body });
+    }
+    Plan::of(actions, format!("no owner lives: {leaving} leave, {absent} are gone"))
 }
 
 /// Sets the dependents free, then lets the object go.

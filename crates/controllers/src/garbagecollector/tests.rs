@@ -44,6 +44,7 @@ fn observed(flags: &str, owners: &[(&str, Owner)], dependents: &[(&str, bool)]) 
     let dependent = |(name, blocks): &(&str, bool)| Dependent {
         key: key(name),
         owners: vec![owner("me", *blocks), owner("another", false)],
+        leaving: name.ends_with("leaving"),
     };
     Observed {
         key: key("replicasets/r"),
@@ -74,6 +75,12 @@ fn verdicts() {
         &[("a", Leaving)],
         &[("pods/p", true)],
         "no owner lives: 1 leave, 0 are gone\n  delete replicasets/web/r",
+    );
+    check(
+        "",
+        &[("a", Leaving)],
+        &[("pods/p", true), ("pods/leaving", true)],
+        &format!("no owner lives: 1 leave, 0 are gone{patch}\n  delete replicasets/web/r"),
     );
 }
 

@@ -48,6 +48,10 @@ impl Collection {
         if self.group.is_empty() { self.resource.to_string() } else { format!("{}.{}", self.resource, self.group) }
     }
 
+    pub fn is_pods(&self) -> bool {
+        self.group.is_empty() && self.resource == "pods"
+    }
+
     pub fn api(&self, client: &Client, namespace: &str) -> Api<DynamicObject> {
         let resource = ApiResource {
             group: self.group.to_string(),

@@ -77,7 +77,9 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
     let mut actions: Vec<_> = status(observed).into_iter().collect();
-    for remaining in &observed.remaining {
+    // Pods first: the policies, secrets and claims that they live by stay until they have ended (KEP-5080).
+    let has_pods = observed.remaining.iter().any(|remaining| remaining.of.is_pods());
+    for remaining in observed.remaining.iter().filter(|remaining| remaining.of.is_pods() == has_pods) {
         let mut waiting = remaining.objects.iter().filter(|object| !object.deleting);
         match remaining.of.emptied {
             Emptied::EachByItself => {

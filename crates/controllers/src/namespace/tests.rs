@@ -60,11 +60,20 @@ fn condition(given: &Observed, type_: &str) -> String {
 
 #[test]
 fn everything_goes_once_and_then_the_namespace() {
-    let given = observed(vec![remaining("", "pods: a b!"), remaining("apps", "deployments: d")]);
+    let deployments = || remaining("apps", "deployments: d");
+    let given = observed(vec![deployments(), remaining("", "pods: a b!")]);
     assert_eq!(
         plan(&given).render(),
-        "3 objects of 2 kinds left\n  update namespaces/web/status\n  delete pods/web/a\n  \
-         delete deployments/web/d\n  again after 500ms"
+        "3 objects of 2 kinds left\n  update namespaces/web/status\n  delete pods/web/a\n  again after 500ms",
+        "what pods live by stays until they have ended"
+    );
+    let given = observed(vec![remaining("", "pods: b!"), deployments()]);
+    assert!(!plan(&given).render().contains("delete"), "also when they take their time");
+    let given = observed(vec![deployments(), remaining("", "secrets: s")]);
+    assert_eq!(
+        plan(&given).render(),
+        "2 objects of 2 kinds left\n  update namespaces/web/status\n  delete deployments/web/d\n  \
+         delete secrets/web/s\n  again after 500ms"
     );
     let empty = plan(&observed(Vec::new()));
     assert_eq!(empty.render(), "empty: it may go\n  update namespaces/web/finalize");
