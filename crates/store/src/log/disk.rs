@@ -173,7 +173,7 @@ impl DiskFile for OsFile {
     /// Zeros are written and not only allocated: the file system notes for each block whether it was ever written, so
     /// that the first write to one changes what a sync has to bring to the disk (`fallocate(2)`, unwritten extents).
     fn reserve(&mut self, bytes: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let (mut at, end) = (self.length, self.length + bytes);
         while at < end {
             let piece = &ZEROS[..ZEROS.len().min((end - at) as usize)];
