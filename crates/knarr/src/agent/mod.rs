@@ -69,7 +69,7 @@ impl Agent {
         }
         let mut record = open_record(config, steps).await?;
         let identity = Identity::of(&record)?;
-        let known = if config.servers.is_empty() { record.servers.clone() } else { config.servers.clone() };
+        let known = known_servers(&record, config);
         let servers = Servers::new(known, record.address);
         let client = servers.api(&identity.tls);
         let is_new = record.pod_cidr.is_none();
@@ -190,9 +190,14 @@ fn is_another(record: &AgentRecord, config: &AgentConfig) -> bool {
     config.node_name.as_ref().is_some_and(|name| *name != record.node_name)
 }
 
+/// The servers that were named, else those that the node has learned of.
+fn known_servers(record: &AgentRecord, config: &AgentConfig) -> Vec<String> {
+    if config.servers.is_empty() { record.servers.clone() } else { config.servers.clone() }
+}
+
 /// A machine that is somewhere else now needs another certificate for its endpoint.
 async fn moved(record: AgentRecord, config: &AgentConfig, steps: &Steps) -> Result<AgentRecord> {
-    let known = if config.servers.is_empty() { record.servers.clone() } else { config.servers.clone() };
+    let known = known_servers(&record, config);
     // One that was not named is kept as long as the machine has it, also when it has others.
     let address = match config.address {
         None if is_own(record.address) => record.address,
